@@ -27,7 +27,7 @@ from cli.redis_findings import examine_redis
 from cli.up.privacy import is_open_file, open_directories
 from cli.up.private_server import find_server, server_version
 from shared.config.credentials import KEY_CHARACTERS_MIN, named
-from shared.config.models import ANY, Model, load_models
+from shared.config.models import ANY, Model, load_models, missing_parts
 from shared.config.settings import Settings, service_variables
 from shared.errors import ConfigurationError, FilesUnavailable
 from shared.files.objects import (
@@ -303,7 +303,12 @@ async def examine_models(settings: Settings, environ: Mapping[str, str]) -> list
             if model.kind.models_path
         ]
     summary = Finding("ok", "models", f"{', '.join(models)} ({source})")
-    return [summary, *(task.result() for task in checks)]
+    lacking = [
+        Finding("FAIL", "model", f"{name}: {said}")
+        for name, model in models.items()
+        if (said := missing_parts(model))
+    ]
+    return [summary, *lacking, *(task.result() for task in checks)]
 
 
 async def _examine_model(

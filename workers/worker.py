@@ -246,15 +246,15 @@ class Worker:
                 return True
         return False
 
-    async def _start_all(self, deliveries: Sequence[Delivery]) -> bool:
-        """Start entries that were read; return whether their owners had more to put on the lanes.
-
-        The runs begin before the owners go on to their next turns, so that no turn delays them.
-        """
-        for delivery in deliveries:
-            await self._start(delivery)
-        await asyncio.sleep(0)
-        return await advance(self.queue.scripts, deliveries, free_slots(*self._load())) > 0
+    async def _start_all(self, deliveries: Sequence[Delivery]) -> None:
+        """Start entries that were read, and those that their owners then put on the lane."""
+        while deliveries:
+            for delivery in deliveries:
+                await self._start(delivery)
+            await asyncio.sleep(0)  # the runs begin first, so that no turn delays them
+            free, lane = free_slots(*self._reserved_load()), deliveries[-1].lane
+            is_more = await advance(self.queue.scripts, deliveries, free) and not self.is_draining
+            deliveries = await self.queue.read(lane, free[lane]) if is_more and free[lane] else ()
 
     async def _wait(self) -> bool:
         """Wait for the next entry and start it; return whether the lanes are probably empty.
@@ -272,8 +272,8 @@ class Worker:
         arrivals.open(places, self._wait_ms(places))
         is_every_lane = arrivals.covers_all
         deliveries, has_waited = await arrivals.next()
-        has_more = await self._start_all(deliveries)
-        return is_every_lane and has_waited and not has_more
+        await self._start_all(deliveries)
+        return is_every_lane and has_waited
 
     def _wait_ms(self, places: Mapping[str, Sequence[str]]) -> int:
         partitions = self.queue.partitions.tags

@@ -17,7 +17,7 @@ from prometheus_client import Counter, Histogram
 from api.deadline import answer_deadline
 from shared.config.credentials import Identity
 from shared.config.limits import NO_LIMITS, OwnerLimits
-from shared.errors import Unavailable
+from shared.errors import NotFound, Unavailable
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, Acceptor, NewGeneration
 from shared.queue.allowance import Allowance, OverLimit
@@ -82,6 +82,7 @@ class Acceptance:
 
         Raises:
             RequestError: as `Acceptor.accept`.
+            NotFound: the generation of a repeated key has been deleted or lost.
             Unavailable: Redis did not answer in time. The prompt may have been accepted; with an
                 idempotency key it is safe to repeat.
         """
@@ -108,6 +109,8 @@ class Acceptance:
             raise
         if note is not None and accepted.allowance is not None:
             note(accepted.allowance)
+        if accepted.status == "sealed":
+            raise NotFound
         if accepted.is_new:
             self._accepted.labels(new.priority).inc()
         return accepted

@@ -29,8 +29,7 @@ from cli.up.privacy import open_directories
 from cli.up.private_cluster import private_masters
 from cli.up.private_server import PrivateServer, private_server
 from cli.up.supervisor import Supervisor
-from shared.config.local_models import find_file
-from shared.config.models import BUILT_IN, Model, load_models, missing_variables
+from shared.config.models import BUILT_IN, Model, load_models, missing_parts, missing_variables
 from shared.config.redis_url import SENTINEL_SCHEMES, parse_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
@@ -131,11 +130,7 @@ def missing_for(model: Model) -> str:
     """Return what a model needs and does not have, with what to do; empty: it can run."""
     if variables := missing_variables(model, os.environ):
         return f"set {', '.join(variables)}"
-    if missing := model.kind.missing():
-        return missing
-    if model.backend == "local":
-        return find_file(model.upstream_name, model.options.get("file", ""))[1]
-    return ""
+    return missing_parts(model)
 
 
 def check_count(name: str, count: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from shared.config.kinds import kind_names, kind_of
 from shared.config.kinds.spec import KindSpec
+from shared.config.local_models import find_file
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
 from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
 from shared.errors import ConfigurationError
@@ -172,6 +173,15 @@ def missing_variables(model: Model, environ: Mapping[str, str]) -> list[str]:
     named = [name for value in values for name in ENVIRONMENT.findall(value)]
     names = [model.api_key_env, *named] if model.api_key_env else named
     return [name for name in dict.fromkeys(names) if not environ.get(name, "").strip()]
+
+
+def missing_parts(model: Model) -> str:
+    """Return which package or file a model lacks here, with what to do; empty: all are there."""
+    if missing := model.kind.missing():
+        return missing
+    if model.backend == "local":
+        return find_file(model.upstream_name, model.options.get("file", ""))[1]
+    return ""
 
 
 def parse_models(tables: Mapping[str, Any], path: str) -> ModelTable:

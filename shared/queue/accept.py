@@ -85,7 +85,9 @@ class Acceptor:
         if new.idempotency_key:
             generation_id, is_repeat = await self._reserve(new, generation_id)
         if not is_repeat and self._is_far_from_full(new):
-            admitting = self._allowances.admit(generation_id, new, may_ride=True)
+            # A webhook would tell of a generation that is taken back.
+            may_ride = new.webhook is None
+            admitting = self._allowances.admit(generation_id, new, may_ride=may_ride)
             async with self._owner_room(new), admitting as count:
                 await self._register(generation_id, new)
                 await self._deposit(generation_id, new)

@@ -162,6 +162,11 @@ class Ledger:
         return any(removed)
 
 
+def ledger_keys(owner: str) -> tuple[str, str]:
+    """Return a key of the ledger of an owner, and the index of owners: both have to answer."""
+    return keys.usage_forgotten(owner), keys.USAGE_OWNERS
+
+
 def day_of(ms: int) -> date:
     """Return the day, UTC, of a time in ms since 1970."""
     return datetime.fromtimestamp(ms / 1000, UTC).date()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 
@@ -27,9 +26,10 @@ from shared.log.store import Store
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
+from shared.redis.shards import serves
 from shared.usage.counting import count_log
 from shared.usage.figures import figures_of
-from shared.usage.ledger import Fact, Ledger
+from shared.usage.ledger import Fact, Ledger, ledger_keys
 
 PAGE = 200  # generations of one step
 PAGES_PER_LOOK = 25
@@ -54,20 +54,27 @@ class Settlement:
     async def look(self, tag: str) -> int:
         """Count the unsettled generations of a partition, and return how many were counted.
 
+        Of a cluster, those stay in the index whose shard, or whose owner's shard, does not answer.
+
         Args:
             tag: of the partition.
         """
-        counted = 0
+        counted = start = 0
         for _ in range(PAGES_PER_LOOK):
             with translated():
-                found = await self.redis.zrange(keys.unsettled(tag), 0, PAGE - 1, withscores=True)
-            if not found:
-                break
-            counted += await self.settle([raw.decode() for raw, _ in found])
-            words: list[Any] = []
-            for raw, score in found:
-                words += [raw, f"{score:.0f}"]
-            await self._scripts.run("usage_done", [keys.unsettled(tag)], words)
+                found = await self.redis.zrange(
+                    keys.unsettled(tag), start, start + PAGE - 1, withscores=True
+                )
+            scores = {raw.decode(): score for raw, score in found}
+            ready = [name for name in scores if serves(self.redis, keys.meta(name))]
+            facts = await self._facts(ready)
+            late = [fact for fact in facts if not serves(self.redis, *ledger_keys(fact.owner))]
+            counted += await self.ledger.settle([fact for fact in facts if fact not in late])
+            done = set(ready) - {fact.generation_id for fact in late}
+            if done:
+                words = [word for name in done for word in (name, f"{scores[name]:.0f}")]
+                await self._scripts.run("usage_done", [keys.unsettled(tag)], words)
+            start += len(found) - len(done)
             if len(found) < PAGE:
                 break
         return counted
@@ -78,18 +85,21 @@ class Settlement:
         Generations that have not ended, or that are gone, are left out. The script `leave` puts
         a generation into the index again when it ends.
         """
+        return await self.ledger.settle(await self._facts(ids))
+
+    async def _facts(self, ids: Sequence[str]) -> list[Fact]:
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
                 pipeline.hmget(keys.meta(generation_id), list(FIELDS))
-            replies = await pipeline.execute()
+            replies = await pipeline.execute() if ids else []
         facts = []
         for generation_id, reply in zip(ids, replies, strict=True):
             fields = {name: raw or b"" for name, raw in zip(FIELDS, reply, strict=True)}
             # The meta of a batch has no model: its lines are counted.
             if fields[b"status"].decode() in ENDED and fields[b"model"]:
                 facts.append(await self._fact(generation_id, fields))
-        return await self.ledger.settle(facts)
+        return facts
 
     async def _fact(self, generation_id: str, fields: Mapping[bytes, bytes]) -> Fact:
         counts = await self._counts(generation_id, fields)

@@ -12,7 +12,6 @@ from typing import Any
 
 import aiohttp
 
-from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.processes import Cluster
 from tests.support.redis_contents import everything
@@ -79,9 +78,9 @@ async def test_node_b_deletes_what_node_a_streams(cluster: Cluster) -> None:
         assert MARK not in await everything(redis)
 
         async def is_idle() -> bool:
-            return not await redis.zcard(keys.running()) and not await redis.xlen(
-                keys.lane("interactive")
-            )
+            async with client.get(f"{node_a}/v1/workers") as response:
+                workers = (await response.json())["workers"]
+            return not any(worker["running"] for worker in workers)
 
         await until(is_idle, DEADLINE_S, "the worker has stopped")
         assert MARK not in await everything(redis), "the worker wrote nothing back"

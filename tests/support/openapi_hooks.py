@@ -10,6 +10,8 @@ Loaded by schemathesis itself, in a process of its own (tests/conformance/test_o
   node may be behind. One read in `CURSOR_KEPT` keeps the cursor, so that a run waits rarely.
 * `run_at`, `cron`, `timezone`: what looks like a cron or a zone gets to be one, and of two that
   exclude each other one is left. There is no stream of what is scheduled, so none is asked for.
+* Time limits: an answer that has a valid limit of a millisecond ends with an error of its own. Such
+  a limit becomes an hour.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from api.pages.openapi.schedules import WHEN as WHEN_SCHEMAS
 
 ACCEPTS = (None, "application/json", "text/event-stream", "application/x-ndjson", "*/*")
 WHEN = ("run_at", "cron", "timezone")
+TIME_LIMITS = ("queue_wait_s", "deadline_s")
+LIMIT_S = 3_600
 CURSOR_KEPT = 8
 CURSORS = {"last_event_id": r"\d+-\d+", "starting_after": r"\d+", "Last-Event-ID": r"\d+-\d+"}
 VALID_KEY = re.compile(r"[!-~]{1,255}")
@@ -34,6 +38,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     asked = (case.operation.label, case.path_parameters, case.query, case.body)
     said = zlib.crc32(repr(asked).encode())
     headers = case.headers if case.headers is not None else {}
+    lengthen(case.body)
     accept = ACCEPTS[said % len(ACCEPTS)]
     if is_scheduled(case.body):
         accept = "application/json"
@@ -46,6 +51,19 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
             for name, form in CURSORS.items():
                 if re.fullmatch(form, str(found.get(name, ""))):
                     del found[name]
+
+
+def lengthen(body: Any) -> None:
+    """Replace the valid time limits of a body."""
+    if isinstance(body, dict):
+        for name in TIME_LIMITS:
+            value = body.get(name)
+            if (
+                isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and 0 < value < LIMIT_S
+            ):
+                body[name] = LIMIT_S
 
 
 def is_scheduled(body: Any) -> bool:

@@ -142,10 +142,14 @@ class RedisCluster:
         raise AssertionError("no server answers")
 
     def move(self, key: str, target: RedisServer) -> None:
-        """Move the slot of a key with all its keys, as `redis-cli --cluster reshard` does."""
+        """Move the slot of a key with all its keys, as `redis-cli --cluster reshard` does.
+
+        May be repeated after an error, and must be: until then the slot has two masters.
+        """
         slot, source = key_slot(key.encode()), self.owner(key)
-        self.begin_move(slot, source, target)
-        self.move_all_keys(slot, source, target)
+        if source is not target:
+            self.begin_move(slot, source, target)
+            self.move_all_keys(slot, source, target)
         self.end_move(slot, target)
 
     def move_atomically(self, key: str, target: RedisServer) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import redis
 
 from tests.support.redis_cluster import RedisCluster
 
 PAUSE_S = 0.4
+RETRY_S = 0.2
+TRIES_MAX = 100
 
 
 class SlotMover:
@@ -46,12 +49,17 @@ class SlotMover:
         if any(server.process is None or server.is_frozen for server in self._cluster.servers):
             return
         source, target = self._random.sample(self._cluster.servers[: self._cluster.masters], 2)
-        try:
-            with source.client() as client:
-                raw = client.randomkey()
-            key = raw.decode() if raw else f"{{{self._random.random()}}}"
-            if self._cluster.owner(key) is source:
+        with source.client() as client:
+            raw = client.randomkey()
+        key = raw.decode() if raw else f"{{{self._random.random()}}}"
+        problem: Exception | None = None
+        for _ in range(TRIES_MAX):
+            try:
                 self._cluster.move(key, target)
-                self.moves += 1
-        except redis.RedisError:
-            pass  # the key is gone, or a server is busy: the next move is as good
+            except redis.RedisError as exc:
+                problem = exc  # CLUSTERDOWN after a restart, or no answer in time
+                time.sleep(RETRY_S)
+                continue
+            self.moves += 1
+            return
+        raise AssertionError(f"the slot of {key} was left with two masters: {problem!r}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from shared.config.models import Model, ModelTable
+from shared.config.models import Model, ModelTable, missing_parts
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from workers.backends.contract import Backend, BackendItem, Finish, is_plain
@@ -28,7 +28,7 @@ def build_backends(
             a member of a model is invalid, or a package is missing that its kind needs.
     """
     for name, model in models.items():
-        if missing := model.kind.missing():
+        if missing := missing_parts(model):
             raise ConfigurationError(f"models.{name}: {missing}")
     http = UpstreamHttp(settings)
 

@@ -28,6 +28,11 @@ SESSION: Json = {
         },
     }
 }
+AFTER: Json = {
+    "type": "string",
+    "pattern": "^(|schedules|batches|generations|files|shares|walk-[0-9]{1,30})$",
+}
+USAGE: Json = {"enum": ["", "delete", "keep"]}
 STEP: Json = record(
     {
         "owner": STRING,
@@ -42,8 +47,8 @@ PATHS: Json = {
             "summary": "For operators: do one step of deleting everything of an owner.",
             "parameters": [
                 parameter("owner", "path", "The owner's name, percent-encoded.", STRING),
-                parameter("after", "query", "`next` of the step before; absent: begin.", STRING),
-                parameter("usage", "query", "`keep`: leave the sums of usage.", STRING),
+                parameter("after", "query", "`next` of the step before; absent: begin.", AFTER),
+                parameter("usage", "query", "`keep`: leave the sums of usage.", USAGE),
             ],
             "responses": {
                 "200": answer("What this step has deleted, and the next step.", STEP),

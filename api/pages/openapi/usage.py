@@ -14,7 +14,7 @@ from api.pages.openapi.schemas import (
 )
 
 MAYBE: Json = {"type": ["string", "null"]}
-DAY: Json = {"type": "string", "format": "date"}
+DAY: Json = {"type": "string", "pattern": "^(|[0-9]{4}-[0-9]{2}-[0-9]{2})$"}
 ROW: Json = record(
     {
         "owner": MAYBE,

@@ -35,7 +35,8 @@ class ShardStates:
     """The states of all masters.
 
     Attributes:
-        by_address: each master that has a slot, or had one when the map was last compared.
+        by_address: each master that had a slot when the map was last compared. Nothing is recorded
+            of other servers: a former master may be called for a moment longer.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,8 @@ class ShardStates:
 
     def note_answer(self, address: HostPort, ping_s: float, now_s: float) -> bool:
         """Record an answered PING. Return whether the master was away."""
-        state = self.by_address.setdefault(address, ShardState())
+        if (state := self.by_address.get(address)) is None:
+            return False
         state.ping_s = ping_s
         was_away, state.is_away = state.is_away, False
         if was_away:
@@ -87,8 +89,8 @@ class ShardStates:
 
     def note_away(self, address: HostPort) -> bool:
         """Record a PING without an answer. Return whether the master is newly away."""
-        state = self.by_address.setdefault(address, ShardState())
-        if state.is_away:
+        state = self.by_address.get(address)
+        if state is None or state.is_away:
             return False
         state.is_away = True
         self._away.add(address)
@@ -98,4 +100,5 @@ class ShardStates:
 
     def note_error(self, address: HostPort) -> None:
         """Record an exchange without an answer."""
-        self.by_address.setdefault(address, ShardState()).errors += 1
+        if (state := self.by_address.get(address)) is not None:
+            state.errors += 1

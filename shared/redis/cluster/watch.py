@@ -24,9 +24,8 @@ log = logging.getLogger(__name__)
 
 PING_EVERY_S = 0.25
 PING_ANSWER_S = 1.2  # with it, calls of other shards wait for a silent one at most 1.5 s
-STALL_S = (
-    0.3  # the timer of a PING fired so much too late: this process stood still, not the server
-)
+# If the timer of a PING fires so much too late, this process stood still, and not the server.
+STALL_S = 0.3
 
 
 async def watch_shards(settings: Settings) -> None:

@@ -469,3 +469,11 @@ async def test_each_cause_of_an_unreachable_model_says_what_to_do(tmp_path: Path
     assert [finding.level for finding in findings] == ["ok", *["FAIL"] * len(rows)], findings
     for finding, said in zip(findings[1:], rows.values(), strict=True):
         assert said in finding.text
+
+
+async def test_a_model_whose_package_is_missing_is_a_failure_with_the_command(monkeypatch) -> None:
+    monkeypatch.setattr("shared.config.kinds.spec.find_spec", lambda name: None)
+    findings = await examine_models(Settings(models="smollm2"), {})
+
+    assert [finding.level for finding in findings] == ["ok", "FAIL"]
+    assert "run `make local`" in findings[1].text

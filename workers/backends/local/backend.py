@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from shared.config.local_models import find_file
 from shared.config.models import Model
 from shared.config.settings import Settings
-from shared.errors import BackendError, ConfigurationError, Refusal
+from shared.errors import BackendError, Refusal
 from shared.log.events import Token, Usage
 from shared.log.request import Request
 from workers.backends.contract import Backend, BackendItem, Finish
@@ -43,11 +43,7 @@ def build(
 
 
 class LocalBackend:
-    """One model that this worker computes.
-
-    Raises:
-        ConfigurationError: the model or the engine is not installed.
-    """
+    """One model that this worker computes. The model and the engine are installed."""
 
     counts_whole = True
 
@@ -56,8 +52,7 @@ class LocalBackend:
         self._settings = settings
         options = model.options
         file, missing = find_file(model.upstream_name, options.get("file", ""))
-        if missing:
-            raise ConfigurationError(f"models.{model.name}: {missing}")
+        assert not missing, "build_backends has checked this"
         self._system = options.get("system", "")
         self.pool = EnginePool(
             {

@@ -14,7 +14,7 @@ from api.edge.metrics import Metrics
 from api.intake.acceptance import Acceptance
 from shared.config.credentials import Identity
 from shared.config.limits import OwnerLimits
-from shared.errors import Unavailable
+from shared.errors import NotFound, Unavailable
 from shared.log.ids import new_generation_id
 from shared.log.records import Meta
 from shared.queue.accept import Accepted, NewGeneration
@@ -60,6 +60,7 @@ class FakeAcceptor:
         self.turns = turns
         self.error = error
         self.is_new = is_new
+        self.status = "queued"
         self.ids: list[str] = []
 
     def draw_id(self) -> str:
@@ -72,7 +73,7 @@ class FakeAcceptor:
         self.on_accept()
         if self.error is not None:
             raise self.error
-        return Accepted(generation_id, self.is_new, 1, "queued")
+        return Accepted(generation_id, self.is_new, 1, self.status)
 
 
 def build(acceptor: Any) -> tuple[Acceptance, FakeHub, Callable[[], float]]:
@@ -129,6 +130,15 @@ async def test_a_repeat_is_not_counted() -> None:
     await acceptance.accept(WITH_KEY, WHO, is_read=True)
 
     assert count() == 0
+
+
+async def test_a_repeat_of_a_deleted_generation_is_not_found() -> None:
+    acceptor = FakeAcceptor(is_new=False)
+    acceptor.status = "sealed"
+    acceptance, _, counted = build(acceptor)
+    with pytest.raises(NotFound):
+        await acceptance.accept(WITH_KEY, WHO, is_read=False)
+    assert counted() == 0
 
 
 async def test_a_prompt_that_only_a_former_master_has_is_not_said_to_be_accepted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.config.limits import OwnerLimits
+from shared.later.webhooks import Webhook
 from shared.log.records import Ended
 from shared.queue import allowances
 from shared.queue.accept import Acceptor, NewGeneration
@@ -89,6 +90,21 @@ async def test_a_generation_that_is_refused_at_its_creation_is_taken_back(desk):
     ]
     assert isinstance(await desk.store.begin(sealed, "t", "w"), Ended), "no worker runs it"
     assert await desk.redis.zcard(keys.owner_active("alice")) == 2
+
+
+async def test_a_prompt_with_a_webhook_is_counted_before_the_webhook_is_registered(desk):
+    await desk.use(2, active_max=2)
+    hook = Webhook("https://example.com/hook", "whsec_" + "a" * 32)
+    limits = OwnerLimits(active_max=2)
+    desk.calls.clear()
+
+    with pytest.raises(OverLimit):
+        await desk.acceptor.accept(
+            NewGeneration("alice", "demo", b'{"messages":[]}', limits=limits, webhook=hook)
+        )
+
+    assert desk.calls == [[ADMIT]]
+    assert not await desk.redis.keys("tr:{jobs}:hook*")
 
 
 async def test_after_a_refusal_the_record_is_asked_before_anything_is_created(desk):

@@ -52,3 +52,13 @@ def test_a_closed_pipeline_hears_of_no_shard():
     states.note_away(A)
 
     assert dropped == []
+
+
+def test_of_a_former_master_nothing_is_recorded():
+    states = three()
+    states.compare([A, C], 1.0)
+
+    states.note_error(B)
+    assert not states.note_away(B) and not states.note_answer(B, 0.1, 2.0)
+
+    assert set(states.by_address) == {A, C} and states.serving == 2

@@ -16,6 +16,7 @@ from shared.queue.janitor import Janitor
 from shared.queue.lanes import Delivery, LaneEntry, Queue
 from shared.queue.leaving import forget
 from shared.redis import keys
+from shared.usage import settlement as settlement_module
 from shared.usage.ledger import day_of
 from shared.usage.settlement import Settlement
 from tests.support.generation import ID, Holder, create, let_lapse, lose, store_on
@@ -124,14 +125,14 @@ async def test_a_generation_that_leaves_during_a_look_is_looked_at_again(settlem
     await create(store)
     await end(store)
     await forget(store, ID)
-    settle = settlement.settle
+    settle = settlement.ledger.settle
 
-    async def settle_late(ids):
-        counted = await settle(ids)
+    async def settle_late(facts):
+        counted = await settle(facts)
         await forget(store, ID)
         return counted
 
-    settlement.settle = settle_late
+    settlement.ledger.settle = settle_late
     await look(settlement)
 
     assert await unsettled(store) == [ID]
@@ -264,3 +265,32 @@ async def test_nothing_is_noted_where_usage_is_not_counted(redis):
     assert [key async for key in redis.scan_iter("*unsettled")] == []
     assert [key async for key in redis.scan_iter("*usage*")] == []
     assert await redis.zcard(keys.waiting("interactive")) == 0
+
+
+async def test_a_generation_whose_shard_is_away_stays_in_the_index(settlement, store, monkeypatch):
+    for name in (ID, OTHER):
+        await create(store, name)
+        await end(store, generation_id=name)
+        await forget(store, name)
+    away = {keys.meta(ID)}
+    monkeypatch.setattr(settlement_module, "serves", lambda redis, *names: away.isdisjoint(names))
+
+    assert await look(settlement) == 1
+    assert await unsettled(store) == [ID]
+    away.clear()
+    assert await look(settlement) == 1
+    assert await totals(settlement) == (2, 24, 14, 8, 0)
+
+
+async def test_an_owner_whose_shard_is_away_delays_no_other(settlement, store, monkeypatch):
+    monkeypatch.setattr(settlement_module, "PAGE", 1)
+    for name, owner in ((ID, "alice"), (OTHER, "bob")):
+        await create(store, name, owner=owner)
+        await end(store, generation_id=name)
+        await forget(store, name)
+    hidden = keys.usage_forgotten("alice")
+    monkeypatch.setattr(settlement_module, "serves", lambda redis, *names: hidden not in names)
+
+    assert await look(settlement) == 1
+    assert await totals(settlement, "bob") == (1, 12, 7, 4, 0)
+    assert await unsettled(store) == [ID]

@@ -274,7 +274,7 @@ def test_without_the_engine_one_line_says_how_to_install_it(
 
 
 def test_an_unknown_model_without_a_file_says_which_there_are(file: Path) -> None:
-    model = parse_models({"models": {"big": {"backend": "local"}}}, "models.toml")["big"]
+    models = parse_models({"models": {"big": {"backend": "local"}}}, "models.toml")
 
-    with pytest.raises(ConfigurationError, match="name a `file`, or a `model` of smollm2"):
-        LocalBackend(model, Settings())
+    with pytest.raises(ConfigurationError, match=r"models\.big: name a `file`, or a `model` of"):
+        build_backends(models, Settings(), {})
