@@ -1,4 +1,4 @@
-"""Measures what a Redis Cluster costs and carries, beside one server: Redis's CPU, the first token.
+"""Compares a Redis Cluster with one server: the CPU of Redis, the load, the first token.
 
 Measured on one server and on clusters of one, two and three masters, in three ways:
 

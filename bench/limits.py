@@ -1,4 +1,4 @@
-"""Measures what credentials and the limits of an owner add to the first token of a streaming POST.
+"""Measures how much later the first token of a streaming POST comes with credentials and limits.
 
 Requests alternate on open connections to three nodes with one worker and one model server: a node
 without credentials, a node with a key, and a node with a key whose owner has every limit. The

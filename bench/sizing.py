@@ -165,7 +165,7 @@ def redis_cores(tokens_per_s: float, cost: Mapping[str, float]) -> float | None:
 
 
 def cluster_factor(cost: Mapping[str, float]) -> float | None:
-    """Return what a token costs a cluster of three masters, times that of one server."""
+    """Return the cost of a token on a cluster of three masters, divided by that on one server."""
     return cost["r3"] / cost["r1"] if "r1" in cost and "r3" in cost else None
 
 

@@ -141,7 +141,7 @@ async def _queue(node: Role, answers: Sequence[Answer]) -> None:
 
 
 async def _drop_all(system: System, node: Role) -> None:
-    """Cancel what waits and runs."""
+    """Cancel all generations that wait or run."""
     headers = {"authorization": f"Bearer {ALICE}"}
     async with aiohttp.ClientSession(headers=headers) as http:
 

@@ -29,11 +29,11 @@ OPTIONS = ("cluster-node-timeout", "cluster-require-full-coverage")
 
 @dataclass(frozen=True, slots=True)
 class MasterReport:
-    """What one master told.
+    """The replies of one master.
 
     Attributes:
         name: its address.
-        fault: why it told nothing; "": it answered.
+        fault: why the master gave no reply; "": it answered.
         info: the sections of INFO that the doctor reads; empty: INFO is refused.
         options: of `OPTIONS`; empty: CONFIG is refused.
     """
@@ -53,7 +53,7 @@ async def ask_masters(cluster: ClusterClient) -> list[MasterReport]:
 
     Raises:
         ConfigurationError: the servers run without cluster mode.
-        Unavailable: no server tells its slots.
+        Unavailable: no server answers with the slots.
     """
     try:
         urls = await cluster.masters()
@@ -90,7 +90,7 @@ async def _ask(name: str, master: Any) -> MasterReport:
 def judge_cluster(
     reports: Sequence[MasterReport], slots_without: int, outage_s: float
 ) -> list[Finding]:
-    """Judge what the masters told.
+    """Judge the replies of the masters.
 
     Args:
         slots_without: slots that have no master.

@@ -1,4 +1,4 @@
-"""Model servers of this machine: `tailrace models discover`, and what the doctor says of them."""
+"""Model servers of this machine: `tailrace models discover`, and the doctor's findings."""
 
 from __future__ import annotations
 

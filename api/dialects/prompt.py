@@ -158,7 +158,7 @@ async def find_accepted(
 
 
 def note_allowance(request: HttpRequest) -> Callable[[Allowance], None]:
-    """Return a function that keeps what an owner has left, for the headers of the answer."""
+    """Return a function that keeps the rest of an owner's limits, for the headers of the answer."""
     return functools.partial(request.scope.__setitem__, ALLOWANCE)
 
 

@@ -1,4 +1,4 @@
-"""The headers that tell a client what its owner has left: on answers to prompts, good or refused.
+"""The headers with the rest of an owner's limits, on answers to accepted and refused prompts.
 
 `x-ratelimit-*` are OpenAI's, which SDKs and gateways read. `RateLimit` and `RateLimit-Policy` are
 those of the IETF's draft-ietf-httpapi-ratelimit-headers-11: structured fields (RFC 9651), in which
@@ -64,7 +64,7 @@ def limit_headers(allowance: Allowance) -> list[tuple[bytes, bytes]]:
 
 
 class _Quota(NamedTuple):
-    """One limit: how much, what is left, and in how many seconds all of it is back."""
+    """One limit: the whole, the rest, and the seconds until the whole is available again."""
 
     name: str
     most: int

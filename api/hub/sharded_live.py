@@ -154,7 +154,7 @@ class ShardedLiveConnection:
             if not shard.is_connected:
                 self._has_doubt = True
 
-    # What a shard reports
+    # The reports of a shard
 
     def subscribed(self, channel: bytes, address: HostPort) -> None:
         if self._channels.get(channel) == address:

@@ -75,7 +75,7 @@ class Acceptance:
 
         Args:
             identity: who asks; the owner of `new`.
-            note: called with what the owner has left, if the owner has limits, also on a refusal.
+            note: called with the rest of the owner's limits, if there are any, also on a refusal.
             is_read: this request is answered from the log. Without an idempotency key the
                 generation is certainly new, so the hub listens to it before its log exists. Then
                 the first entry reaches the reader without a read of the log.

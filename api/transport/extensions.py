@@ -24,7 +24,7 @@ SHARE_WATCH = "tailrace.share_watch"
 KEY_WATCH = "tailrace.key_watch"
 # Not of the server: the place of a reader whose owner has a limit (api/edge/reader_places.py).
 READER_PLACE = "tailrace.reader_place"
-# Not of the server: what the owner of a prompt has left of the owner's limits.
+# Not an extension of the server: the rest of the limits of a prompt's owner.
 ALLOWANCE = "tailrace.allowance"
 
 # Not of the server: the generation that a request has started, for an answer that is cut off.

@@ -34,7 +34,7 @@ TOKEN = encode(Token(" word"))
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What was measured.
+    """The measured figures.
 
     Attributes:
         shares_us: the CPU of each server per token of all, µs, without what it takes when idle.

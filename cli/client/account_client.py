@@ -33,7 +33,7 @@ class AccountClient(Client):
     async def forget(
         self, owner: str, *, keeps_usage: bool, on_step: Callable[[Counter[str]], None]
     ) -> Counter[str]:
-        """Forget an owner: walk until a whole walk finds nothing. Return what was deleted.
+        """Forget an owner: repeat all steps until they find nothing; return the counts.
 
         Args:
             on_step: called after each step with the numbers so far.

@@ -1,4 +1,4 @@
-"""`tailrace usage` and `tailrace forget`: what owners have used, and deleting an owner.
+"""`tailrace usage` and `tailrace forget`: reports the usage of owners, and deletes an owner.
 
 Exit codes: 0 done, 1 the user did not confirm, 2 the request is not possible.
 """
@@ -61,7 +61,7 @@ def forget(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def erase(client: AccountClient, args: argparse.Namespace) -> int:
-    """Forget an owner and print what was deleted."""
+    """Forget an owner and print the numbers of deleted records."""
     deleted = await client.forget(args.owner, keeps_usage=args.keep_usage, on_step=_show_progress)
     if sys.stderr.isatty():
         print(file=sys.stderr)

@@ -28,7 +28,7 @@ ANSWER_S = 1.0
 ANSWER_BYTES_MAX = 2_097_152
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,12})")
 MODELS_MAX = 200  # of one server
-# Whatever is not an answer with JSON: also an answer that ends early, or has no end of its head.
+# The errors of a reply without JSON, also of a reply that ends early or whose head has no end.
 NO_LIST = (
     *(OSError, TimeoutError, ValueError, RecursionError),
     *(asyncio.IncompleteReadError, asyncio.LimitOverrunError),

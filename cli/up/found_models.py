@@ -1,4 +1,4 @@
-"""What `tailrace up` serves without a models file: the demo, and models of this machine."""
+"""The models that `tailrace up` serves without a models file: the demo, and found models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODELS_SHOWN = 8  # of each server
 def find_models(settings: Settings, say: Callable[[str], None]) -> Settings:
     """Without a models file, look for model servers of this machine and write a file for them.
 
-    The demo stays the first model, so the default does not depend on what else runs here.
+    The demo stays the first model, so the default does not depend on other programs here.
 
     Args:
         say: prints a line for the operator.

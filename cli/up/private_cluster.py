@@ -72,7 +72,7 @@ def private_masters(jobs: PrivateServer) -> tuple[list[PrivateServer], str]:
 
 
 def _kept(path: Path, text: str) -> str:
-    """Return what a file of an earlier run says; write `text` if there is none."""
+    """Return the text of a file of an earlier run. If there is no such file, write `text`."""
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
     with open(path, "w", opener=open_private) as file:

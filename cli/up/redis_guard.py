@@ -95,7 +95,7 @@ class Guard:
             )
 
     def _configuration(self) -> int:
-        """Return a file descriptor with what must not stand on a command line: the password."""
+        """Return a file descriptor with the password, which must not be on a command line."""
         reading, writing = os.pipe()
         if self._password:
             os.write(writing, f"requirepass {self._password}\n".encode())

@@ -127,7 +127,7 @@ def skip_unset_models(settings: Settings) -> Settings:
 
 
 def missing_for(model: Model) -> str:
-    """Return what a model needs and does not have, with what to do; empty: it can run."""
+    """Return why a model cannot run, with the remedy; empty: it can run."""
     if variables := missing_variables(model, os.environ):
         return f"set {', '.join(variables)}"
     return missing_parts(model)

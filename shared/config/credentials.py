@@ -29,7 +29,7 @@ OWNERS_SHOWN = 10  # names in one message
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The one thing that the token of a share may read: one of the two, the other is empty."""
+    """The generation or the session that a share's token may read; the other member is empty."""
 
     id: str
     generation: str

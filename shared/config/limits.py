@@ -32,7 +32,7 @@ PREFIX = "owner_"  # of the settings with the defaults
 
 @dataclass(frozen=True, slots=True)
 class OwnerLimits:
-    """What one owner may use, over all nodes; 0: no limit.
+    """The limits of one owner, over all nodes; 0: no limit.
 
     Attributes:
         weight: the owner's share where owners take turns, 1 to `WEIGHT_MAX`.
@@ -51,7 +51,7 @@ class OwnerLimits:
 
     @property
     def of_lines(self) -> OwnerLimits:
-        """What of it holds for the lines of the owner's batches."""
+        """The limits that hold for the lines of the owner's batches."""
         return OwnerLimits(self.weight, tokens_per_day=self.tokens_per_day)
 
     @property
@@ -67,7 +67,7 @@ NUMBERS = tuple(each.name for each in fields(OwnerLimits))
 
 
 def number_problem(name: str, value: Any) -> str:
-    """Return what is wrong with the value of a limit, for a message; "": nothing is."""
+    """Return the fault of the value of a limit, for a message; "": the value is good."""
     least, most = (1, WEIGHT_MAX) if name == "weight" else (0, VALUE_MAX)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         return f"must be a whole number from {least} to {most}"
@@ -75,7 +75,7 @@ def number_problem(name: str, value: Any) -> str:
 
 
 def claim_problem(claims: Mapping[str, Any]) -> str:
-    """Return what is wrong with the claim `limits`, for a message that quotes no value.
+    """Return the fault of the claim `limits`, for a message that quotes no value.
 
     Other members are of other systems, and ignored.
     """

@@ -68,7 +68,7 @@ class LimitsFile:
                 self._log()
 
     def look_and_log(self) -> None:
-        """Do what `look` does, and log a change."""
+        """Call `look`, and log a change."""
         if self.look():
             self._log()
 

@@ -89,7 +89,7 @@ SMOLLM2 = Model(
     # The model was trained with this sentence.
     options={"system": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"},
 )
-# What TAILRACE_MODELS may name in the place of a file.
+# The names that TAILRACE_MODELS may have in the place of a file.
 BUILT_IN: Mapping[str, Mapping[str, Model]] = {
     "": {DEMO.name: DEMO},
     SMOLLM2.name: {SMOLLM2.name: SMOLLM2, DEMO.name: DEMO},
@@ -238,7 +238,7 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
 def _with_server(
     model: Model, kind: KindSpec, table: Mapping[str, Any], where: str, folder: Path
 ) -> Model:
-    """Return the model with what its table says about its server and the requests to it."""
+    """Return the model with the members of its table about the server and the requests."""
     schemes = [f"{scheme}://" for scheme in kind.schemes]
     if not model.base_url.startswith(tuple(schemes)):
         raise ConfigurationError(f"{where}.base_url: must start with {' or '.join(schemes)}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from shared.text.surrogates import join_halves
 
-# Of a delta: thoughts that the model wants back, see docs/protocol.md, "Thoughts that go back".
+# Of a delta: thoughts for later turns, see docs/protocol.md, "Thoughts that go back".
 REASONING_DETAILS = "reasoning_details"
 DEPTH_MAX = 32  # levels of nesting that are kept
 _INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1  # what msgspec can encode

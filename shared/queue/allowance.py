@@ -79,7 +79,7 @@ class OverLimit(RequestError):
     """429: the prompt would exceed a limit of its owner.
 
     Attributes:
-        allowance: what is left.
+        allowance: the rest of the limits.
         active: ids of generations that count as waiting or running; only of `too_many_active`.
     """
 
@@ -162,7 +162,7 @@ def withdrawal(owner: str, generation_id: str) -> Call:
 
 
 def read(reply: Sequence[Any], limits: OwnerLimits) -> Allowance:
-    """Return what is left, from the reply to `admission`.
+    """Return the rest of the limits, from the reply to `admission`.
 
     Raises:
         OverLimit: the prompt was refused.

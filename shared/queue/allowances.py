@@ -46,7 +46,7 @@ RIDING_MAX = 8  # prompts of one owner whose counts may be refused after their c
 
 
 class Prompt(Protocol):
-    """What a count needs of a prompt (shared/queue/accept.py)."""
+    """The members of a prompt that a count needs (shared/queue/accept.py)."""
 
     @property
     def owner(self) -> str: ...
@@ -76,7 +76,7 @@ class Count:
     """The count of one prompt.
 
     Attributes:
-        left: what the owner has left; None: no limits, or not known yet.
+        left: the rest of the owner's limits; None: no limits, or not known yet.
         riding: the call to send with the calls that create the generation; None: nothing to send.
     """
 

@@ -87,8 +87,8 @@ class Chats:
         """Return the meta of a chat's newest generations, newest first, at most `RUNS_MAX`.
 
         Args:
-            viewer: the owner of the chat; or who has a share of this owner, who sees only what the
-                share allows.
+            viewer: the owner of the chat, or a client with a share of this owner. Such a client
+                sees only the generations that the share covers.
         """
         name = keys.chat_runs(viewer.owner, chat)
         with translated():

@@ -17,7 +17,7 @@ class LaneEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         away_since_ms: since then its model server does not answer, Redis's clock; 0: unknown.
         breaks: how often the server broke off this answer without a counted failure.
-        owner: digest of the owner whose turn the entry is (shared/queue/turns.py); "": of nobody's.
+        owner: digest of the owner whose turn the entry is (shared/queue/turns.py); "": no turn.
     """
 
     v: int

@@ -22,7 +22,7 @@ from shared.queue.entries import LaneEntry as LaneEntry
 from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
 from shared.queue.leaving import follow_up, forget_commands, leave_call
-from shared.queue.leaving import forget as forget  # what callers of the queue import it for
+from shared.queue.leaving import forget as forget  # for callers of the queue
 from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
 from shared.queue.turns import in_line
@@ -232,8 +232,8 @@ class Queue:
         """Acknowledge the entry of an ended generation and `forget` it, in one round trip.
 
         Args:
-            records: calls of scripts that record what the owner keeps and uses; a record without
-                a call here is written in a further round trip, from the end in meta.
+            records: calls of scripts that record the owner's bytes, tokens and usage. A record
+                without a call here is written in a further round trip, from the end in meta.
         """
         acknowledging = _acknowledge_commands(delivery)
         tag = self.partitions.of(generation_id)

@@ -50,7 +50,7 @@ def forget_commands(generation_id: str, tag: str) -> list[Command]:
 
 
 def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
-    """Return the script that does what the rest of `forget_commands` does, and notes the usage.
+    """Return the script that does the rest of `forget_commands`, and notes the usage.
 
     The usage is then counted by the janitor (shared/usage/settlement.py).
     """

@@ -34,13 +34,13 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{owner:<d>}:bytes hash     id -> bytes of its log and request; and their total
     tr:{owner:<d>}:until zset     id -> when its log expires, ms
     tr:{usage:<d>}:<month>        hash    of an owner: day and model -> usage
-    tr:{usage:<d>}:counted:<day>  hash    id -> what of its usage is in these sums; expires
+    tr:{usage:<d>}:counted:<day>  hash    id -> the part of its usage in these sums; expires
     tr:{usage:<d>}:forgotten      string  when the owner was forgotten, ms; expires
     tr:usage-owners      zset     owner -> when their usage was last counted, ms
-    tr:{owner:<d>}:limits  hash   what the owner uses of the owner's limits; id -> its tokens
+    tr:{owner:<d>}:limits  hash   how much of the limits is used; id -> its tokens
     tr:{owner:<d>}:active  zset   id -> until when it counts at most, ms
     tr:{owner:<d>}:places  hash   node -> number of its readers, and until when they count, ms
-    tr:{owner:<d>}:told    hash   reader -> how often it was told that there are too many
+    tr:{owner:<d>}:told    hash   reader -> number of its refusals: too many readers
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process

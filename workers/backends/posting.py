@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 class Wire(Protocol):
-    """What a kind sends to its servers, and how it reads their answers. Does no I/O.
+    """Encodes the requests of a kind, and makes the readers of its answers. Does no I/O.
 
     Attributes:
         path: behind the path of `base_url`, for example `/chat/completions`.

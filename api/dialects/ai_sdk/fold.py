@@ -97,7 +97,7 @@ class ChunkBuilder:
         self._part_id = b""
         self._parts = 0
         self._calls: dict[int, _OpenToolCall] = {}
-        self._kept: list[Any] = []  # what the model wants back, for the next part that ends
+        self._kept: list[Any] = []  # thoughts for later turns, for the next part that ends
         self._has_step = False
         self._has_content = False
 
@@ -343,7 +343,7 @@ def _tool_input(call: _OpenToolCall, kept: list[Any]) -> bytes:
     """Return the chunk with the complete input of a call; an error chunk if it is not JSON.
 
     Args:
-        kept: what the model wants back and no other part has.
+        kept: thoughts for later turns that no other part has.
     """
     text = "".join(call.arguments)
     names = {"toolCallId": call.call_id, "toolName": call.name}

@@ -1,4 +1,4 @@
-"""What a model server wants back, in the `providerMetadata` of UI messages. Pure.
+"""Members that a model server needs in later turns, as `providerMetadata` of UI messages. Pure.
 
 Clients keep the metadata of a part and send it back with the message. The member `tailrace` has
 

@@ -2,7 +2,7 @@
 
 Pure. A UI message has parts: text, files, reasoning, tool calls with their results, sources, and
 data of the application. A backend gets the parts that it can take: text, files, tool calls and
-results, and the metadata that its server wants back. The other parts are only for display. Chat
+results, and the metadata that its server needs. The other parts are only for display. Chat
 messages pass unchanged.
 Source: docs/protocol.md, "AI SDK".
 """

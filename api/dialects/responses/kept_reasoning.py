@@ -1,4 +1,4 @@
-"""Thoughts that the model wants back, as `encrypted_content` of reasoning items, and back. Pure.
+"""Puts thoughts for later turns into `encrypted_content` of reasoning items, and reads them. Pure.
 
 A backend gives such thoughts in `reasoning_details` (docs/protocol.md, "Thoughts that go back").
 Clients of Responses keep no members that they do not know, but they send a reasoning item back with
@@ -26,7 +26,7 @@ def encrypted_content(details: list[Any]) -> str:
 
 
 def details_in(item: Mapping[str, Any]) -> list[Any]:
-    """Return the details in an item that a client sends; empty: it holds none of ours."""
+    """Return the details in an item that a client sends; empty: Tailrace made no details in it."""
     content = item.get("encrypted_content")
     if not isinstance(content, str) or not content.startswith(_OURS):
         return []
@@ -48,7 +48,7 @@ def keep_in(messages: list[dict[str, Any]], details: list[Any]) -> None:
 
 
 def is_only_kept(message: Mapping[str, Any]) -> bool:
-    """Whether a message holds nothing but details: the text behind them belongs to it."""
+    """Whether a message has only details, so that the text after them belongs to it."""
     return (
         message.get("role") == "assistant"
         and message.get("content") is None

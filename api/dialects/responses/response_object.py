@@ -75,7 +75,7 @@ class OutputItem:
         self.status = "in_progress"
         self.pieces: list[bytes] = []
         self.extra: dict[str, Any] = {}  # of a tool call
-        self.kept: list[Any] = []  # of reasoning: what the model wants back
+        self.kept: list[Any] = []  # of reasoning: thoughts for later turns
 
     @property
     def text(self) -> msgspec.Raw:

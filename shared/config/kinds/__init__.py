@@ -44,5 +44,5 @@ def kind_of(backend: str) -> KindSpec | None:
 
 
 def kind_names() -> list[str]:
-    """Return what the member `backend` can be, except for classes."""
+    """Return the names that the member `backend` can have, without those of classes."""
     return sorted({*KINDS, *plugin_names()})

@@ -14,7 +14,7 @@ from shared.config.kinds.spec import HTTP, KindSpec, count
 from shared.errors import ConfigurationError
 
 PLACE = "{content}"  # stands for the text of a message
-# OpenAI and vLLM stop after 16 tokens when a request does not say how many it wants.
+# OpenAI and vLLM stop after 16 tokens when a request has no `max_tokens`.
 MAX_TOKENS = 1_024
 STOPS_MAX = 16
 

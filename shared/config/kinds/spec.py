@@ -81,7 +81,7 @@ class KindSpec:
         return bool(self.schemes)
 
     def missing(self) -> str:
-        """Return that modules are missing, with what to do; empty: all are there."""
+        """Return which modules are missing, with the remedy; empty: all are installed."""
         if all(map(_is_installed, self.needs)):
             return ""
         names = " and ".join(self.needs)

@@ -32,7 +32,7 @@ class Path(NamedTuple):
     equal: str | None = None
 
 
-# What an answer consists of, with the usual place of each.
+# The parts of an answer, with the usual place of each part.
 ANSWER: Mapping[str, Path] = {
     name: Path((name,))
     for name in ("token", "reasoning", "tool_calls", "usage", "finish_reason", "done", "error")

@@ -28,7 +28,7 @@ SERVER_READ_S = 0.5  # for one server to connect and answer CLUSTER SLOTS
 MAP_READ_S = 1.0  # for all servers that are asked in one reading
 NODES_ASKED_MAX = 4  # in one reading
 READ_PAUSE_S = 0.1  # between two readings
-SINGLE = "cluster support disabled"  # what CLUSTER answers on a server without cluster mode
+SINGLE = "cluster support disabled"  # the error of a server without cluster mode
 
 
 class NoCluster(Unavailable):
@@ -54,7 +54,7 @@ class Topology:
         self.states = ShardStates()
         self.sources: dict[str, bytes] = {}
         self._reading = asyncio.Lock()
-        self._told: HostPort | None = None  # the server that told the map last
+        self._told: HostPort | None = None  # the server of the last map
         self._read_at_s = float("-inf")
 
     def url_of(self, address: HostPort) -> RedisUrl:
@@ -112,7 +112,7 @@ class Topology:
         """Take the map from one server.
 
         Raises:
-            Unavailable, TimeoutError, ValueError: the server does not tell a map.
+            Unavailable, TimeoutError, ValueError: the server does not answer with a map.
         """
         async with aclosing(AutoPipeline(self.url_of(address), answer_s=SERVER_READ_S)) as server:
             async with asyncio.timeout(SERVER_READ_S):

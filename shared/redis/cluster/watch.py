@@ -85,7 +85,7 @@ class ShardWatch:
                     await asyncio.sleep(PING_EVERY_S)
 
     async def _ping(self, server: AutoPipeline, address: HostPort) -> bool:
-        """Send one PING and judge. False: this process stood still, so the PING says nothing."""
+        """Send one PING and judge. False: this process was stopped meanwhile; no verdict."""
         loop, states = asyncio.get_running_loop(), self._topology.states
         sent_s = loop.time()
         try:

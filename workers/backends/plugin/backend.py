@@ -108,7 +108,7 @@ class PluginBackend:
         return items, None
 
     def _failure(self, error: BaseException | None) -> BackendError | None:
-        """Return the failure for what a plug-in has raised. Its text may hold secrets."""
+        """Return the failure for an exception of a plug-in, whose text may hold secrets."""
         if error is None or isinstance(error, BackendError):
             return error
         frames = traceback.extract_tb(error.__traceback__)

@@ -28,7 +28,7 @@ class AnswerThread:
         on_piece: called in the worker's loop when there is something to take.
 
     Attributes:
-        error: what `answer` has raised; None: nothing, or it runs.
+        error: the exception of `answer`; None: no exception, or `answer` still runs.
         has_ended: all pieces are there, except those that `take` still gives.
     """
 

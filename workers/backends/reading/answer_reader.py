@@ -19,7 +19,7 @@ class AnswerReader(Protocol):
         is_done: nothing more is read: `Finish` was returned, or `failure` is set.
         failure: raise it after the events returned so far have been passed on.
         has_finish_reason: the answer is complete; only its counts may follow.
-        warnings: names of what was repaired or left out.
+        warnings: names of the repairs and omissions.
     """
 
     is_done: bool

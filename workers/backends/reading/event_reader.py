@@ -42,7 +42,7 @@ class EventReader:
     Attributes:
         is_done: nothing more is parsed: `Finish` was returned, or `failure` is set.
         failure: raise it after the events returned so far have been passed on.
-        warnings: names of what was repaired or left out.
+        warnings: names of the repairs and omissions.
     """
 
     def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
@@ -188,7 +188,7 @@ class EventReader:
         self._reason = more_telling(self._reason, reason)
 
     def _end(self, items: list[BackendItem]) -> None:
-        """Add what waits, usage and `Finish`.
+        """Add the events that wait, usage and `Finish`.
 
         Raises:
             BackendError: the answer has no finish reason, so it broke off.
@@ -209,7 +209,7 @@ class EventReader:
         assert reason.outcome != "failed"
         is_stop = reason.outcome == "stop" and self._calls > 0
         outcome = "tool_calls" if is_stop else reason.outcome
-        # Clients get a word that nobody knows as it came.
+        # Clients get an unknown word unchanged.
         name = "native_finish_reason" if reason.is_known or is_stop else "finish_reason"
         if reason.word != outcome and not self._facts.has("choice", name):
             self._facts.add("choice", {name: reason.word})

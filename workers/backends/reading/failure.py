@@ -47,7 +47,7 @@ class Address(NamedTuple):
     """Texts for the error when `base_url` does not lead to the interface of the kind.
 
     Attributes:
-        interface: what the kind asks for.
+        interface: the interface that the kind uses.
         rule: how the path of `base_url` has to be.
     """
 

@@ -56,7 +56,7 @@ WORD_CHARS_MAX = 100
 
 
 class Reason(NamedTuple):
-    """What a server's finish reason means.
+    """The meaning of a server's finish reason.
 
     Attributes:
         outcome: our reason, or `failed`.

@@ -53,7 +53,7 @@ class LineReader(ABC):
 
     @abstractmethod
     def closing(self, items: list[BackendItem]) -> None:
-        """Add what comes between the last text and `Finish`: whole tool calls, counts."""
+        """Add the events between the last text and `Finish`: whole tool calls, counts."""
 
     def finish(self, reason: Reason) -> Finish:
         """Return the last item of a complete answer."""

@@ -245,7 +245,7 @@ class ToolCalls:
         return []
 
     def _open(self, number: int) -> list[ToolCall]:
-        """Return what has not left of a call; a call without an id gets one."""
+        """Return the part of a call that was not yet returned; a call without an id gets an id."""
         call = self._calls[number]
         is_first = not call.is_open
         text = "".join(call.pieces[call.sent :])

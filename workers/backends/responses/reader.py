@@ -109,7 +109,7 @@ class ResponsesReader(EventReader):
 
     @property
     def can_resume(self) -> bool:
-        """Whether another connection can give what is missing."""
+        """Whether another connection can give the missing events."""
         return bool(
             self._may_resume and self.is_background and self.response_id and self.sequence >= 0
         ) and not (self.is_over or self.is_done)

@@ -23,7 +23,7 @@ SIGNED, ENCRYPTED = "reasoning.text", "reasoning.encrypted"
 
 
 class Place(NamedTuple):
-    """What comes before a block in its answer: characters of the text, and tool calls."""
+    """The place of a block in its answer: characters and tool calls before the block."""
 
     characters: int = 0
     calls: int = 0

@@ -174,7 +174,7 @@ class WebSocketExchange(WaitingProtocol):
             self._size += len(data)
 
     def _note_errors(self) -> None:
-        """Keep what the library has found wrong."""
+        """Keep the fault that the library has found."""
         refused, broken = self._frames.handshake_exc, self._frames.parser_exc
         if isinstance(refused, InvalidStatus):
             self._fail(Refused(refused.response))
@@ -186,7 +186,7 @@ class WebSocketExchange(WaitingProtocol):
             self._fail(ExchangeError(f"the answer is no WebSocket: {type(broken).__name__}"))
 
     def _flush(self) -> None:
-        """Write what the library has to say: pongs, and the answer to a close frame."""
+        """Write the frames of the library itself: pongs, and the answer to a close frame."""
         for data in self._frames.data_to_send():
             if data and self._transport is not None and not self._transport.is_closing():
                 self._transport.write(data)

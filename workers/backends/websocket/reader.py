@@ -28,7 +28,7 @@ ADDRESS = Address("WebSocket", "it is the whole URL of the WebSocket, with its p
 NORMAL_CLOSES = (1000, 1005, None)
 # The server goes away, restarts, or has no room now: another attempt may succeed.
 AWAY_CLOSES = (1001, 1006, 1012, 1013, 1014)
-# Our message is not what the server accepts: unknown data, policy, too big, no extension.
+# The server does not accept our message: unknown data, policy, too big, no extension.
 REFUSING_CLOSES = (1002, 1003, 1007, 1008, 1009, 1010)
 # Codes of applications: many servers use 4000 + an HTTP status.
 STATUS_CLOSES = range(4400, 4600)
