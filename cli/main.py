@@ -234,7 +234,7 @@ def _add_accounts(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     usage = commands.add_parser("usage", help=what, description=what)
     usage.add_argument("--from", dest="first", default="", metavar="DAY", help="first day, UTC")
     usage.add_argument("--to", dest="last", default="", metavar="DAY", help="last day (today)")
-    by = "tell the rows apart by these, with commas: owner, model, day (all three)"
+    by = "members that divide the rows, with commas: owner, model, day (all three)"
     usage.add_argument("--by", default="", metavar="NAMES", help=by)
     usage.add_argument("--owner", default="", help="for operators: another owner, or '*' for all")
     form = usage.add_mutually_exclusive_group()

@@ -16,7 +16,7 @@ class AccountClient(Client):
     async def usage(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return the rows of a report of usage, of all pages.
 
-        Pages add up where their rows are not told apart by owner.
+        If the rows are not divided by owner, the rows of all pages are added up.
 
         Raises as `create` does.
         """
