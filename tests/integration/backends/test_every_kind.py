@@ -50,9 +50,15 @@ async def server(kind: TriedKind) -> AsyncIterator[KindServer]:
         yield server
 
 
-def needs(kind: TriedKind, ability: Ability) -> None:
-    if ability not in kind.can:
-        pytest.skip(f"{kind.name} has no {ability}")
+def able(ability: Ability) -> pytest.MarkDecorator:
+    """Run a test with the kinds that have an ability."""
+    names = [name for name, kind in TRIED.items() if ability in kind.can]
+    return pytest.mark.parametrize("kind", names, indirect=True)
+
+
+READS_BYTES = pytest.mark.parametrize(
+    "kind", [name for name, kind in TRIED.items() if kind.reader is not None], indirect=True
+)
 
 
 def backend_of(kind: TriedKind, url: str, **settings: Any) -> Backend:
@@ -127,8 +133,8 @@ async def test_several_answers_at_once(kind: TriedKind, server: KindServer) -> N
     assert [text_of(task.result()) for task in tasks] == list(map(expected_text, prompts))
 
 
+@able("reasoning")
 async def test_reasoning_comes_apart_from_the_answer(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "reasoning")
     items = await read(backend_of(kind, server.base_url), asking(reasoning=2))
 
     thoughts = "".join(item.text for item in items if isinstance(item, Reasoning))
@@ -136,8 +142,8 @@ async def test_reasoning_comes_apart_from_the_answer(kind: TriedKind, server: Ki
     assert text_of(items) == expected_text(prompt_of(reasoning=2))
 
 
+@able("tools")
 async def test_a_tool_call_ends_the_answer(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "tools")
     parameters = {"type": "object", "properties": {"query": {"type": "string"}}}
     tool = {"type": "function", "function": {"name": "look_up", "parameters": parameters}}
     items = await read(
@@ -151,9 +157,9 @@ async def test_a_tool_call_ends_the_answer(kind: TriedKind, server: KindServer) 
     assert isinstance(items[-1], Finish) and items[-1].reason == "tool_calls"
 
 
+@able("usage")
 async def test_counts_are_as_openai_counts(kind: TriedKind, server: KindServer) -> None:
     """The prompt has the cached tokens in it, the completion the tokens of the reasoning."""
-    needs(kind, "usage")
     thoughts = 3 if "reasoning" in kind.can else 0
     usage = usage_of(await read(backend_of(kind, server.base_url), asking(reasoning=thoughts)))
 
@@ -162,8 +168,8 @@ async def test_counts_are_as_openai_counts(kind: TriedKind, server: KindServer) 
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
+@able("max_tokens")
 async def test_max_tokens_ends_the_answer_as_length(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "max_tokens")
     items = await read(backend_of(kind, server.base_url), asking({"max_tokens": 5}))
 
     assert text_of(items) == expected_text(prompt_of(), Script(tokens=5))
@@ -171,18 +177,18 @@ async def test_max_tokens_ends_the_answer_as_length(kind: TriedKind, server: Kin
 
 
 @pytest.mark.parametrize("stop", ["END", ["END", "STOP"]])
+@able("stop")
 async def test_stop_reaches_the_server(
     kind: TriedKind, server: KindServer, stop: str | list[str]
 ) -> None:
-    needs(kind, "stop")
     await read(backend_of(kind, server.base_url), asking({"stop": stop}))
 
     given = kind.in_body(server.calls[0].body, "stop")
     assert given in (stop, [stop])
 
 
+@able("params")
 async def test_other_params_reach_the_server(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "params")
     params = {"temperature": 0.25, "top_p": 0.5, "x_of_a_vendor": {"a": [1]}}
     await read(backend_of(kind, server.base_url), asking(params))
 
@@ -191,8 +197,8 @@ async def test_other_params_reach_the_server(kind: TriedKind, server: KindServer
     assert kind.in_body(body, "x_of_a_vendor") == {"a": [1]}
 
 
+@able("pictures")
 async def test_a_picture_reaches_the_server(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "pictures")
     parts = [
         {"type": "text", "text": prompt_of(tokens=2)},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
@@ -202,8 +208,8 @@ async def test_a_picture_reaches_the_server(kind: TriedKind, server: KindServer)
     assert kind.pictures(server.calls[0].body) == [("image/png", PIXEL)]
 
 
+@able("continuation")
 async def test_a_partial_answer_is_continued(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "continuation")
     prefix = expected_text(prompt_of(), Script(tokens=7))
     backend = backend_of(kind, server.base_url)
     assert backend.can_continue
@@ -274,8 +280,8 @@ async def test_each_limit_of_time(kind: TriedKind, server: KindServer, limit: st
             await call.left.wait()
 
 
+@able("lines")
 async def test_the_limit_of_a_line(kind: TriedKind, server: KindServer) -> None:
-    needs(kind, "lines")
     backend = backend_of(kind, server.base_url, upstream_line_bytes_max=1_048_576)
     error = await failure_of(backend, asking(fault="huge_line", fault_at=3))
 
@@ -309,10 +315,10 @@ async def test_an_answer_that_breaks_off_can_be_tried_again(
     assert "broke" in error.message or "without" in error.message
 
 
+@able("errors")
 async def test_an_error_in_mid_answer_keeps_the_text_before_it(
     kind: TriedKind, server: KindServer
 ) -> None:
-    needs(kind, "errors")
     backend = backend_of(kind, server.base_url)
     items: list[BackendItem] = []
     script = {"fault": "error", "fault_at": 5}
@@ -343,8 +349,8 @@ STATUSES = {
 
 
 @pytest.mark.parametrize("status", STATUSES)
+@able("status")
 async def test_each_status(kind: TriedKind, server: KindServer, status: int) -> None:
-    needs(kind, "status")
     request = asking(fault="status", status=status, retry_after="7")
     error = await failure_of(backend_of(kind, server.base_url), request)
 
@@ -378,8 +384,7 @@ async def test_calls_end_at_the_server(kind: TriedKind, server: KindServer) -> N
 
 
 def reader_of(kind: TriedKind) -> AnswerReader:
-    if kind.reader is None:
-        pytest.skip(f"{kind.name} reads messages")
+    assert kind.reader is not None
     return kind.reader(Settings())
 
 
@@ -434,8 +439,8 @@ def test_a_recorded_stream_that_ends_early_is_never_complete_by_chance(
             assert text_of(items) == text_of(recorded.items)
 
 
+@READS_BYTES
 def test_any_bytes_give_items_or_a_failure(kind: TriedKind) -> None:
-    reader_of(kind)
     chance = random.Random(7)
     samples = [recorded.raw for recorded in kind.streams.values()] or [b"{}\n"]
     for _ in range(300):
