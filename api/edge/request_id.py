@@ -28,7 +28,7 @@ def request_id(scope: Scope) -> bytes:
     """Return the id of a request; the same at every call."""
     found: bytes | None = scope.get(_KEY)
     if found is None:
-        sent = [value for name, value in scope["headers"] if name == HEADER]
+        sent = [value for name, value in scope.get("headers", ()) if name == HEADER]
         is_valid = len(sent) == 1 and _VALID.fullmatch(sent[0]) is not None
         found = scope[_KEY] = sent[0] if is_valid else b"req_" + secrets.token_hex(12).encode()
     return found

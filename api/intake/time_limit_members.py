@@ -18,7 +18,8 @@ from api.errors import request_error
 from shared.queue.time_limits import TIME_LIMIT_S_MAX, TimeLimits
 
 TIMEOUT_HEADER = "x-request-timeout"
-_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?", re.ASCII)
+# Of any length: clients send a difference of clocks, 29.999485969543457, or their largest number.
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
 def read_time_limits(body: Mapping[str, Any]) -> TimeLimits:
@@ -39,7 +40,7 @@ def with_timeout_header(body: dict[str, Any], headers: Mapping[str, str]) -> dic
     value = headers.get(TIMEOUT_HEADER)
     if value is None:
         return body
-    seconds = float(value) if _SECONDS.fullmatch(value) else 0.0
+    seconds = min(float(value), TIME_LIMIT_S_MAX) if _SECONDS.fullmatch(value) else 0.0
     if not seconds > 0:
         raise request_error(
             "invalid_request", f"{TIMEOUT_HEADER} must be a number of seconds above 0"

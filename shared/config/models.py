@@ -226,7 +226,9 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         ("continue_style", model.continue_style, kind.styles or ("",)),
     ):
         if value not in allowed:
-            raise ConfigurationError(f"{where}.{key}: must be one of {', '.join(allowed)}")
+            words = ", ".join(filter(None, allowed))
+            why = f"must be one of {words}" if words else f"servers of {backend} have no forms"
+            raise ConfigurationError(f"{where}.{key}: {why}")
     if name == ANY and (not kind.models_path or model.model):
         why = "`model` is not allowed" if model.model else f"servers of {backend} list no models"
         raise ConfigurationError(f"{where}: stands for every model of a server: {why}")

@@ -16,6 +16,7 @@ import pytest
 import websockets
 
 from api.app import http_routes, socket_routes
+from shared.config.settings import Settings
 from tests.support.processes import Cluster
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange
@@ -24,7 +25,7 @@ SAFE = {"GET", "HEAD", "OPTIONS"}
 FOREIGN, LISTED = "https://evil.example", "https://app.example"
 UNSAFE = [
     (method, re.sub(r"\{.*?\}", "gen_12345678", route.path))
-    for route in http_routes(MagicMock())
+    for route in http_routes(MagicMock(settings=Settings()))
     for method in sorted(set(route.endpoint.methods) - SAFE)
 ]
 SOCKETS = [route.path for route in socket_routes(MagicMock())]

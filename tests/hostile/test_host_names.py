@@ -13,12 +13,14 @@ from unittest.mock import MagicMock
 import pytest
 
 from api.app import http_routes, socket_routes
+from shared.config.settings import Settings
 from tests.support.processes import Cluster, Role
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, handshake
 
 REBOUND = "rebind.example"
-PATHS = [re.sub(r"\{.*?\}", "gen_12345678", route.path) for route in http_routes(MagicMock())]
+NODE = MagicMock(settings=Settings())
+PATHS = [re.sub(r"\{.*?\}", "gen_12345678", route.path) for route in http_routes(NODE)]
 SOCKETS = [route.path for route in socket_routes(MagicMock())]
 
 

@@ -77,7 +77,7 @@ class ForgetsWhatWaits(Feed):
 class KeepsItsCopy(Feed):
     """Notices a rewrite, but continues to read at its old place."""
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
         pass
 
 

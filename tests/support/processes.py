@@ -288,7 +288,9 @@ class Cluster:
         """A client of arq's database; the caller closes it."""
         if isinstance(self.server, RedisMasters):
             return redis.asyncio.Redis.from_url(self.server.jobs_url, protocol=2)
-        return redis.asyncio.Redis.from_url(self.server.url, protocol=2, db=1)
+        client = redis.asyncio.Redis.from_url(self.server.url, protocol=2)
+        client.connection_pool.connection_kwargs["db"] = 1  # the number in the URL would win
+        return client
 
     def report(self) -> str:
         """The ends of all roles' stderr."""

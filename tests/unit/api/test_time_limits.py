@@ -96,7 +96,10 @@ async def test_null_means_no_limit(shell):
         ({}, "0.25", b"250"),
         ({"deadline_s": 60}, "30", b"30000"),
         ({"deadline_s": 20}, "30", b"20000"),
+        ({}, "29.999485969543457", b"29999"),
         ({}, "999999999999", b"604800000"),
+        ({}, "9007199254740991", b"604800000"),
+        ({}, "9" * 400, b"604800000"),
     ],
 )
 async def test_the_shorter_of_header_and_member_holds(shell, body, header, deadline):

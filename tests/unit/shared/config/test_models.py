@@ -140,8 +140,16 @@ def test_malformed_names(tmp_path: Path, name: str) -> None:
             "models.a.on_takeover: must be one of auto, continue, restart, fail",
         ),
         (
+            '[models.a]\nbackend = "responses"\nbase_url = "http://h"\ncontinue_style = "prefix"',
+            "models.a.continue_style: servers of responses have no forms",
+        ),
+        (
+            '[models.a]\nbase_url = "http://h/v1"\ncontinue_style = "magic"',
+            "models.a.continue_style: must be one of continue_final_message, prefix, trailing",
+        ),
+        (
             '[models.a]\nbackend = "demo"\ncontinue_style = "magic"',
-            "models.a.continue_style: must be one of",
+            "models.a.continue_style: must be one of exact",
         ),
         ('[models.a]\nbase_url = "http://x/v1"\napi_key = "sk"', "unknown member 'api_key'"),
         ('[models.a]\nbase_url = "http://x/v1"\nname = "b"', "unknown member 'name'"),
