@@ -33,7 +33,7 @@ PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -85,6 +85,9 @@ hostile: $(STAMP) ## Run the attacks on own nodes, or at a deployment: BASE_URL=
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)
 
 DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
+
+lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 20 minutes
+	$(CLEAN_ENV) $(BIN)/python -m tests.lobechat.run
 
 soak: $(STAMP) ## Inject random faults into real processes, check every delivery; SECONDS=600 SEED=1 REDIS=cluster
 	@$(CLEAN_ENV) $(BIN)/python -m tests.soak.$(if $(filter cluster,$(REDIS)),cluster,run) --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED))

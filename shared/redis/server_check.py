@@ -49,7 +49,8 @@ COMMANDS = (
     "ZCARD tr:probe", "ZINCRBY tr:probe 1 m", "ZPOPMIN tr:probe", "ZRANDMEMBER tr:probe",
     "ZRANGE tr:probe 0 1",
     "ZRANGEBYSCORE tr:probe 0 1", "ZRANK tr:probe m", "ZREM tr:probe m",
-    "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1", "ZREVRANGEBYSCORE tr:probe 1 0",
+    "ZREMRANGEBYRANK tr:probe 0 0", "ZREMRANGEBYSCORE tr:probe 0 1", "ZREVRANGE tr:probe 0 1",
+    "ZREVRANGEBYSCORE tr:probe 1 0",
     "ZREVRANK tr:probe m", "ZSCAN tr:probe 0", "ZSCORE tr:probe m",
 )  # fmt: skip
 # What is needed on a cluster beside the others; docs/operations.md, "Cluster", has the same list.

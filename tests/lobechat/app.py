@@ -82,6 +82,7 @@ class LobeChat:
             "OPENAI_API_KEY": "no-key-is-needed",
             "OPENAI_PROXY_URL": base_url,
             "OPENAI_MODEL_LIST": "-all,+demo",
+            "ENABLED_OLLAMA": "0",
             "DEFAULT_AGENT_CONFIG": "model=demo;provider=openai",
             "NEXT_TELEMETRY_DISABLED": "1",
         }
