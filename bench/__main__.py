@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 from bench.support import cpu, nchan, resumable
-from bench.support.setup import open_stage
+from bench.support.setup import open_setup
 from bench.support.table import Row, show, spread
 
 BENCHES = (
@@ -112,7 +112,7 @@ async def run(args: argparse.Namespace) -> tuple[list[Row], list[str]]:
     for name in args.names:
         began, busy, ours = time.monotonic(), cpu.busy_s(), cpu.ours_s()
         try:
-            async with open_stage(
+            async with open_setup(
                 is_quick=args.quick, repeats=args.repeat, patience_s=args.patience
             ) as setup:
                 rows += [replace(row, bench=name) for row in await bench(name).run(setup)]

@@ -19,7 +19,7 @@ import aiohttp
 
 from bench.support.load import ENDS, get_events
 from bench.support.load_process import ReaderRequest
-from bench.support.setup import Setup, address, open_stage
+from bench.support.setup import Setup, address, open_setup
 from bench.support.table import MS, Comparison, Row, percentile, show
 from bench.support.writer import Writer
 from tests.support.generation import Holder
@@ -144,7 +144,7 @@ async def cuts_of(node: Role) -> float:
 
 async def main() -> None:
     """Run this benchmark alone: `python -m bench.stalled_reader`."""
-    async with open_stage(is_quick=False, repeats=5, patience_s=8.0) as setup:
+    async with open_setup(is_quick=False, repeats=5, patience_s=8.0) as setup:
         print(show(await run(setup)))
 
 

@@ -266,7 +266,7 @@ def address(node: Role) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def open_stage(
+async def open_setup(
     *, is_quick: bool, repeats: int = 1, patience_s: float = 0.0
 ) -> AsyncIterator[Setup]:
     """Start all processes; stop all of them on exit."""

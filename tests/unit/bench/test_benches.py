@@ -17,14 +17,14 @@ from bench.sizing import CONSTANTS
 from bench.support.answer import new_answers
 from bench.support.bare import LAST_CHUNK, frames_of
 from bench.support.load import ENDS, InexactText, get, get_events
-from bench.support.setup import Setup, address, open_stage
+from bench.support.setup import Setup, address, open_setup
 from bench.support.writer import Writer
 
 
 @pytest.fixture(scope="module")
 async def setup(anyio_backend: str) -> AsyncIterator[Setup]:
     """One stage for all tests: its start takes longer than most benchmarks."""
-    async with open_stage(is_quick=True) as setup:
+    async with open_setup(is_quick=True) as setup:
         yield setup
 
 
