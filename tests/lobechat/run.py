@@ -158,12 +158,14 @@ async def refuses(talk: Conversation) -> None:
 async def breaks(talk: Conversation) -> None:
     await talk.become(BREAKING)
     await talk.ask("Break off")
-    await talk.shows(SENTENCE)
+    # LobeChat's page says so of every stream that breaks, and keeps the text.
+    await talk.shows("network error")
+    await talk.shows("Break off")
 
 
 async def reloads(talk: Conversation) -> None:
     await talk.page.reload()
-    await talk.shows(SENTENCE)
+    await talk.shows("network error")
 
 
 SCENARIOS: tuple[tuple[str, Callable[[Conversation], Awaitable[None]]], ...] = (
