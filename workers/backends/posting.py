@@ -10,23 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import TypedDict
 
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.request import Request
-from workers.backends.contract import BackendItem, Finish, SetUpFault
+from workers.backends.contract import Backend, BackendItem, Finish, SetUpFault
 from workers.backends.http.cause import explain
 from workers.backends.http.exchange import AnswerIsTls, Exchange, ExchangeError
 from workers.backends.http.upstream_http import AddressInvalid, UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.reach import Reach
 from workers.backends.reading.answer_reader import AnswerReader
-from workers.backends.reading.failure import answered_at
-from workers.backends.route import Route
+from workers.backends.reading.failure import answered_at, refusal
+from workers.backends.route import Route, find_route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
 # 503: the server loads its model or is overloaded; 502: a gateway does not reach the server; 529:
@@ -38,27 +38,48 @@ TAIL_S = 0.2  # wait for the end of the body after [DONE], so that the connectio
 log = logging.getLogger(__name__)
 
 
-class Wire(Protocol):
+class ReaderBounds(TypedDict):
+    """The limits of a reader of one answer, bytes."""
+
+    line_bytes_max: int
+    body_bytes_max: int
+
+
+class Wire:
     """Encodes the requests of a kind, and makes the readers of its answers. Does no I/O.
 
+    A subclass sets `path`, and defines `encode` and `reader`. The defaults are those of a stream of
+    server-sent events.
+
     Attributes:
-        path: behind the path of `base_url`, for example `/chat/completions`.
         query: of the URL, without `?`; is sent behind a query of `base_url`.
         accept: the media type of the stream.
         headers: further headers that the kind needs; `headers` of the models file win.
+        refusal: returns the error for a response whose status is not 2xx: see `failure.refusal`.
     """
 
-    @property
-    def path(self) -> str: ...
+    query = ""
+    accept = "text/event-stream"
+    headers: Mapping[str, str] = {}
+    refusal: Callable[..., BackendError] = staticmethod(refusal)
+
+    def __init__(self, model: Model, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
 
     @property
-    def query(self) -> str: ...
+    def path(self) -> str:
+        """The part of the URL behind the path of `base_url`, for example `/chat/completions`."""
+        raise NotImplementedError
 
     @property
-    def accept(self) -> str: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
+    def bounds(self) -> ReaderBounds:
+        """The limits for `reader`, from the settings."""
+        settings = self._settings
+        return {
+            "line_bytes_max": settings.upstream_line_bytes_max,
+            "body_bytes_max": settings.answer_bytes_max,
+        }
 
     def encode(self, request: Request, prefix: str, form: str) -> bytes:
         """Return the body of the request.
@@ -66,17 +87,11 @@ class Wire(Protocol):
         Raises:
             BackendError: `upstream_refused`: this kind of server cannot take the request.
         """
-        ...
+        raise NotImplementedError
 
     def reader(self, seed: str) -> AnswerReader:
         """Return a reader for one answer. `seed` is part of ids that are made here."""
-        ...
-
-    def refusal(
-        self, status: int, body: bytes, *, retry_after: str | None, now_s: float
-    ) -> BackendError:
-        """Return the error for a response whose status is not 2xx: see `failure.refusal`."""
-        ...
+        raise NotImplementedError
 
 
 class PostingBackend:
@@ -270,3 +285,15 @@ async def _read_tail(exchange: Exchange, deadline: float) -> None:
             pass
     except OSError:
         pass  # the connection will be closed; the answer is complete
+
+
+def build_posting(
+    wire: type[Wire],
+    model: Model,
+    settings: Settings,
+    http: UpstreamHttp,
+    environ: Mapping[str, str],
+) -> Backend:
+    """Build the backend of a model, whose kind has this wire: see workers/backends/kinds.py."""
+    route = find_route(model, environ)
+    return PostingBackend(model, settings, http, route=route, wire=wire(model, settings))

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
-from shared.config.models import Model
-from shared.config.settings import Settings
-from shared.errors import BackendError
 from shared.log.request import Request
-from workers.backends.contract import Backend
 from workers.backends.gemini.reader import GenerateContentReader
 from workers.backends.gemini.request import encode_body
-from workers.backends.http.upstream_http import UpstreamHttp
-from workers.backends.posting import PostingBackend
-from workers.backends.reading.failure import refusal
-from workers.backends.route import find_route
+from workers.backends.posting import Wire, build_posting
 
 
-class GenerateContentWire:
+class GenerateContentWire(Wire):
     """Gemini's `streamGenerateContent`: see `Wire`."""
 
     query = "alt=sse"  # else the answer is one JSON array
-    accept = "text/event-stream"
-    headers: Mapping[str, str] = {}
-
-    def __init__(self, model: Model, settings: Settings) -> None:
-        self._model = model
-        self._settings = settings
 
     @property
     def path(self) -> str:
@@ -39,22 +26,7 @@ class GenerateContentWire:
         return encode_body(self._model, request, prefix, form)
 
     def reader(self, seed: str) -> GenerateContentReader:
-        return GenerateContentReader(
-            line_bytes_max=self._settings.upstream_line_bytes_max,
-            body_bytes_max=self._settings.answer_bytes_max,
-            seed=seed,
-        )
-
-    def refusal(
-        self, status: int, body: bytes, *, retry_after: str | None, now_s: float
-    ) -> BackendError:
-        return refusal(status, body, retry_after=retry_after, now_s=now_s)
+        return GenerateContentReader(**self.bounds, seed=seed)
 
 
-def build(
-    model: Model, settings: Settings, http: UpstreamHttp, environ: Mapping[str, str]
-) -> Backend:
-    """Build the backend of a model: see workers/backends/kinds.py."""
-    route = find_route(model, environ)
-    wire = GenerateContentWire(model, settings)
-    return PostingBackend(model, settings, http, route=route, wire=wire)
+build = partial(build_posting, GenerateContentWire)

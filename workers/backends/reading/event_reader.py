@@ -25,6 +25,7 @@ from workers.backends.reading.failure import failure_of
 from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
 from workers.backends.reading.half_pairs import HalfPairs
 from workers.backends.reading.sse_lines import SseLines
+from workers.backends.reading.too_long import line_too_long
 
 USAGES_EVERY = 16  # Gemini reports counts in each event; to make an event of each is expensive
 CHECKED_BYTES_MIN = 4_096  # a smaller event cannot have too many values
@@ -227,12 +228,7 @@ class EventReader:
             if self.is_done:
                 return
         if self._lines.is_too_long:
-            raise BackendError(
-                "upstream_error",
-                f"the backend sent a line of more than {self._line_bytes_max} bytes;"
-                " TAILRACE_UPSTREAM_LINE_BYTES_MAX of the worker sets this limit",
-                retryable=False,  # the server would send the same line again
-            )
+            raise line_too_long(self._line_bytes_max)
 
     def _check_size(self, name: bytes, payload: bytes) -> None:
         if self._is_too_large(name, payload):

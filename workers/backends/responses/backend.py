@@ -26,8 +26,7 @@ from workers.backends.contract import Backend, BackendItem
 from workers.backends.http.exchange import Exchange
 from workers.backends.http.upstream_http import UpstreamAddress, UpstreamHttp
 from workers.backends.limits import Limits
-from workers.backends.posting import PostingBackend
-from workers.backends.reading.failure import refusal
+from workers.backends.posting import PostingBackend, Wire
 from workers.backends.responses.reader import ResponsesReader
 from workers.backends.responses.request import body_of
 from workers.backends.route import Route, find_route
@@ -38,7 +37,7 @@ CANCEL_S = 10.0
 log = logging.getLogger(__name__)
 
 
-class ResponsesWire:
+class ResponsesWire(Wire):
     """OpenAI's Responses: see `Wire`.
 
     Attributes:
@@ -46,14 +45,10 @@ class ResponsesWire:
     """
 
     path = "/responses"
-    query = ""
-    accept = "text/event-stream"
-    headers: Mapping[str, str] = {}
 
     def __init__(self, model: Model, settings: Settings) -> None:
+        super().__init__(model, settings)
         self.has_background = True
-        self._model = model
-        self._settings = settings
 
     def encode(self, request: Request, prefix: str, form: str) -> bytes:
         body = body_of(self._model, request)
@@ -63,17 +58,7 @@ class ResponsesWire:
         return msgspec.json.encode(body)
 
     def reader(self, seed: str) -> ResponsesReader:
-        return ResponsesReader(
-            line_bytes_max=self._settings.upstream_line_bytes_max,
-            body_bytes_max=self._settings.answer_bytes_max,
-            seed=seed,
-            may_resume=True,
-        )
-
-    def refusal(
-        self, status: int, body: bytes, *, retry_after: str | None, now_s: float
-    ) -> BackendError:
-        return refusal(status, body, retry_after=retry_after, now_s=now_s)
+        return ResponsesReader(**self.bounds, seed=seed, may_resume=True)
 
 
 class ResponsesBackend(PostingBackend):
