@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,11 +12,9 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.redis import keys
 from shared.redis.client import Client
-from shared.redis.cluster.watch import watch_shards
-from shared.redis.connections import connect
 from shared.redis.shards import shard_count
 from tests.support.generation import create
-from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_cluster import RedisCluster, watched_client
 from tests.support.wait import until
 
 OWNERS = [f"owner-{n}" for n in range(30)]
@@ -31,13 +28,8 @@ async def cluster() -> AsyncIterator[RedisCluster]:
 
 @pytest.fixture
 async def redis(cluster: RedisCluster) -> AsyncIterator[Client]:
-    settings = Settings(redis_url=cluster.url)
-    client = connect(settings)
-    watching = asyncio.create_task(watch_shards(settings))
-    await until(lambda: shard_count(client) == (3, 3), 20, "three shards")
-    yield client
-    watching.cancel()
-    await client.aclose()
+    async with watched_client(cluster) as client:
+        yield client
 
 
 async def test_absent_generations_are_dropped_from_indexes_on_all_masters(

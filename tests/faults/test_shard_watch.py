@@ -8,14 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.config.redis_url import parse_redis_url
-from shared.config.settings import Settings
 from shared.redis.client import Client
 from shared.redis.cluster.pipeline import ClusterPipeline
 from shared.redis.cluster.slots import key_slot
-from shared.redis.cluster.watch import watch_shards
-from shared.redis.connections import connect
 from shared.redis.shards import serves, shard_count
-from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_cluster import RedisCluster, watched_client
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
@@ -30,13 +27,8 @@ async def cluster() -> AsyncIterator[RedisCluster]:
 
 @pytest.fixture
 async def redis(cluster: RedisCluster) -> AsyncIterator[Client]:
-    settings = Settings(redis_url=cluster.url)
-    client = connect(settings)
-    watching = asyncio.create_task(watch_shards(settings))
-    await until(lambda: shard_count(client) == (3, 3), 10.0, "all shards")
-    yield client
-    watching.cancel()
-    await client.aclose()
+    async with watched_client(cluster) as client:
+        yield client
 
 
 def key_on(client: Client, server: RedisServer) -> str:

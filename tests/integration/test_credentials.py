@@ -10,26 +10,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.log.events import End, Token
 from tests.support.issuer import Issuer, key_set, serve_keys
 from tests.support.local_node import LocalNode, ManualWorker, serve_here
-from tests.support.redis_server import RedisServer
 from tests.support.tokens import SECRET, hmac_token, signed_token
 from tests.support.wait import until
 
 END = End(status="completed", finish_reason="stop")
 LIFE_S = 0.4
-
-
-@pytest.fixture
-async def redis_url(redis_server: RedisServer) -> str:
-    client = Redis.from_url(redis_server.url, protocol=2)
-    await client.flushall()
-    await client.aclose()
-    return redis_server.url
 
 
 @pytest.fixture

@@ -9,13 +9,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from redis.asyncio import Redis
 
 from api.access import GENERATE, ROUTES
 from shared.config.settings import Settings
 from shared.queue.endings import cancel
 from tests.support.local_node import LocalNode, serve_here
-from tests.support.redis_server import RedisServer
 from tests.support.tokens import SECRET, hmac_token
 
 MESSAGES = [{"role": "user", "content": "x" * 40}]
@@ -37,14 +35,6 @@ OWNERS = {
     "day": ("tokens_per_day = 10", "quota_exhausted"),
 }
 LIMITS = "\n".join(f"[owners.{name}]\n{row}" for name, (row, _) in OWNERS.items())
-
-
-@pytest.fixture
-async def redis_url(redis_server: RedisServer) -> str:
-    client = Redis.from_url(redis_server.url, protocol=2)
-    await client.flushall()
-    await client.aclose()
-    return redis_server.url
 
 
 @pytest.fixture

@@ -9,12 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.log.events import End, Token
 from tests.support.local_node import LocalNode, ManualWorker, serve_here
-from tests.support.redis_server import RedisServer
 from tests.support.tokens import SECRET, hmac_token
 from tests.support.wait import until
 
@@ -39,14 +37,6 @@ READS = [
     ("/ai-sdk/chat/{id}/stream?startIndex=0", {}),
 ]
 SOCKETS = ["/v1/ws", "/ai-sdk/ws", "/deep-chat/ws", "/lobe/ws"]
-
-
-@pytest.fixture
-async def redis_url(redis_server: RedisServer) -> str:
-    client = Redis.from_url(redis_server.url, protocol=2)
-    await client.flushall()
-    await client.aclose()
-    return redis_server.url
 
 
 @pytest.fixture

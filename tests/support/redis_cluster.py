@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import redis
 
+from shared.config.settings import Settings
+from shared.redis.client import Client
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.cluster.slots import key_slot
+from shared.redis.cluster.watch import watch_shards
+from shared.redis.connections import connect
+from shared.redis.shards import shard_count
 from tests.support.redis_server import RedisServer, free_ports
 from tests.support.wait import until, until_sync
 
@@ -168,3 +177,15 @@ class RedisCluster:
         with source.client() as client:
             while found := client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
                 self.move_keys([name.decode() for name in found], source, target)
+
+
+@asynccontextmanager
+async def watched_client(cluster: RedisCluster) -> AsyncIterator[Client]:
+    """Yield a client of the cluster, with the watch over its masters running."""
+    settings = Settings(redis_url=cluster.url)
+    client = connect(settings)
+    watching = asyncio.create_task(watch_shards(settings))
+    await until(lambda: shard_count(client) == (3, 3), 20.0, "three shards")
+    yield client
+    watching.cancel()
+    await client.aclose()

@@ -60,33 +60,16 @@ class KeyedAcceptor:
         return self.known.get((owner, idempotency_key), (None, ""))[0]
 
 
-class SocketClient:
-    """One socket under way; `endpoint` is its application."""
+class FrameClient:
+    """Sends frames to an application of a socket, and takes its frames.
 
-    def __init__(
-        self,
-        endpoint: SocketEndpoint,
-        *,
-        query: str = "",
-        subprotocols: Sequence[str] = (),
-        **headers: str,
-    ) -> None:
-        self.client = Client({"type": "websocket.connect"})
-        self.endpoint = endpoint
-        scope = {
-            "type": "websocket",
-            "path": endpoint.path,
-            "query_string": query.encode(),
-            "headers": [
-                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
-            ],
-            "client": ("127.0.0.1", 1),
-            "subprotocols": list(subprotocols),
-            "extensions": {"tailrace.transport": self.client},
-        }
-        self.task = asyncio.create_task(
-            endpoint(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
-        )
+    Attributes:
+        client: the other side of the socket.
+        task: the application.
+    """
+
+    client: Client
+    task: asyncio.Future[None]
 
     async def say(self, frame: Any) -> None:
         text = frame if isinstance(frame, str) else json.dumps(frame)
@@ -113,6 +96,35 @@ class SocketClient:
         if not self.task.done():
             self.client.leave("websocket")
             await self.task
+
+
+class SocketClient(FrameClient):
+    """One socket under way; `endpoint` is its application."""
+
+    def __init__(
+        self,
+        endpoint: SocketEndpoint,
+        *,
+        query: str = "",
+        subprotocols: Sequence[str] = (),
+        **headers: str,
+    ) -> None:
+        self.client = Client({"type": "websocket.connect"})
+        self.endpoint = endpoint
+        scope = {
+            "type": "websocket",
+            "path": endpoint.path,
+            "query_string": query.encode(),
+            "headers": [
+                (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
+            ],
+            "client": ("127.0.0.1", 1),
+            "subprotocols": list(subprotocols),
+            "extensions": {"tailrace.transport": self.client},
+        }
+        self.task = asyncio.create_task(
+            endpoint(scope, self.client.receive, self.client.send)  # type: ignore[arg-type]
+        )
 
 
 class SocketHarness:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from shared.log.events import Start
 from shared.log.ids import new_generation_id
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.hub_harness import END, GENERATION, Client, HubHarness, settle
-from tests.support.socket_client import steady_store
+from tests.support.socket_client import FrameClient, steady_store
 
 OTHER = "gen_other00000"
 
@@ -50,7 +49,7 @@ class FakeAcceptor:
         return Accepted(GENERATION, True, 1, "queued")
 
 
-class SocketClient:
+class NativeClient(FrameClient):
     """One open socket."""
 
     def __init__(self, hub_harness: HubHarness, *, keys: str = "", **scope: Any) -> None:
@@ -69,27 +68,6 @@ class SocketClient:
 
     async def _cancel(self, generation_id: str) -> None:
         self.cancelled.append(generation_id)
-
-    async def say(self, frame: Any) -> None:
-        text = frame if isinstance(frame, str) else json.dumps(frame)
-        self.client.incoming.put_nowait({"type": "websocket.receive", "text": text})
-        await settle()
-
-    def take(self) -> list[dict[str, Any]]:
-        """Return the frames since the last call."""
-        frames = [json.loads(m["text"]) for m in self.client.messages if "text" in m]
-        self.client.messages = [m for m in self.client.messages if "text" not in m]
-        return frames
-
-    @property
-    def close_code(self) -> int | None:
-        codes = [m["code"] for m in self.client.messages if m["type"] == "websocket.close"]
-        assert len(codes) <= 1
-        return codes[0] if codes else None
-
-    async def leave(self) -> None:
-        self.client.leave("websocket")
-        await self.task
 
 
 def _scope(client: Client, **scope: Any) -> dict[str, Any]:
@@ -112,8 +90,8 @@ async def hub_harness() -> AsyncIterator[HubHarness]:
 
 
 @pytest.fixture
-async def socket_client(hub_harness: HubHarness) -> AsyncIterator[SocketClient]:
-    socket_client = SocketClient(hub_harness)
+async def socket_client(hub_harness: HubHarness) -> AsyncIterator[NativeClient]:
+    socket_client = NativeClient(hub_harness)
     await settle()
     yield socket_client
     if not socket_client.task.done():
@@ -121,7 +99,7 @@ async def socket_client(hub_harness: HubHarness) -> AsyncIterator[SocketClient]:
 
 
 async def test_a_prompt_is_accepted_and_its_events_follow(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     await socket_client.say({"type": "start", "ref": "r1", "prompt": "Hi"})
     hub_harness.log.append(Start(attempt=1, model="demo"))
@@ -148,7 +126,7 @@ async def test_a_prompt_is_accepted_and_its_events_follow(
 
 
 async def test_a_replay_joins_tokens_and_ends_with_caught_up(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     hub_harness.log.append(Start(attempt=1, model="demo"))
@@ -164,7 +142,7 @@ async def test_a_replay_joins_tokens_and_ends_with_caught_up(
 
 
 async def test_the_replay_of_an_ended_generation_ends_with_caught_up(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     hub_harness.log.tokens("a")
@@ -177,7 +155,7 @@ async def test_the_replay_of_an_ended_generation_ends_with_caught_up(
 
 
 async def test_a_cursor_that_is_not_in_the_log_gets_a_reset(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     hub_harness.log.tokens("a")
@@ -191,7 +169,7 @@ async def test_a_cursor_that_is_not_in_the_log_gets_a_reset(
 
 
 async def test_two_generations_take_turns_and_a_pong_overtakes_both(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     for name in (GENERATION, OTHER):
         hub_harness.log.create(name)
@@ -211,7 +189,7 @@ async def test_two_generations_take_turns_and_a_pong_overtakes_both(
 
 
 async def test_unsubscribing_stops_the_events_and_releases_the_relay(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "subscribe", "id": GENERATION})
@@ -225,7 +203,7 @@ async def test_unsubscribing_stops_the_events_and_releases_the_relay(
 
 
 async def test_subscribing_again_starts_again_from_the_cursor(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     hub_harness.log.tokens("a")
@@ -240,7 +218,7 @@ async def test_subscribing_again_starts_again_from_the_cursor(
 
 
 async def test_cancel_reaches_the_store(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "cancel", "id": GENERATION})
@@ -273,7 +251,7 @@ async def test_cancel_reaches_the_store(
     ],
 )
 async def test_a_wrong_frame_gets_an_error_frame_and_the_socket_stays_open(
-    hub_harness: HubHarness, socket_client: SocketClient, frame: str, code: str
+    hub_harness: HubHarness, socket_client: NativeClient, frame: str, code: str
 ) -> None:
     hub_harness.log.create()
     await socket_client.say(frame)
@@ -285,7 +263,7 @@ async def test_a_wrong_frame_gets_an_error_frame_and_the_socket_stays_open(
 
 
 async def test_a_hello_as_the_first_frame_is_answered_with_the_heartbeat(
-    socket_client: SocketClient,
+    socket_client: NativeClient,
 ) -> None:
     await socket_client.say({"type": "hello"})
     await socket_client.say({"type": "ping"})
@@ -293,7 +271,7 @@ async def test_a_hello_as_the_first_frame_is_answered_with_the_heartbeat(
     assert socket_client.take() == [{"type": "hello", "heartbeat_s": 15.0}, {"type": "pong"}]
 
 
-async def test_an_error_has_the_ref_or_id_of_its_frame(socket_client: SocketClient) -> None:
+async def test_an_error_has_the_ref_or_id_of_its_frame(socket_client: NativeClient) -> None:
     await socket_client.say({"type": "start", "ref": "r7", "prompt": ""})
     assert socket_client.take()[0]["ref"] == "r7"
     await socket_client.say({"type": "cancel", "id": "gen_unknown000"})
@@ -301,7 +279,7 @@ async def test_an_error_has_the_ref_or_id_of_its_frame(socket_client: SocketClie
 
 
 async def test_a_generation_of_another_owner_is_not_found(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create(owner="bob")
     for kind in ("subscribe", "cancel"):
@@ -311,7 +289,7 @@ async def test_a_generation_of_another_owner_is_not_found(
 
 
 async def test_the_hundred_and_first_subscription_is_refused(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     for n in range(101):
         name = f"gen_{n:010}"
@@ -321,14 +299,14 @@ async def test_the_hundred_and_first_subscription_is_refused(
     assert [(e["id"], e["code"]) for e in errors] == [("gen_0000000100", "rate_limited")]
 
 
-async def test_binary_closes_with_1003(socket_client: SocketClient) -> None:
+async def test_binary_closes_with_1003(socket_client: NativeClient) -> None:
     socket_client.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"\x00"})
     await socket_client.task
     assert socket_client.close_code == 1003
 
 
 async def test_an_idle_socket_is_closed_with_4000(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     await hub_harness.pass_time(200)
     await socket_client.say({"type": "ping"})
@@ -340,7 +318,7 @@ async def test_an_idle_socket_is_closed_with_4000(
 
 
 async def test_a_socket_with_an_open_generation_is_not_idle(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "subscribe", "id": GENERATION})
@@ -349,7 +327,7 @@ async def test_a_socket_with_an_open_generation_is_not_idle(
 
 
 async def test_a_drain_closes_with_1012(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "subscribe", "id": GENERATION})
@@ -361,7 +339,7 @@ async def test_a_drain_closes_with_1012(
 
 
 async def test_a_socket_is_closed_after_its_maximum_age_with_1012(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "subscribe", "id": GENERATION})
@@ -371,7 +349,7 @@ async def test_a_socket_is_closed_after_its_maximum_age_with_1012(
 
 
 async def test_with_redis_away_a_socket_without_subscriptions_is_closed_with_1013(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     hub_harness.log.is_away = True
@@ -382,7 +360,7 @@ async def test_with_redis_away_a_socket_without_subscriptions_is_closed_with_101
 
 
 async def test_with_redis_away_a_socket_with_subscriptions_stays_open(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "subscribe", "id": GENERATION})
@@ -398,7 +376,7 @@ async def test_with_redis_away_a_socket_with_subscriptions_stays_open(
 
 
 async def test_a_client_that_stops_reading_is_cut(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     await socket_client.say({"type": "subscribe", "id": GENERATION})
@@ -413,7 +391,7 @@ async def test_a_client_that_stops_reading_is_cut(
     assert hub_harness.hub.statistics().cuts == 1
 
 
-async def test_a_client_that_does_not_read_is_not_read_from(socket_client: SocketClient) -> None:
+async def test_a_client_that_does_not_read_is_not_read_from(socket_client: NativeClient) -> None:
     socket_client.client.block()
     for _ in range(300):
         socket_client.client.incoming.put_nowait(
@@ -428,7 +406,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(socket_client: Socke
 
 
 async def test_a_lost_generation_ends_with_the_event_id_0_0(
-    hub_harness: HubHarness, socket_client: SocketClient
+    hub_harness: HubHarness, socket_client: NativeClient
 ) -> None:
     hub_harness.log.create()
     hub_harness.log.tokens("a")
@@ -444,14 +422,14 @@ async def test_a_lost_generation_ends_with_the_event_id_0_0(
 
 
 async def test_a_socket_without_the_subprotocol_is_accepted(hub_harness: HubHarness) -> None:
-    socket_client = SocketClient(hub_harness, subprotocols=["other"])
+    socket_client = NativeClient(hub_harness, subprotocols=["other"])
     await settle()
     assert socket_client.client.messages == [{"type": "websocket.accept", "subprotocol": None}]
     await socket_client.leave()
 
 
 async def test_bad_credentials_are_refused_at_the_handshake(hub_harness: HubHarness) -> None:
-    socket_client = SocketClient(hub_harness, keys="yes", headers={"authorization": "Bearer wrong"})
+    socket_client = NativeClient(hub_harness, keys="yes", headers={"authorization": "Bearer wrong"})
     with pytest.raises(RequestError) as caught:
         await socket_client.task
     assert caught.value.status == 401
@@ -460,7 +438,7 @@ async def test_bad_credentials_are_refused_at_the_handshake(hub_harness: HubHarn
 
 async def test_a_browser_gets_the_error_after_the_handshake(hub_harness: HubHarness) -> None:
     headers = {"origin": "http://here", "host": "here"}
-    socket_client = SocketClient(
+    socket_client = NativeClient(
         hub_harness, keys="yes", headers=headers, query="access_token=wrong"
     )
     await socket_client.task
@@ -470,7 +448,7 @@ async def test_a_browser_gets_the_error_after_the_handshake(hub_harness: HubHarn
 
 
 async def test_a_key_in_the_query_is_accepted(hub_harness: HubHarness) -> None:
-    socket_client = SocketClient(hub_harness, keys="yes", query="access_token=k1")
+    socket_client = NativeClient(hub_harness, keys="yes", query="access_token=k1")
     await settle()
     await socket_client.say({"type": "start", "prompt": "x"})
     assert socket_client.acceptor.seen[0].owner == "ann"
@@ -480,13 +458,13 @@ async def test_a_key_in_the_query_is_accepted(hub_harness: HubHarness) -> None:
 async def test_a_draining_node_accepts_no_sockets(hub_harness: HubHarness) -> None:
     hub_harness.hub.is_draining = True
     with pytest.raises(RequestError) as caught:
-        await SocketClient(hub_harness).task
+        await NativeClient(hub_harness).task
     assert (caught.value.status, caught.value.retry_after_s) == (503, 1)
 
 
 async def test_a_new_subscription_reads_again_what_the_node_has_dropped() -> None:
     async with HubHarness(hub_bytes_max=2_000) as hub_harness:
-        socket_client = SocketClient(hub_harness)
+        socket_client = NativeClient(hub_harness)
         await settle()
         hub_harness.log.create()
         await socket_client.say({"type": "subscribe", "id": GENERATION})
