@@ -24,7 +24,7 @@ from shared.log.events import Token, ToolCall, Usage
 from shared.log.extra import is_empty
 from workers.backends.anthropic.usage import AnthropicUsage
 from workers.backends.contract import BackendItem
-from workers.backends.openai.chunk_template import learn
+from workers.backends.reading.chunk_template import learn
 from workers.backends.reading.event_reader import EventReader, as_object, decode_event
 from workers.backends.reading.failure import failure_of
 from workers.backends.vendor.chat import object_in
@@ -217,7 +217,7 @@ class MessagesReader(EventReader):
         if isinstance(word, str) and word in _WORDS:
             self._note("choice", {"native_finish_reason": word})
             word = _WORDS[word]
-        self._conclude(word)
+        self._conclude_with(word)
 
 
 def failure_in(payload: bytes, event: dict[str, Any]) -> BackendError:

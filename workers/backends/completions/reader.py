@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers.backends.openai.chunk_template import ChunkTemplate, learn
 from workers.backends.openai.reader import ChatReader
+from workers.backends.reading.chunk_template import ChunkTemplate, learn
 
 
 class CompletionsReader(ChatReader):

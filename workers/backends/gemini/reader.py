@@ -83,7 +83,7 @@ class GenerateContentReader(EventReader):
         if feedback and (reason := as_object(feedback).get("blockReason")) not in _NO_REASONS:
             self._note("chunk", {"promptFeedback": feedback})
             self._note("choice", {"native_finish_reason": reason})
-            self._conclude("content_filter")
+            self._conclude_with("content_filter")
 
     def _take_candidate(self, candidate: dict[str, Any], items: list[BackendItem]) -> None:
         self._note("choice", _others(candidate, _CANDIDATE_MEMBERS))
@@ -91,7 +91,7 @@ class GenerateContentReader(EventReader):
         for part in parts if isinstance(parts, list) else ():
             self._take_part(as_object(part), items)
         try:
-            self._conclude(candidate.get("finishReason"))
+            self._conclude_with(candidate.get("finishReason"))
         except BackendError as failure:
             message = candidate.get("finishMessage")
             if not isinstance(message, str) or not message:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from shared.errors import BackendError
 from workers.backends.contract import BackendItem, Finish
-from workers.backends.reading.finish_reasons import Reason, reason_of
+from workers.backends.reading.finish_reasons import Reason, gave_up, reason_of
 from workers.backends.reading.tools import ToolCalls
 from workers.backends.reading.usage import UsageCounter
 
@@ -20,7 +19,7 @@ def end_answer(word: str, tools: ToolCalls, usage: UsageCounter) -> list[Backend
     """
     reason = reason_of(word) or Reason("stop", "stop")
     if reason.outcome == "failed":
-        raise BackendError("upstream_error", f"the backend gave up: finish_reason {word!r}")
+        raise gave_up(word)
     items: list[BackendItem] = [*tools.finish()]
     if (counts := usage.event()) is not None:
         items.append(counts)

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from shared.log.extra import is_empty
-
-CONTENT, REASONING = "content", "reasoning"
+from workers.backends.reading.half_pairs import CONTENT, REASONING
 
 
 def take_text(members: dict[str, Any], name: str) -> str | None:

@@ -20,11 +20,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.errors import BackendError
 from shared.log.events import Reasoning, Token, Usage
 from shared.log.extra import is_empty
-from shared.text.json_values import is_json
-from workers.backends.contract import BackendItem, Finish
+from workers.backends.contract import BackendItem
 from workers.backends.openai.chunk import (
     CHOICE_MEMBERS,
     CHUNK_MEMBERS,
@@ -35,56 +33,37 @@ from workers.backends.openai.chunk import (
     read_chunk,
     unknown_members,
 )
-from workers.backends.openai.chunk_template import ChunkTemplate, learn
-from workers.backends.openai.delta_texts import CONTENT, REASONING, take_content, take_text
-from workers.backends.openai.opening import Opening
+from workers.backends.openai.delta_texts import take_content, take_text
 from workers.backends.openai.summary import TextSoFar
 from workers.backends.openai.tool_fragments import read_fragment
+from workers.backends.reading.chunk_template import ChunkTemplate, learn
 from workers.backends.reading.error_body import is_error, is_error_array
-from workers.backends.reading.facts import Facts, has_list, put_extra
+from workers.backends.reading.facts import has_list, put_extra
 from workers.backends.reading.failure import failure_of
-from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
-from workers.backends.reading.half_pairs import HalfPairs
-from workers.backends.reading.sse_lines import SseLines
-from workers.backends.reading.too_long import line_too_long
+from workers.backends.reading.finish_reasons import reason_of
+from workers.backends.reading.half_pairs import CONTENT, REASONING
+from workers.backends.reading.stream_reader import StreamReader
 from workers.backends.reading.tools import ToolCalls
 from workers.backends.reading.usage import UsageCounter
 
 TEMPLATES_MAX = 16  # learned per answer: then chunks that all differ are just decoded
 
 
-class ChatReader:
+class ChatReader(StreamReader):
     """Parses one answer.
 
     Args:
-        line_bytes_max: longest line of the stream, bytes.
-        body_bytes_max: longest answer that comes as one JSON document, bytes.
         seed: part of the ids of tool calls that the server gives no id.
-
-    Attributes:
-        is_done: nothing more is parsed: `Finish` was returned, or `failure` is set.
-        failure: raise it after the events returned so far have been passed on.
-        has_finish_reason: the answer is complete; only usage or `[DONE]` may follow.
-        warnings: names of what was repaired or left out.
     """
 
     def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
-        self.is_done = False
-        self.failure: BackendError | None = None
-        self._lines = SseLines(line_bytes_max)
-        self._line_bytes_max = line_bytes_max
-        self._opening = Opening(body_bytes_max)
-        self.warnings: set[str] = set()
+        super().__init__(line_bytes_max=line_bytes_max, body_bytes_max=body_bytes_max)
         self._tools = ToolCalls(seed)
-        self._reason: Reason | None = None
         self._usage = UsageCounter()
         self._has_new_usage = False
-        self._halves = HalfPairs()
         self._text, self._reasoning = TextSoFar(), TextSoFar()
         self._add_text = self._text.add  # for the hot path
         self._has_calls = self._has_delta_extra = False
-        self._facts = Facts()
-        self._template: ChunkTemplate | None = None
         self._templates_left = TEMPLATES_MAX
 
     def take_running_usage(self) -> Usage | None:
@@ -94,68 +73,26 @@ class ChatReader:
         self._has_new_usage = False
         return self._usage.event()
 
+    # See StreamReader
+
+    def _add_plain(self, text: str, items: list[BackendItem]) -> None:
+        self._add_text(text)
+        items.append(Token(text))
+
+    def _read_document(self, document: bytes, items: list[BackendItem]) -> None:
+        self._take_payload(b"", document, items)
+
+    def _usage_event(self) -> Usage | None:
+        return self._usage.event()
+
     @property
-    def has_finish_reason(self) -> bool:
-        return self._reason is not None
+    def _has_tool_calls(self) -> bool:
+        return len(self._tools) > 0
 
-    def feed(self, data: bytes) -> list[BackendItem]:
-        """Return the events that `data` completes, in order."""
-        items: list[BackendItem] = []
-        if self.is_done:
-            return items
-        if self._template is not None and self._lines.is_between_events(len(data)):
-            text = self._template.text_of_event(data)
-            if text is not None:  # the usual case
-                self._add_text(text)
-                items.append(Token(text))
-                return items
-        try:
-            self._feed(data, items)
-        except BackendError as failure:
-            self._fail(failure)
-        return items
+    def _last_items(self) -> list[BackendItem]:
+        return [*self._tools.finish()]
 
-    def feed_eof(self) -> list[BackendItem]:
-        """Handle the end of the body: return the last events with `Finish`, or set `failure`."""
-        items: list[BackendItem] = []
-        if self.is_done:
-            return items
-        try:
-            if (document := self._opening.document) is not None:
-                self._take(b"", document, items)
-            else:
-                self._read_unclosed(items)
-            if not self.is_done:
-                self._end(items, self._opening.describe_end())
-        except BackendError as failure:
-            self._fail(failure)
-        return items
-
-    def _fail(self, failure: BackendError) -> None:
-        self.failure = failure
-        self.is_done = True
-
-    def _feed(self, data: bytes, items: list[BackendItem]) -> None:
-        data = self._opening.trim(data)
-        if self._opening.keep(data):
-            return
-        for name, payload in self._lines.feed(data):
-            self._take(name, payload, items)
-            if self.is_done:
-                return
-        if self._lines.is_too_long:
-            raise line_too_long(self._line_bytes_max)
-
-    def _read_unclosed(self, items: list[BackendItem]) -> None:
-        """Parse the last event, which no blank line closed.
-
-        After the finish reason an incomplete event is ignored.
-        """
-        for name, payload in self._lines.feed_eof():
-            if self._reason is None or is_json(payload):
-                self._take(name, payload, items)
-
-    def _take(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
+    def _take_payload(self, name: bytes, payload: bytes, items: list[BackendItem]) -> None:
         """Turn the data of one SSE event into items."""
         if not payload.startswith(b"{"):
             payload = payload.strip()
@@ -169,8 +106,7 @@ class ChatReader:
         if self._template is not None:
             text = self._template.text_of(payload)
             if text is not None:
-                self._add_text(text)
-                items.append(Token(text))
+                self._add_plain(text, items)
                 return
         chunk = self._decode(payload)
         if is_error(chunk):
@@ -244,10 +180,7 @@ class ChatReader:
             raise failure_of(payload)
         if reason is None:
             return
-        if reason.outcome == "failed":
-            message_text = f"the backend gave up: finish_reason {reason.word!r}"
-            raise BackendError("upstream_error", message_text)
-        self._reason = more_telling(self._reason, reason)
+        self._conclude(reason)
         self._template = None  # from here on a text may be a closing summary
 
     def _take_delta(
@@ -340,29 +273,3 @@ class ChatReader:
 
     def _give_extra(self, items: list[BackendItem], begun: int, extra: dict[str, Any]) -> None:
         put_extra(items, begun, {**self._facts.take(), **extra})
-
-    def _end(self, items: list[BackendItem], message: str) -> None:
-        """Add usage and `Finish`. Without a finish reason, raise BackendError with `message`."""
-        if self._reason is None:
-            raise BackendError("upstream_error", message)
-        for place, kind in ((REASONING, Reasoning), (CONTENT, Token)):
-            if text := self._halves.release(place):
-                items.append(kind(text))
-        items += self._tools.finish()
-        if self._halves.has_lone:
-            self.warnings.add("lone_surrogate")
-        usage = self._usage.event()
-        if usage is not None:
-            items.append(usage)
-        items.append(self._finish(self._reason))
-        self.is_done = True
-
-    def _finish(self, reason: Reason) -> Finish:
-        assert reason.outcome != "failed"
-        is_stop = reason.outcome == "stop" and len(self._tools) > 0
-        outcome = "tool_calls" if is_stop else reason.outcome
-        # Clients get a word that nobody knows as it came.
-        name = "native_finish_reason" if reason.is_known or is_stop else "finish_reason"
-        if reason.word != outcome and not self._facts.has("choice", name):
-            self._facts.add("choice", {name: reason.word})
-        return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)

@@ -1,7 +1,5 @@
-"""The common part of the readers of vendors' event streams: lines, failures, the end of an answer.
+"""The common part of the readers of vendors' event streams: texts, extra members, counts, limits.
 
-Invariant: `Finish` comes only after a finish reason, once and last. The first error in the stream
-ends it; events after it are ignored. The result does not depend on how the bytes are cut.
 Does no I/O, knows no clock and no vendor: a subclass reads the events of one wire.
 """
 
@@ -15,96 +13,32 @@ import msgspec
 from shared.errors import BackendError
 from shared.log.events import Reasoning, Token, Usage
 from shared.log.extra import clean
-from shared.text.json_values import VALUES_MAX, has_too_many_values, is_json
-from workers.backends.contract import BackendItem, Finish
-from workers.backends.openai.chunk_template import ChunkTemplate
-from workers.backends.openai.opening import Opening
+from shared.text.json_values import VALUES_MAX, has_too_many_values
+from workers.backends.contract import BackendItem
 from workers.backends.reading.error_body import is_error_array
-from workers.backends.reading.facts import Facts, put_extra
+from workers.backends.reading.facts import put_extra
 from workers.backends.reading.failure import failure_of
-from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
-from workers.backends.reading.half_pairs import HalfPairs
-from workers.backends.reading.sse_lines import SseLines
-from workers.backends.reading.too_long import line_too_long
+from workers.backends.reading.finish_reasons import reason_of
+from workers.backends.reading.half_pairs import CONTENT, REASONING
+from workers.backends.reading.stream_reader import StreamReader
 
 USAGES_EVERY = 16  # Gemini reports counts in each event; to make an event of each is expensive
 CHECKED_BYTES_MIN = 4_096  # a smaller event cannot have too many values
-TEXT, THOUGHT = "text", "thought"
 
 
-class EventReader:
+class EventReader(StreamReader):
     """Parses one answer. A subclass defines `_take`, and `_take_document` if it can read one.
 
     Args:
-        line_bytes_max: longest line of the stream, bytes.
-        body_bytes_max: longest answer that comes as one JSON document, bytes.
         seed: part of the ids of tool calls that the server gives no id.
-
-    Attributes:
-        is_done: nothing more is parsed: `Finish` was returned, or `failure` is set.
-        failure: raise it after the events returned so far have been passed on.
-        warnings: names of the repairs and omissions.
     """
 
     def __init__(self, *, line_bytes_max: int, body_bytes_max: int, seed: str = "") -> None:
-        self.is_done = False
-        self.failure: BackendError | None = None
-        self.warnings: set[str] = set()
+        super().__init__(line_bytes_max=line_bytes_max, body_bytes_max=body_bytes_max)
         self._seed = seed
-        self._lines = SseLines(line_bytes_max)
-        self._line_bytes_max = line_bytes_max
-        self._opening = Opening(body_bytes_max)
-        self._reason: Reason | None = None
-        self._halves = HalfPairs()
-        self._facts = Facts()
         self._calls = 0  # tool calls that have begun
         self._text_chars = 0
         self._new_usages = -1  # reports since the last running one; -1: there was none
-        self._template: ChunkTemplate | None = None  # of an event that says only a text
-
-    @property
-    def has_finish_reason(self) -> bool:
-        """Whether the answer is complete; only usage or the end of the body may follow."""
-        return self._reason is not None
-
-    def feed(self, data: bytes) -> list[BackendItem]:
-        """Return the events that `data` completes, in order."""
-        items: list[BackendItem] = []
-        if self.is_done:
-            return items
-        if self._template is not None and self._lines.is_between_events(len(data)):
-            text = self._template.text_of_event(data)
-            if text is not None:
-                self._add_plain(text, items)
-                return items
-        try:
-            data = self._opening.trim(data)
-            if not self._opening.keep(data):
-                self._feed_lines(data, items)
-        except BackendError as failure:
-            self._fail(failure)
-        return items
-
-    def feed_eof(self) -> list[BackendItem]:
-        """Handle the end of the body: return the last events with `Finish`, or set `failure`."""
-        items: list[BackendItem] = []
-        if self.is_done:
-            return items
-        try:
-            if (document := self._opening.document) is not None:
-                self._check_size(b"", document)
-                self._take_document(document, items)
-            else:
-                # No blank line has closed the last event. After the finish reason an incomplete
-                # event is ignored.
-                for name, payload in self._lines.feed_eof():
-                    if self._reason is None or is_json(payload):
-                        self._take_payload(name, payload, items)
-            if not self.is_done:
-                self._end(items)
-        except BackendError as failure:
-            self._fail(failure)
-        return items
 
     def take_running_usage(self) -> Usage | None:
         """Return the counts of an unfinished answer, if the server has reported other ones.
@@ -142,7 +76,7 @@ class EventReader:
 
     def _say(self, text: Any, items: list[BackendItem]) -> None:
         """Add a piece of the answer."""
-        if isinstance(text, str) and (whole := self._halves.join(TEXT, text)):
+        if isinstance(text, str) and (whole := self._halves.join(CONTENT, text)):
             self._text_chars += len(whole)
             self._opening.note_choice()
             self._push(Token(whole), items)
@@ -151,7 +85,7 @@ class EventReader:
 
     def _think(self, text: Any, items: list[BackendItem]) -> None:
         """Add a piece of the reasoning."""
-        if isinstance(text, str) and (whole := self._halves.join(THOUGHT, text)):
+        if isinstance(text, str) and (whole := self._halves.join(REASONING, text)):
             self._opening.note_choice()
             self._push(Reasoning(whole), items)
 
@@ -177,58 +111,21 @@ class EventReader:
             self.warnings.add("odd_value")
         return cleaned
 
-    def _conclude(self, word: Any) -> None:
+    def _conclude_with(self, word: Any) -> None:
         """Note a finish reason in the server's word; a word that says nothing is ignored."""
-        reason = reason_of(word)
-        if reason is None:
-            return
-        self._opening.note_choice()
-        if reason.outcome == "failed":
-            message = f"the backend gave up: finish_reason {reason.word!r}"
-            raise BackendError("upstream_error", message)
-        self._reason = more_telling(self._reason, reason)
+        if (reason := reason_of(word)) is not None:
+            self._opening.note_choice()
+            self._conclude(reason)
 
-    def _end(self, items: list[BackendItem]) -> None:
-        """Add the events that wait, usage and `Finish`.
+    # See StreamReader
 
-        Raises:
-            BackendError: the answer has no finish reason, so it broke off.
-        """
-        if self._reason is None:
-            raise BackendError("upstream_error", self._opening.describe_end())
-        for place, kind in ((THOUGHT, Reasoning), (TEXT, Token)):
-            if text := self._halves.release(place):
-                items.append(kind(text))
-        if self._halves.has_lone:
-            self.warnings.add("lone_surrogate")
-        if (usage := self._usage_event()) is not None:
-            items.append(usage)
-        items.append(self._finish(self._reason))
-        self.is_done = True
+    @property
+    def _has_tool_calls(self) -> bool:
+        return self._calls > 0
 
-    def _finish(self, reason: Reason) -> Finish:
-        assert reason.outcome != "failed"
-        is_stop = reason.outcome == "stop" and self._calls > 0
-        outcome = "tool_calls" if is_stop else reason.outcome
-        # Clients get an unknown word unchanged.
-        name = "native_finish_reason" if reason.is_known or is_stop else "finish_reason"
-        if reason.word != outcome and not self._facts.has("choice", name):
-            self._facts.add("choice", {name: reason.word})
-        return Finish(outcome, "" if reason.is_known else reason.word, self._facts.take() or None)
-
-    # Lines
-
-    def _fail(self, failure: BackendError) -> None:
-        self.failure = failure
-        self.is_done = True
-
-    def _feed_lines(self, data: bytes, items: list[BackendItem]) -> None:
-        for name, payload in self._lines.feed(data):
-            self._take_payload(name, payload, items)
-            if self.is_done:
-                return
-        if self._lines.is_too_long:
-            raise line_too_long(self._line_bytes_max)
+    def _read_document(self, document: bytes, items: list[BackendItem]) -> None:
+        self._check_size(b"", document)
+        self._take_document(document, items)
 
     def _check_size(self, name: bytes, payload: bytes) -> None:
         if self._is_too_large(name, payload):

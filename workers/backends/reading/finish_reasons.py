@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from shared.errors import BackendError
 from shared.log.events import FinishReason
 from shared.text.redaction import redact
 
@@ -91,3 +92,8 @@ def reason_of(value: object) -> Reason | None:
 def more_telling(old: Reason | None, new: Reason) -> Reason:
     """Return the reason that counts if a server sends both."""
     return new if old is None or new.rank > old.rank else old
+
+
+def gave_up(word: str) -> BackendError:
+    """Return the failure for a finish reason with the outcome `failed`."""
+    return BackendError("upstream_error", f"the backend gave up: finish_reason {word!r}")

@@ -12,6 +12,8 @@ from shared.text.surrogates import join_halves
 
 _HIGH_FIRST, _HIGH_LAST = "\ud800", "\udbff"
 
+CONTENT, REASONING = "content", "reasoning"  # the places of an answer's texts
+
 
 class HalfPairs:
     """The first halves that wait, one for each text of the answer at most.

@@ -290,11 +290,11 @@ class ResponsesReader(EventReader):
         if response.status in ("queued", "in_progress"):
             raise BackendError("upstream_error", "the backend's answer is not complete yet")
         if response.status == "incomplete":
-            self._conclude(as_object(response.incomplete_details).get("reason") or "length")
+            self._conclude_with(as_object(response.incomplete_details).get("reason") or "length")
         elif self._has_refused:
-            self._conclude("refusal")
+            self._conclude_with("refusal")
         else:
-            self._conclude("tool_calls" if self._calls else "stop")
+            self._conclude_with("tool_calls" if self._calls else "stop")
 
     def _add_usage(self, raw: Any) -> None:
         if isinstance(raw, dict):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.support.openai_streams import ALL
 from workers.backends.openai import reader as openai_reader
-from workers.backends.openai.chunk_template import learn
 from workers.backends.openai.reader import ChatReader
+from workers.backends.reading.chunk_template import learn
 
 CHUNK = (
     b'{"id":"c","created":1,"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}'
