@@ -71,6 +71,15 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
+    tr:{backends}:breakers  hash  backend -> its breaker, JSON
+    tr:{backends}:busy      hash  worker -> its calls in flight at each backend, JSON
+    tr:{backends}:reports   hash  worker -> what it measured at each backend, JSON
+    tr:{backends}:slotted   hash  backend with slots -> when a worker last said so, ms
+    tr:{backends}:probe:<d> string  of a backend: a worker probes it, so others do not; expires
+    tr:{slots:<d>}:held     zset  of a backend with slots: id -> until when it has a slot, ms
+    tr:{slots:<d>}:line     zset  id that waits for a slot -> its place
+    tr:{slots:<d>}:entries  hash  id that waits for a slot -> its queue entry, JSON
+    tr:{slots:<d>}:turns    hash  owner -> the last place that it got
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -87,6 +96,10 @@ LANES = ("resume", "interactive", "batch")
 PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
+BREAKERS = "tr:{backends}:breakers"
+BACKENDS_BUSY = "tr:{backends}:busy"
+BACKEND_REPORTS = "tr:{backends}:reports"
+SLOTTED = "tr:{backends}:slotted"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -174,6 +187,17 @@ def janitor(tag: str = QUEUE) -> str:
 
 def requeued(generation_id: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:requeued:{generation_id}"
+
+
+def backend_probe(backend: str) -> str:
+    """Return the key of the lock of a backend's probe."""
+    return f"tr:{{backends}}:probe:{_digest(backend)}"
+
+
+def slots(backend: str) -> list[str]:
+    """Return the keys of the slots of a backend: held, line, entries, turns."""
+    tag = f"tr:{{slots:{_digest(backend)}}}"
+    return [f"{tag}:{part}" for part in ("held", "line", "entries", "turns")]
 
 
 def share(share_id: str) -> str:
