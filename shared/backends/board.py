@@ -41,7 +41,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one worker measured at one backend.
 
     Attributes:
-        first_tokens, rates: of the last minutes: bucket (shared/backends/buckets.py) -> number.
+        first_tokens, rates: of the last minutes: bucket (shared/console/histogram.py) -> number.
         calls, failures: since the worker started; failures by outcome.
         statuses: failures by the HTTP status of the server, as texts.
         left: what the vendor's last answer said is left, by the name of the limit.
@@ -85,9 +85,7 @@ class View(NamedTuple):
     busy: Mapping[str, Mapping[str, Busy]]
 
 
-async def read_view(
-    redis: Client, worker: str, own: Mapping[str, Busy], *, now_ms: int
-) -> View:
+async def read_view(redis: Client, worker: str, own: Mapping[str, Busy], *, now_ms: int) -> View:
     """Tell what `worker` has in flight, and read what all workers know, in one round trip.
 
     Args:

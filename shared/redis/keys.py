@@ -80,6 +80,11 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{slots:<d>}:line     zset  id that waits for a slot -> its place
     tr:{slots:<d>}:entries  hash  id that waits for a slot -> its queue entry, JSON
     tr:{slots:<d>}:turns    hash  owner -> the last place that it got
+    tr:{tr:workers}:watched     string  a console is open; expires
+    tr:{tr:workers}:drain:<w>   string  who told the worker <w> to drain; expires
+    tr:{tr:workers}:runs        hash    worker -> its runs, JSON; only while a console is open
+    tr:{tr:workers}:nodes       hash    API node -> its report, JSON
+    tr:{tr:workers}:history     stream  entry id = end of ten seconds, ms; field `e` = a point, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -100,6 +105,11 @@ BREAKERS = "tr:{backends}:breakers"
 BACKENDS_BUSY = "tr:{backends}:busy"
 BACKEND_REPORTS = "tr:{backends}:reports"
 SLOTTED = "tr:{backends}:slotted"
+# In the slot of `WORKERS`, so that a report of a worker is one round trip to one server.
+WATCHED = "tr:{tr:workers}:watched"
+WORKER_RUNS = "tr:{tr:workers}:runs"
+NODES = "tr:{tr:workers}:nodes"
+HISTORY = "tr:{tr:workers}:history"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -198,6 +208,10 @@ def slots(backend: str) -> list[str]:
     """Return the keys of the slots of a backend: held, line, entries, turns."""
     tag = f"tr:{{slots:{_digest(backend)}}}"
     return [f"{tag}:{part}" for part in ("held", "line", "entries", "turns")]
+
+
+def drain_order(worker: str) -> str:
+    return f"tr:{{tr:workers}}:drain:{worker}"
 
 
 def share(share_id: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from shared.backends.board import Busy, Report
-from shared.backends.buckets import bucket_of, percentile
+from shared.console.histogram import bucket_of, quantile
 
 WINDOW_S = 300.0
 SAMPLES_MAX = 512
@@ -68,8 +68,8 @@ class Measures:
         self.rate.drop_old(now_s)
         return Busy(
             self.in_flight,
-            percentile(self.first_token.buckets, 0.5) or 0.0,
-            percentile(self.rate.buckets, 0.5) or 0.0,
+            quantile(self.first_token.buckets, 0.5) or 0.0,
+            quantile(self.rate.buckets, 0.5) or 0.0,
         )
 
     def report(self) -> Report:
