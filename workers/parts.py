@@ -13,6 +13,7 @@ from shared.log.store import Store
 from shared.queue.lanes import Queue
 from workers.backends import Backend
 from workers.figures import WorkerFigures
+from workers.health.health import BackendHealth
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -49,6 +50,7 @@ class WorkerParts:
     Attributes:
         worker: the worker's name, unique in the deployment.
         verdicts: how the models continue an answer.
+        health: which backends may be asked, and what is known of them.
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
@@ -64,6 +66,7 @@ class WorkerParts:
     models: Mapping[str, Model]
     backends: Mapping[str, Backend]
     verdicts: Verdicts
+    health: BackendHealth
     clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]

@@ -173,10 +173,10 @@ async def take_probe(redis: Client, backend: str, for_ms: int) -> bool:
 
 def _young(
     sheets: Mapping[bytes, bytes], decoder: msgspec.json.Decoder[Any], now_ms: int
-) -> tuple[dict[str, Any], Sequence[bytes]]:
+) -> tuple[dict[str, Any], Sequence[Any]]:
     """Return the sheets of living workers by worker, and the names of those to delete."""
     young: dict[str, Any] = {}
-    old: list[bytes] = []
+    old: list[Any] = []
     for worker, raw in sheets.items():
         with suppress(msgspec.MsgspecError):  # a newer version wrote this one
             sheet = decoder.decode(raw)

@@ -62,6 +62,12 @@ class Measures:
         self.first_token = Samples()
         self.rate = Samples()
 
+    def note_failure(self, outcome: str, status: int | None) -> None:
+        """Count a failure, by its outcome and by the HTTP status of the server."""
+        self.failures[outcome] += 1
+        if status is not None:
+            self.statuses[str(status)] += 1
+
     def busy(self, now_s: float) -> Busy:
         """Return what other workers need to choose a backend."""
         self.first_token.drop_old(now_s)
