@@ -27,7 +27,7 @@ class Renewal:
 
     Args:
         runs: the running entries, by generation id.
-        presence: returns the report of the worker at a time of Redis's clock, ms.
+        is_draining: whether the worker starts no new entry.
         on_away: called when Redis did not answer.
     """
 
@@ -35,12 +35,12 @@ class Renewal:
         self,
         parts: WorkerParts,
         runs: Mapping[str, Run],
-        presence: Callable[[int], Presence],
+        is_draining: Callable[[], bool],
         on_away: Callable[[], None],
     ) -> None:
         self.parts = parts
         self.runs = runs
-        self._presence = presence
+        self._is_draining = is_draining
         self._on_away = on_away
         self._under_way: set[Hashable] = set()
         self._held: set[str] = set()  # in the last report
@@ -127,6 +127,23 @@ class Renewal:
             [run.id for run in holding if run.is_holding and run.id in held], now_ms
         )
         await announce(self.parts.store.redis, self._presence(now_ms))
+
+    def _presence(self, now_ms: int) -> Presence:
+        appender, timeline = self.parts.appender, self.parts.timeline
+        counters = self.parts.counters | {
+            "entries": float(appender.entries),
+            "append_calls": float(appender.calls),
+            "moments": float(timeline.written),
+            "moments_lost": float(timeline.lost),
+        }
+        return Presence(
+            worker=self.parts.worker,
+            at_ms=now_ms,
+            slots=self.parts.settings.worker_slots,
+            running=len(self.runs),
+            draining=self._is_draining(),
+            counters=counters,
+        )
 
     def _stop_if_cut_off(self, holding: list[Run]) -> None:
         """Stop these runs if their server has been away for longer than `redis_outage_s`."""

@@ -23,12 +23,13 @@ from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
 from shared.queue.partitions import agree, partitions_of
-from shared.queue.presence import Presence, withdraw
+from shared.queue.presence import withdraw
 from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
 from shared.redis.shards import is_partly_away
+from shared.timeline.writer import TimelineWriter
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
@@ -97,6 +98,7 @@ class Worker:
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
+            timeline=TimelineWriter(redis, settings),
             spawn=lambda work: self._tasks.create_task(work),
         )
         self.runs: dict[str, Run] = {}
@@ -138,9 +140,10 @@ class Worker:
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            renewal = Renewal(self.parts, self.runs, self._presence, self._note_away)
+            renewal = Renewal(self.parts, self.runs, lambda: self.is_draining, self._note_away)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
-            own = [services.create_task(loop) for loop in (*loops, listen)]
+            background = (self.parts.timeline.run(), listen)
+            own = [services.create_task(loop) for loop in (*loops, *background)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()
@@ -149,6 +152,7 @@ class Worker:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
+        await self.parts.timeline.close()
         try:
             await withdraw(self.redis, self.parts.worker)
         except Unavailable:
@@ -196,20 +200,6 @@ class Worker:
         # Of a cluster with some shards away, each generation waits by the rule of its own shard.
         if not is_partly_away(self.redis):
             self._is_away = True
-
-    def _presence(self, now_ms: int) -> Presence:
-        counters = self.counters | {
-            "entries": float(self.appender.entries),
-            "append_calls": float(self.appender.calls),
-        }
-        return Presence(
-            worker=self.parts.worker,
-            at_ms=now_ms,
-            slots=self.settings.worker_slots,
-            running=len(self.runs),
-            draining=self.is_draining,
-            counters=counters,
-        )
 
     # Starting entries
 

@@ -84,6 +84,7 @@ class Store(MetaReader):
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
                 pipeline.pexpire(keys.log(generation_id), kept_ms)
+                pipeline.pexpire(keys.timeline(generation_id), kept_ms)
                 pipeline.pexpire(keys.meta(generation_id), 2 * kept_ms)
                 pipeline.pexpire(keys.request(generation_id), 2 * kept_ms)
             await pipeline.execute()
@@ -258,7 +259,7 @@ class Store(MetaReader):
         """
         reply = await self._run("release", generation_id, [token, attempt, int(has_failed)])
         if reply[0] == b"ok":
-            return Released(int(reply[1]))
+            return Released(int(reply[1]), int(reply[2]))
         outcome = _writing(reply)
         assert isinstance(outcome, Ended | Fenced | Lost)
         return outcome
@@ -323,8 +324,8 @@ class Store(MetaReader):
         with translated():
             # No key of the script: most generations have no pieces, and a script that names an
             # absent key has to wait while a cluster moves its slot.
-            await self.redis.unlink(keys.request(generation_id))
-            await self.redis.unlink(keys.readers(generation_id))
+            for key in (keys.request, keys.readers, keys.timeline):
+                await self.redis.unlink(key(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)
