@@ -34,7 +34,6 @@ from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import COUNTERS
 from tests.support.processes import Cluster
 from tests.support.sse import SseParser
-from workers.renewal import Renewal
 from workers.worker import Worker
 
 ROOT = Path(__file__).parent.parent
@@ -234,8 +233,7 @@ def test_every_count_of_a_worker_is_described() -> None:
     worker = Worker(nobody, Settings(), name="w", models={}, backends={})
     rows = table_rows(page("docs/operations.md"))
 
-    renewal = Renewal(worker.parts, {}, lambda: False, lambda: None)
-    assert set(renewal._presence(0).counters) <= set(rows)
+    assert set(worker._presence(0).counters) <= set(rows)
 
 
 def test_every_count_of_the_jobs_role_is_described() -> None:

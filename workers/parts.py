@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config.models import Model
@@ -13,6 +13,7 @@ from shared.log.store import Store
 from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
+from workers.figures import WorkerFigures
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -54,6 +55,7 @@ class WorkerParts:
         counters: the worker's metrics, by name.
         timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
+        figures: what the runs measure, for the console.
     """
 
     worker: str
@@ -69,3 +71,4 @@ class WorkerParts:
     counters: dict[str, float]
     timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    figures: WorkerFigures = field(default_factory=WorkerFigures)

@@ -15,8 +15,9 @@ from typing import Any
 
 from shared.errors import Unavailable
 from shared.log.records import Ok
-from shared.queue.presence import Presence, announce
+from shared.queue.presence import Presence
 from workers.parts import WorkerParts
+from workers.report import WorkerReport
 from workers.run import Run
 
 log = logging.getLogger(__name__)
@@ -27,21 +28,25 @@ class Renewal:
 
     Args:
         runs: the running entries, by generation id.
-        is_draining: whether the worker starts no new entry.
+        presence: returns the report of the worker at a time of Redis's clock, ms.
         on_away: called when Redis did not answer.
+        drain: called when an operator tells this worker to drain.
     """
 
     def __init__(
         self,
         parts: WorkerParts,
         runs: Mapping[str, Run],
-        is_draining: Callable[[], bool],
+        presence: Callable[[int], Presence],
         on_away: Callable[[], None],
+        *,
+        drain: Callable[[], None],
     ) -> None:
         self.parts = parts
         self.runs = runs
-        self._is_draining = is_draining
+        self._presence = presence
         self._on_away = on_away
+        self._worker_report = WorkerReport(parts, runs, drain)
         self._under_way: set[Hashable] = set()
         self._held: set[str] = set()  # in the last report
         self._group: asyncio.TaskGroup
@@ -126,24 +131,7 @@ class Renewal:
         await self.parts.queue.note_running(
             [run.id for run in holding if run.is_holding and run.id in held], now_ms
         )
-        await announce(self.parts.store.redis, self._presence(now_ms))
-
-    def _presence(self, now_ms: int) -> Presence:
-        appender, timeline = self.parts.appender, self.parts.timeline
-        counters = self.parts.counters | {
-            "entries": float(appender.entries),
-            "append_calls": float(appender.calls),
-            "moments": float(timeline.written),
-            "moments_lost": float(timeline.lost),
-        }
-        return Presence(
-            worker=self.parts.worker,
-            at_ms=now_ms,
-            slots=self.parts.settings.worker_slots,
-            running=len(self.runs),
-            draining=self._is_draining(),
-            counters=counters,
-        )
+        await self._worker_report.write(self._presence(now_ms))
 
     def _stop_if_cut_off(self, holding: list[Run]) -> None:
         """Stop these runs if their server has been away for longer than `redis_outage_s`."""

@@ -1,31 +1,21 @@
-"""The times of one attempt, for its log line and for the timeline of the generation.
+"""The times of one attempt, for its log line, for figures, and for the story of its generation.
 
 The log line says when the generation was accepted, how long it waited, when the backend answered,
-when the first token came, and how the attempt ended. The timeline gets the same as moments, while
-they happen. Neither contains text of the answer.
+when the first token came, and how the attempt ended. It never contains text of the answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
-import msgspec
-
-from shared.log.events import End, Reasoning, Reset, Token, ToolCall
+from shared.log.events import End, Reasoning, Reset, Token
 from shared.log.records import Begun
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
+from workers.figures import WorkerFigures
 from workers.parts import WorkerParts
-
-GAP_S = 2.0  # a longer silence between two pieces of an answer is a moment of its own
-HANDED_OVER = "handed over"
-GAPS_MAX = 20  # moments of this kind in one attempt
-
-
-def _drop(moment: Moment, at_ms: int = 0) -> None:
-    """Note nothing: the attempt has not begun."""
+from workers.story import GAP_S, AttemptStory
 
 
 @dataclass(slots=True)
@@ -35,91 +25,97 @@ class AttemptTimeline:
     `began_s` and every `now_s` are readings of the same monotonic clock.
 
     Attributes:
-        backend: the name of the backend that answers, for the moment `connected`.
-        note: takes a moment of this attempt, and when it was by Redis's clock, ms; 0: now.
-        released_ms: when the generation was given back, Redis's clock; 0: it was not.
-        again_s: the pause before the next attempt; None: no pause was decided.
+        figures: what this worker counts over all attempts.
+        waited_s: from the acceptance to the begin, if no earlier attempt has written anything;
+            None: the first token of this attempt is not the first one of the answer.
+        output_s: when the backend last gave anything, by the same clock; None: it gave nothing.
+        longest_gap_s: the longest pause between two outputs since `take_gap`.
+        story: the moments of the attempt.
+        backend: the name of the backend that answers.
     """
 
     began_s: float
+    figures: WorkerFigures = field(default_factory=WorkerFigures)
+    waited_s: float | None = None
+    output_s: float | None = None
+    longest_gap_s: float = 0.0
+    story: AttemptStory = field(default_factory=AttemptStory)
     backend: str = ""
-    note: Callable[[Moment, int], None] = _drop
     connected_s: float | None = None
     first_token_s: float | None = None
     pieces: int = 0
     text_bytes: int = 0
-    gaps: int = 0
-    again_s: float | None = None
-    released_ms: int = 0
-    _last_s: float | None = None  # when the last piece of the answer came
-    _has_reasoned: bool = False
 
     @classmethod
-    def begin(cls, parts: WorkerParts, begun: Begun, backend: str) -> AttemptTimeline:
-        """Return the timeline of an attempt that has begun just now, and note its begin."""
-        fields, generation_id = begun.fields, begun.meta.generation_id
-        worker, attempt = parts.worker, begun.start[0].attempt
-
-        def note(moment: Moment, at_ms: int = 0) -> None:
-            whole = msgspec.structs.replace(moment, worker=worker, attempt=attempt)
-            parts.timeline.note(generation_id, whole, at_ms=at_ms)
-
-        at_ms = begun.meta.held_since_ms
-        note(Moment("begun", waited_s=int(fields.get(b"waited", 0)) / 1000), at_ms)
-        if begun.start[0].seq > 1:
-            # Empty after a release: the worker before has noted itself how its attempt ended.
-            _, _, taken_from = fields.get(b"taken_from", b"").decode().partition(" ")
-            note(Moment("takeover", taken_from=taken_from), at_ms)
-        return cls(parts.clock(), backend, note)
+    def of(cls, begun: Begun, parts: WorkerParts, backend: str = "") -> Self:
+        """Return the timeline of an attempt that begins now."""
+        is_first = begun.start[0].seq == 1
+        waited_s = _waited_s(begun, parts.store.lease_ms) if is_first else None
+        story = AttemptStory.of(begun, parts)
+        return cls(parts.clock(), parts.figures, waited_s, story=story, backend=backend)
 
     def note_connected(self, now_s: float) -> None:
         """Note that the backend has answered; only the first call counts."""
         if self.connected_s is None:
             self.connected_s = now_s - self.began_s
-            self.note(Moment("connected", backend=self.backend), 0)
+            self.story.connected(self.backend)
 
     def note_item(self, item: BackendItem, now_s: float) -> None:
-        """Count one item of the answer, before it is joined with others."""
+        """Note that the backend gave an item of the answer, before it is joined with others."""
+        self.note_output(now_s)
         if isinstance(item, Token):
-            self._note_piece(now_s)
-            self.pieces += 1
-            self.text_bytes += len(item.text.encode())
-            if self.first_token_s is None:
-                self.first_token_s = now_s - self.began_s
-                self.note(Moment("first_token"), 0)
-        elif isinstance(item, Reasoning | ToolCall):
-            self._note_piece(now_s)
-            if not self._has_reasoned and isinstance(item, Reasoning):
-                self._has_reasoned = True
-                self.note(Moment("first_reasoning"), 0)
+            self.note_token(item, now_s)
+        elif isinstance(item, Reasoning):
+            self.story.reasoned()
         elif isinstance(item, Reset):
-            self.note(Moment("reset"), 0)
+            self.story.note(Moment("reset"), 0)
 
-    def _note_piece(self, now_s: float) -> None:
-        last_s, self._last_s = self._last_s, now_s
-        if last_s is not None and now_s - last_s > GAP_S and self.gaps < GAPS_MAX:
-            self.gaps += 1
-            self.note(Moment("gap", seconds=_rounded(now_s - last_s)), 0)
+    def note_token(self, token: Token, now_s: float) -> None:
+        """Count one piece of text, before it is joined with others."""
+        self.pieces += 1
+        self.figures.tokens += 1
+        self.text_bytes += len(token.text.encode())
+        if self.first_token_s is None:
+            self.first_token_s = now_s - self.began_s
+            self.story.note(Moment("first_token"), 0)
+            if self.waited_s is not None:
+                self.figures.note_first_token(self.waited_s + self.first_token_s)
 
-    def note_left(self, ending: str, now_s: float, end: End | None) -> None:
-        """Note how the attempt ended, and where the generation waits for the next attempt.
+    def note_output(self, now_s: float) -> None:
+        """Note that the backend gave something: text, reasoning or a part of a call."""
+        if self.output_s is not None:
+            gap_s = now_s - self.output_s
+            if gap_s > self.longest_gap_s:
+                self.longest_gap_s = gap_s
+            if gap_s > GAP_S:
+                self.story.paused(gap_s)
+        self.output_s = now_s
+
+    def take_gap(self, now_s: float) -> float | None:
+        """Return the longest pause since the last call, also one that lasts; None: no output yet.
+
+        A pause that lasts over several calls counts in each of them, with its length so far.
+        """
+        if self.output_s is None:
+            return None
+        longest_s = max(self.longest_gap_s, now_s - self.output_s)
+        self.longest_gap_s = 0.0
+        return longest_s
+
+    def leave(
+        self, begun: Begun, parts: WorkerParts, ending: str, end: End | None
+    ) -> dict[str, Any]:
+        """Count and note the end of the attempt; return the fields of its log line.
 
         Args:
-            ending: as in the log line.
-            end: what this attempt has written as the end; None: no end.
+            ending: how it ended, as in the log line.
+            end: what it has written as the end; None: no end.
         """
-        word, _, code = ending.partition(": ")
-        if end is not None and end.error is not None and ending == end.error.code:
-            word, code = end.status, ending
-        seconds = _rounded(now_s - self.began_s)
-        self.note(
-            Moment("attempt_ended", ending=word, code=code, seconds=seconds, pieces=self.pieces),
-            self.released_ms,
-        )
-        if self.again_s is not None:
-            self.note(Moment("released", lane="later", again_s=self.again_s), self.released_ms)
-        elif ending == HANDED_OVER:
-            self.note(Moment("released", lane="resume"), self.released_ms)
+        parts.counters["generations"] += 1
+        parts.counters["pieces"] += self.pieces
+        now_s = parts.clock()
+        self.story.left(ending, now_s - self.began_s, self.pieces, end)
+        return self.log_fields(begun, parts.store.lease_ms, now_s)
 
     def log_fields(self, begun: Begun, lease_ms: int, now_s: float) -> dict[str, Any]:
         """Return the fields of the log line.
@@ -134,13 +130,17 @@ class AttemptTimeline:
             "attempt": begun.start[0].attempt,
             "failures": begun.failures,
             "accepted_at_ms": meta.created_at_ms,
-            "queued_s": (meta.lease_ms - lease_ms - meta.created_at_ms) / 1000,
+            "queued_s": _waited_s(begun, lease_ms),
             "connected_s": _rounded(self.connected_s),
             "first_token_s": _rounded(self.first_token_s),
             "took_s": _rounded(now_s - self.began_s),
             "pieces": self.pieces,
             "text_bytes": self.text_bytes,
         }
+
+
+def _waited_s(begun: Begun, lease_ms: int) -> float:
+    return (begun.meta.lease_ms - lease_ms - begun.meta.created_at_ms) / 1000
 
 
 def _rounded(seconds: float | None) -> float | None:

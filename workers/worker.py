@@ -23,7 +23,7 @@ from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
 from shared.queue.partitions import agree, partitions_of
-from shared.queue.presence import withdraw
+from shared.queue.presence import Presence, withdraw
 from shared.queue.turns import advance
 from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
@@ -35,6 +35,7 @@ from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
+from workers.report import presence_of
 from workers.run import Run
 from workers.slots import free_slots, places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
@@ -140,7 +141,8 @@ class Worker:
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            renewal = Renewal(self.parts, self.runs, lambda: self.is_draining, self._note_away)
+            renew_by = (self.parts, self.runs, self._presence, self._note_away)
+            renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
             background = (self.parts.timeline.run(), listen)
             own = [services.create_task(loop) for loop in (*loops, *background)]
@@ -153,10 +155,8 @@ class Worker:
             for task in own:
                 task.cancel()
         await self.parts.timeline.close()
-        try:
+        with suppress(Unavailable):  # the presence record soon counts as old
             await withdraw(self.redis, self.parts.worker)
-        except Unavailable:
-            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:
@@ -200,6 +200,9 @@ class Worker:
         # Of a cluster with some shards away, each generation waits by the rule of its own shard.
         if not is_partly_away(self.redis):
             self._is_away = True
+
+    def _presence(self, now_ms: int) -> Presence:
+        return presence_of(self.parts, len(self.runs), now_ms, is_draining=self.is_draining)
 
     # Starting entries
 
