@@ -11,6 +11,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
     tr:{<id>}:request    hash     number -> piece of a large request
     tr:{<id>}:live       channel  appended entries
+    tr:{<id>}:timeline   stream   moments of its life, not of its text: field `e` = JSON, `at` = ms
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
     tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
@@ -150,6 +151,10 @@ def live(generation_id: str) -> str:
 
 def readers(generation_id: str) -> str:
     return f"tr:{{{generation_id}}}:readers"
+
+
+def timeline(generation_id: str) -> str:
+    return f"tr:{{{generation_id}}}:timeline"
 
 
 # Keys of one partition of the queue. `tag`: its hash tag, as `Partitions.of` returns it.
