@@ -289,6 +289,8 @@ async def serve(breaker: Breaker) -> AsyncIterator[None]:
 
 async def _answer(line: bytes, token: str, breaker: Breaker) -> dict[str, Any]:
     asked = json.loads(line)
+    if not isinstance(asked, dict):
+        raise ValueError("not an object")
     if not secrets.compare_digest(str(asked.get("token", "")), token):
         return {"refused": "wrong token"}
     try:
