@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config.models import Model
@@ -12,6 +12,7 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
 from workers.backends import Backend
+from workers.figures import WorkerFigures
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -52,6 +53,7 @@ class WorkerParts:
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
         spawn: starts a background task; the worker waits for it when it drains.
+        figures: what the runs measure, for the console.
     """
 
     worker: str
@@ -66,3 +68,4 @@ class WorkerParts:
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    figures: WorkerFigures = field(default_factory=WorkerFigures)
