@@ -3,9 +3,9 @@
     the backend …                           the generation …
     is away, and its breaker is open        goes to `later`, for a part of the cool-down
     has nothing left of its rate limit      goes to `later`, until the vendor gives more
-    has no free slot                        waits in the line of the backend (shared/backends/slots.py)
+    has no free slot                        waits in the line of the backend, with its queue entry
 
-A generation that waits has no run, takes no slot of a worker, counts no attempt and writes no event.
+A generation that waits has no run, takes no slot of a worker, counts no attempt, writes no event.
 A model with a route waits only if none of its backends can take it. The gate costs nothing for a
 backend without `slots` that is not open and not limited: no round trip, no wait.
 
@@ -211,7 +211,9 @@ class Gate:
             if await self.take(backend, ticket.id):
                 await self._leave_lines(ticket.id, backends, backend)
                 return True
-        weight = await weight_of(self._queue.pipeline, ticket.priority, ticket.owner, run.delivery.tag)
+        weight = await weight_of(
+            self._queue.pipeline, ticket.priority, ticket.owner, run.delivery.tag
+        )
         waiter = Waiter(
             ticket.id,
             entry=msgspec.json.encode(ticket),
