@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config.models import Model
@@ -12,6 +12,7 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
 from workers.backends import Backend
+from workers.routing.health import Health, OwnHealth
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -25,6 +26,10 @@ COUNTERS = (
     "takeovers",
     "leases_lost",
     "handed_over",
+    "backend_calls",
+    "backend_failures",
+    "continued_elsewhere",
+    "hedges",
 )
 
 
@@ -52,6 +57,7 @@ class WorkerParts:
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
         spawn: starts a background task; the worker waits for it when it drains.
+        health: of the backends.
     """
 
     worker: str
@@ -66,3 +72,4 @@ class WorkerParts:
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    health: Health = field(default_factory=OwnHealth)
