@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config.models import Model
@@ -12,6 +12,8 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
 from workers.backends import Backend
+from workers.stages import Stages
+from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -52,6 +54,10 @@ class WorkerParts:
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
         spawn: starts a background task; the worker waits for it when it drains.
+        stages: what stands between the models and the log.
+
+    Raises:
+        ConfigurationError: a stage of a model cannot be built.
     """
 
     worker: str
@@ -66,3 +72,8 @@ class WorkerParts:
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    stages: Stages = field(init=False)
+
+    def __post_init__(self) -> None:
+        services = Services(self.settings, self.store.redis)
+        object.__setattr__(self, "stages", Stages(self.models, services))  # the class is frozen

@@ -20,6 +20,8 @@ from shared.config.kinds.spec import KindSpec
 from shared.config.local_models import find_file
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
 from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
+from shared.config.stages import parse_stages
+from shared.config.stages.spec import StageTable
 from shared.errors import ConfigurationError
 
 DEFAULT_BACKEND = "openai"
@@ -46,6 +48,7 @@ class Model:
         continue_style: one of the kind's `styles`; `auto` prefers it. Empty: the first of them.
         rules: how requests to the server differ from the usual ones.
         connection: how to connect to the server.
+        stages: what stands between the model and the log, in order.
         options: the members of this kind alone; for the demo: seed, tokens_per_s, fail_at, …
     """
 
@@ -58,6 +61,7 @@ class Model:
     continue_style: str = ""
     rules: RequestRules = RequestRules()
     connection: Connection = Connection()
+    stages: tuple[StageTable, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +85,9 @@ class Model:
 
 
 # The members of a table that are attributes of `Model` under the same name.
-STRINGS = frozenset(f.name for f in fields(Model)) - {"name", "rules", "connection", "options"}
+STRINGS = frozenset(f.name for f in fields(Model)) - {
+    "name", "rules", "connection", "stages", "options",
+}  # fmt: skip
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 SMOLLM2 = Model(
     name="smollm2",
@@ -210,7 +216,7 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: must be a table")
     values = {key: value for key, value in table.items() if key in STRINGS}
-    options = {key: value for key, value in table.items() if key not in STRINGS}
+    options = {k: value for k, value in table.items() if k not in STRINGS and k != "stages"}
     for key, value in values.items():
         if not isinstance(value, str):
             raise ConfigurationError(f"{where}.{key}: must be a string")
@@ -220,7 +226,8 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         raise ConfigurationError(
             f"{where}.backend: must be one of {names}, or a class as package.module:Class"
         )
-    model = Model(name=name, options=options, **values)
+    stages = parse_stages(table.get("stages", []), f"{where}.stages", Path(path).parent)
+    model = Model(name=name, options=options, stages=stages, **values)
     for key, value, allowed in (
         ("on_takeover", model.on_takeover, ON_TAKEOVER),
         ("continue_style", model.continue_style, kind.styles or ("",)),
