@@ -111,7 +111,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
     if authenticator.tokens is not None and authenticator.tokens.has_short_secret:
         logger.warning("token secret short")
-    models = load_models(settings.models, settings.models_skip)
+    models = load_models(settings.models, settings.models_skip).for_clients()
     redis = connect(settings)
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):

@@ -12,6 +12,7 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
 from workers.backends import Backend
+from workers.figures import WorkerFigures
 from workers.stages import Stages
 from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
@@ -54,6 +55,7 @@ class WorkerParts:
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
         spawn: starts a background task; the worker waits for it when it drains.
+        figures: what the runs measure, for the console.
         stages: what stands between the models and the log.
 
     Raises:
@@ -72,6 +74,7 @@ class WorkerParts:
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    figures: WorkerFigures = field(default_factory=WorkerFigures)
     stages: Stages = field(init=False)
 
     def __post_init__(self) -> None:

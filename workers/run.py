@@ -63,6 +63,7 @@ class Run:
         is_giving_back: the release has started, so another entry for this generation may be the one
             that this run put back: do not drop it.
         request: the decoded request; None before the stream starts.
+        timeline: the times of the attempt.
     """
 
     parts: WorkerParts
@@ -81,7 +82,7 @@ class Run:
     _end: End | None = None  # set once the end is in the outbox
     _meter: OwnerMeter | None = None
     _stages: Pipeline | None = None
-    _timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
+    timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
     # For the worker and the appender
 
@@ -186,7 +187,7 @@ class Run:
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
-        self._timeline = AttemptTimeline(began_s=self.parts.clock())
+        self.timeline = AttemptTimeline.of(begun, self.parts)
         self._outbox = await open_outbox(self.parts, self.id, begun)
         return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
@@ -200,11 +201,10 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        whole = self._backend.counts_whole
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=whole)
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=self._backend.counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
         self._stages = self.parts.stages.open(self.model, begun, request, self.outbox.log)
-        deadline = Deadline(self.parts, begun, self._timeline.began_s)
+        deadline = Deadline(self.parts, begun, self.timeline.began_s)
         error: BackendError | None = None
         try:
             with deadline.watch(lambda: self.stop("deadline")):
@@ -225,7 +225,7 @@ class Run:
 
     async def _judge(self, attempt: FailedAttempt) -> None:
         """Let the generation wait for its server, or count the failure, and end if it is final."""
-        has_answered = self._timeline.connected_s is not None
+        has_answered = self.timeline.connected_s is not None
         if attempt.error.is_outage:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
@@ -255,14 +255,14 @@ class Run:
                     return
                 async with aclosing(read_answer(asked)) as stream:
                     async for items in stream:
-                        self._timeline.note_connected(self.parts.clock())
+                        self.timeline.note_connected(self.parts.clock())
                         if self.outbox.stopped == "ended" and self._end is None:
                             if self._usage.read_on(items):  # cancelled: nothing is written
                                 return
                             continue
                         if not items and self.outbox.is_settled:
                             continue
-                        is_first = self._timeline.first_token_s is None
+                        is_first = self.timeline.first_token_s is None
                         for item in items:
                             self._push(item)
                         is_urgent = is_first or self._end is not None
@@ -293,8 +293,9 @@ class Run:
             self._push_end(End("completed", item.reason, usage, None, item.extra, item.cached_at))
             return
         now_s = self.parts.clock()
+        self.timeline.note_output(now_s)
         if isinstance(item, Token):
-            self._timeline.note_token(item, now_s)
+            self.timeline.note_token(item, now_s)
         if (event := self._usage.note(item, now_s)) is not None:
             self.outbox.push(event)
         bytes_max = self.parts.settings.answer_bytes_max
@@ -394,6 +395,6 @@ class Run:
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         self.parts.counters["generations"] += 1
-        self.parts.counters["pieces"] += self._timeline.pieces
-        fields = self._timeline.log_fields(begun, self.parts.store.lease_ms, self.parts.clock())
+        self.parts.counters["pieces"] += self.timeline.pieces
+        fields = self.timeline.log_fields(begun, self.parts.store.lease_ms, self.parts.clock())
         log.info("generation left", extra=fields | {"model": self.ticket.model, "ending": ending})

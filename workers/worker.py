@@ -138,7 +138,8 @@ class Worker:
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            renewal = Renewal(self.parts, self.runs, self._presence, self._note_away)
+            renew_by = (self.parts, self.runs, self._presence, self._note_away)
+            renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
             own = [services.create_task(loop) for loop in (*loops, listen)]
             async with asyncio.TaskGroup() as self._tasks:
@@ -149,10 +150,8 @@ class Worker:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
-        try:
+        with suppress(Unavailable):  # the presence record soon counts as old
             await withdraw(self.redis, self.parts.worker)
-        except Unavailable:
-            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:

@@ -120,7 +120,8 @@ def skip_unset_models(settings: Settings) -> Settings:
         raise ConfigurationError(missing[settings.models])
     for name, said in missing.items():
         write_lines(f"tailrace up: the model {name} is left out: {said}")
-    if len(missing) == len(models):
+    # Routes run if one of their backends does.
+    if all(name in missing for name, model in models.items() if model.route is None):
         raise ConfigurationError(f"{settings.models}: no model is left that can run")
     skipped = ",".join(filter(None, [settings.models_skip, *missing]))
     return dataclasses.replace(settings, models_skip=skipped)

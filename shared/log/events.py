@@ -23,10 +23,15 @@ class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Start(Event, frozen=True, tag="start"):
-    """First event of every attempt."""
+    """First event of every attempt, and of each other backend that an attempt goes on with.
+
+    Attributes:
+        backend: the table of the models file that writes the answer, if `model` is a route.
+    """
 
     attempt: int
     model: str
+    backend: str = ""
 
 
 class Token(Event, frozen=True, tag="token"):

@@ -84,7 +84,8 @@ class Begun:
     """The caller holds the generation.
 
     Attributes:
-        start: the `start` event that `begin` wrote.
+        start: the `start` event that `begin` wrote; with empty bytes if it wrote none: then the
+            holder appends `start` under this id.
         failures: the number of failed attempts before this one.
         fields: the whole meta hash, from which the holder can restore it after a loss.
     """

@@ -166,6 +166,7 @@ class Store(MetaReader):
         quiet_until_ms: int = 0,
         forgive_until_ms: int = 0,
         survives_worker: bool = True,
+        writes_start: bool = True,
     ) -> Begun | Held | Ended | Absent:
         """Become the holder: a new attempt and its `start`, in one step.
 
@@ -174,10 +175,12 @@ class Store(MetaReader):
             quiet_until_ms: until then, on Redis's clock, an expired lease is not taken over.
             forgive_until_ms: a lease that expired before this does not count as a failure.
             survives_worker: False: a generation whose worker died ends (`on_takeover = "fail"`).
+            writes_start: False: the caller appends `start`, before everything else.
         """
         args = [
             token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
             self.settings.attempts_max, self.retention_ms, int(not survives_worker),
+            int(not writes_start),
         ]  # fmt: skip
         reply = await self.scripts.run("begin", _with_readers(generation_id), args)
         match reply[0]:
@@ -358,11 +361,12 @@ class Store(MetaReader):
         await self.scripts.run_all([(name, call) for call in calls])
 
     def _append(self, batch: Append) -> Call:
+        before = EventId(batch.before_attempt or batch.attempt, batch.before_seq)
         return _keys(batch.generation_id), [
             batch.token, batch.attempt, batch.before_seq,
             self.lease_ms if batch.pushes_lease else "",
             batch.status or "", self.retention_ms,
-            f"{batch.before_attempt or batch.attempt}-{batch.before_seq}", *batch.entries,
+            str(before if batch.before_seq else START), *batch.entries,
         ]  # fmt: skip
 
 

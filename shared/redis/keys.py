@@ -71,6 +71,11 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
+    tr:{tr:workers}:watched     string  a console is open; expires
+    tr:{tr:workers}:drain:<w>   string  who told the worker <w> to drain; expires
+    tr:{tr:workers}:runs        hash    worker -> its runs, JSON; only while a console is open
+    tr:{tr:workers}:nodes       hash    API node -> its report, JSON
+    tr:{tr:workers}:history     stream  entry id = end of ten seconds, ms; field `e` = a point, JSON
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -87,6 +92,11 @@ LANES = ("resume", "interactive", "batch")
 PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
+# In the slot of `WORKERS`, so that a report of a worker is one round trip to one server.
+WATCHED = "tr:{tr:workers}:watched"
+WORKER_RUNS = "tr:{tr:workers}:runs"
+NODES = "tr:{tr:workers}:nodes"
+HISTORY = "tr:{tr:workers}:history"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -174,6 +184,10 @@ def janitor(tag: str = QUEUE) -> str:
 
 def requeued(generation_id: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:requeued:{generation_id}"
+
+
+def drain_order(worker: str) -> str:
+    return f"tr:{{tr:workers}}:drain:{worker}"
 
 
 def share(share_id: str) -> str:

@@ -255,6 +255,8 @@ PATHS: Json = {
                         **content(STRING, "text/javascript"),
                         **content(STRING, "text/css"),
                         **content(STRING, "text/html"),
+                        **content(STRING, "text/plain"),
+                        **content(STRING, "font/woff2"),
                     },
                 },
                 **errors("not_found"),
