@@ -20,6 +20,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/generations/{id}": {"GET": READ, "DELETE": GENERATE},
     "/v1/generations/{id}/cancel": {"POST": GENERATE},
     "/v1/generations/{id}/events": {"GET": READ},
+    "/v1/generations/{id}/timeline": {"GET": READ},
     "/v1/sessions/{session:path}": {"GET": READ, "DELETE": GENERATE},
     "/v1/owners/{owner:path}": {"DELETE": ADMIN},
     "/v1/models": {"GET": ANY},

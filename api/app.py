@@ -45,6 +45,7 @@ from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
+from api.resources.timeline import TimelineRoutes
 from api.resources.usage import UsageRoutes
 from api.transport.extensions import KEY_WATCH, READER_PLACE, SHARE_WATCH
 from shared.errors import NotFound
@@ -137,6 +138,7 @@ def unguarded_routes(node: Node) -> list[Route]:
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
         *(http_route(socket.path, GET=upgrade_required) for socket in sockets(node)),
         http_route("/v1/generations", GET=listings.generations, POST=prompt.create),
+        http_route("/v1/generations/{id}/timeline", GET=TimelineRoutes(node).get),
         http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
         http_route("/v1/owners/{owner:path}", DELETE=deletions.owner),
         http_route("/v1/models", GET=listings.models),

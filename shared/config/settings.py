@@ -94,6 +94,7 @@ class Settings:
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
     part_urls: str = ""  # hosts that URLs in prompts may name; empty: any; or "none"
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
+    timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
     request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
@@ -171,6 +172,7 @@ class Settings:
 
     def _check_choices(self) -> None:
         for name, allowed in (
+            ("timeline", ("", "off")),
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
             ("models_discover", ("", "off")),
