@@ -231,7 +231,7 @@ class Run:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
-        self.parts.counters["postponed" if is_postponed else "attempts_failed"] += 1
+        self.parts.counters[attempt.report(is_postponed=is_postponed)] += 1
         if not is_postponed and attempt.is_final:
             self._push_end(attempt.end(self._usage.at_end()))
 
