@@ -66,6 +66,12 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/lobe/ws": {"GET": PUBLIC},
 }
 
+# Only a node of `tailrace up` has these routes (api/resources/faults.py).
+FAULT_ROUTES: Mapping[str, Mapping[str, str]] = {
+    "/v1/break": {"GET": ADMIN},
+    "/v1/break/{what}": {"GET": ADMIN, "POST": ADMIN},
+}
+
 # The routes that the token of a share may use, beside the public ones; all others refuse it.
 SHARED = frozenset(
     {

@@ -70,6 +70,7 @@ class Settings:
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
     models_discover: str = ""  # "off": `up` does not look for model servers of this machine
+    break_control: str = ""  # where the nodes of `up` ask for faults: HOST:PORT/TOKEN
     models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
