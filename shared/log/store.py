@@ -271,19 +271,20 @@ class Store(MetaReader):
     # From outside the holder
 
     async def close(
-        self, generation_id: str, end: End, *, idle_ms: int | None = None
+        self, generation_id: str, end: End, *, idle_ms: int | None = None, by: str = ""
     ) -> EventId | Ended | Absent | Held:
         """End a generation from outside its holder, unless it has ended.
 
         Args:
             idle_ms: end it only if no worker has held it for this time; otherwise return `Held`.
+            by: who asked for it, and a space and the name of the node if there is one.
 
         Returns:
             the id of the `end` event that was written, or why none was written.
         """
         idle = "" if idle_ms is None else idle_ms
         reply = await self._run(
-            "close", generation_id, [end.status, encode(end), self.retention_ms, idle]
+            "close", generation_id, [end.status, encode(end), self.retention_ms, idle, by]
         )
         match reply[0]:
             case b"ok":
@@ -294,9 +295,9 @@ class Store(MetaReader):
                 return Absent()
         return Held(0)
 
-    async def close_many(self, ids: Sequence[str], end: End) -> None:
+    async def close_many(self, ids: Sequence[str], end: End, *, by: str = "") -> None:
         """Write one end to many generations in one round trip; ended ones do not change."""
-        args = [end.status, encode(end), self.retention_ms, ""]
+        args = [end.status, encode(end), self.retention_ms, "", by]
         await self._run_many("close", [(keys_of(generation_id), args) for generation_id in ids])
 
     async def seal(self, generation_id: str) -> str:
