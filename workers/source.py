@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from shared.config.models import Model
+from shared.log.events import AnyEvent
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
 from shared.log.tally import rest_of
@@ -13,6 +14,7 @@ from workers.backends import Backend, BackendItem
 from workers.parts import WorkerParts
 from workers.routing.legs import Plans, member_model
 from workers.routing.routed_answer import RoutedAnswer, RoutedRequest
+from workers.stages.pipeline import Pipeline
 from workers.takeover.answer import Asked, read_answer
 from workers.takeover.continuation import plan_for, writer_of
 from workers.writing.outbox import Outbox
@@ -28,6 +30,10 @@ class Source(Protocol):
         """Yield what belongs to the log: see `read_answer`."""
         ...
 
+    def flush(self) -> Sequence[AnyEvent]:
+        """Return what the stages hold back, because the worker ends the answer."""
+        ...
+
     def log_fields(self) -> dict[str, Any]:
         """Return fields for the log line of the attempt."""
         ...
@@ -41,6 +47,9 @@ class OneBackend:
 
     def read(self) -> AsyncGenerator[list[BackendItem], None]:
         return read_answer(self._asked)
+
+    def flush(self) -> Sequence[AnyEvent]:
+        return self._asked.stages.flush() if self._asked.stages is not None else ()
 
     def log_fields(self) -> dict[str, Any]:
         return {}
@@ -73,6 +82,7 @@ def open_source(
             outbox=outbox,
             usage=usage,
             late=late,
+            stages=lambda name, log: open_stages(parts, begun, request, log, (model.name, name)),
         )
         return RoutedAnswer(parts, routed)
     backend, form = parts.backends[model.name], parts.verdicts.form_of(model)
@@ -85,8 +95,28 @@ def open_source(
         seed=meta.generation_id,
         late=late,
         log=outbox.log,
+        stages=parts.stages.open(model, begun, request, outbox.log),
     )
     return OneBackend(asked)
+
+
+def open_stages(
+    parts: WorkerParts,
+    begun: Begun,
+    request: Request,
+    log: Sequence[Entry],
+    names: Sequence[str],
+) -> Pipeline | None:
+    """Return the stages of the first of these models that has any, for a request behind `log`."""
+    for name in names:
+        if (stages := parts.stages.open(parts.models[name], begun, request, log)) is not None:
+            return stages
+    return None
+
+
+def backend_name(model: Model) -> str:
+    """Return the name of the only backend of a model; empty: several may answer."""
+    return model.kind.name if model.route is None else ""
 
 
 def can_hand_over(parts: WorkerParts, model: Model, log: Sequence[Entry], request: Request) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from shared.errors import BackendError
+from shared.log.events import AnyEvent
 from workers.backends.contract import Backend, BackendItem, Finish
 from workers.routing.health import HealthCall
 from workers.routing.legs import Leg
@@ -62,6 +63,10 @@ class Call:
             raise
         finally:
             self.close(error)
+
+    def flush(self) -> Sequence[AnyEvent]:
+        """Return what the stages hold back."""
+        return self._asked.stages.flush() if self._asked.stages is not None else ()
 
     def note(self, items: Sequence[BackendItem]) -> None:
         """Note events of the answer; nearly all are tokens."""

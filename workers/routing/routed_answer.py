@@ -20,7 +20,8 @@ import msgspec
 
 from shared.config.models import Model
 from shared.errors import BackendError
-from shared.log.events import Start
+from shared.log.events import AnyEvent, Start
+from shared.log.records import Entry
 from shared.log.request import Request
 from shared.log.tally import rest_of
 from workers.backends.contract import Backend
@@ -36,6 +37,7 @@ from workers.routing.legs import (
 )
 from workers.routing.policy import Load, conversation_key, preference
 from workers.routing.race import Race, Spawn
+from workers.stages.pipeline import Pipeline
 from workers.takeover.answer import Asked
 from workers.takeover.continuation import writer_of
 from workers.takeover.upstream_stop import stop_upstream
@@ -72,6 +74,7 @@ class RoutedRequest:
         owner, session: of the generation; for the policy `prefix`.
         usage: of the attempt; is told when another backend begins to count.
         late: takes items that were held back at a seam for too long.
+        stages: opens the stages of a request to a backend, behind the entries of the log.
     """
 
     model: Model
@@ -82,6 +85,7 @@ class RoutedRequest:
     outbox: Outbox
     usage: AnswerUsage
     late: Callable[[Items], None]
+    stages: Callable[[str, Sequence[Entry]], Pipeline | None]
 
 
 class RoutedAnswer:
@@ -136,8 +140,14 @@ class RoutedAnswer:
         """Return fields for the log line of the attempt."""
         return {"backend": self.writer, "asked": dict(self.asked)}
 
+    def flush(self) -> Sequence[AnyEvent]:
+        """Return what the stages of the request that is read hold back."""
+        return self._call.flush() if self._call is not None else ()
+
     def push_late(self, items: Items) -> None:
         """Pass on what a seam held back for too long."""
+        if not items:  # a stage holds the text back
+            return
         assert self._call is not None
         self._call.note(items)
         self._routed.late(self._begin(self._call, items))
@@ -200,6 +210,7 @@ class RoutedAnswer:
             seed=routed.generation_id,
             late=self.push_late,
             log=routed.outbox.log,
+            stages=routed.stages(leg.name, routed.outbox.log),
         )
         return Call(leg, asked, parts.health.start(leg.name))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from shared.config.model_request import RequestRules
 from shared.config.models import Model
+from shared.config.stages import parse_stages
 from shared.errors import Refusal
 from shared.log.events import Token, decode
 from shared.queue.continuations import Verdict, store_verdict
@@ -305,6 +307,25 @@ async def test_a_bug_in_a_backend_of_a_race_ends_only_its_own_run(url):
         await until(lambda: not worker.runs, DEADLINE_S, "the run is over")
 
         assert not harness.tasks["one"].done()
+
+
+# Stages
+
+
+async def test_a_word_that_two_backends_write_together_is_masked(url):
+    table = [{"stage": "filter", "words": ["secret"]}]
+    stages = parse_stages(table, "models.m.stages", Path())
+    scripts = {"a": [fails("my sec")], "b": [says("secret is")]}
+    async with RouteHarness(url, scripts) as harness:
+        harness.models["m"] = replace(harness.models["m"], stages=stages)
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.ended(generation_id)
+
+        # The log has "my ", because the filter holds "sec" back: this is what `b` goes on from.
+        assert harness.members["b"].prefixes == ["my"]
+        assert await harness.text(generation_id) == "my ****** is"
+        assert await harness.writers(generation_id) == ["a", "b"]
 
 
 # What each backend gets
