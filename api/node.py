@@ -52,6 +52,7 @@ from shared.log.visibility import is_visible
 from shared.queue.accept import Acceptor
 from shared.redis.client import Client
 from shared.text.large import LargeWork
+from shared.timeline.writer import TimelineWriter
 
 RENEW_PLANNERS_S = 60.0  # between two commands that note owners without a key
 
@@ -77,6 +78,7 @@ class Node:
         share_watch: breaks off the connections of deleted shares.
         key_watch: breaks off the connections of keys that their file has no longer.
         places: counts the open readers of owners with a limit.
+        timeline: writes the moments of generations, in the background.
         waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
@@ -110,6 +112,7 @@ class Node:
     share_watch: ShareWatch = field(init=False)
     key_watch: KeyWatch = field(init=False)
     places: ReaderPlaces = field(init=False)
+    timeline: TimelineWriter = field(init=False)
     peers: TrustedProxies = field(init=False)
     slowing: FailureDelay = field(init=False)
 
@@ -124,6 +127,7 @@ class Node:
             self.acceptor,
             self.hub,
             limits_of=self.limits_of,
+            node=self.name,
             accepted=self.metrics.accepted,
             refused=self.metrics.limit_refusals,
             accept_seconds=self.metrics.accept_seconds,
@@ -134,6 +138,7 @@ class Node:
         self.share_watch = ShareWatch(self.shares)
         self.key_watch = KeyWatch()
         self.authenticator.on_keys_changed = self._end_removed_keys
+        self.timeline = TimelineWriter(self.redis, self.settings)
         self.places = ReaderPlaces(self.name, self.store, self.metrics.limit_refusals)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
         self.slowing = FailureDelay(self.peers)

@@ -161,6 +161,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         noting = group.create_task(node.renew_planners(), name="planners")
         following = group.create_task(follow_redis(node.settings), name="redis")
         learning = group.create_task(follow_list(node.redis, node.models), name="model list")
+        telling = group.create_task(node.timeline.run(), name="timeline")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -175,6 +176,8 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         await serving
         with contextlib.suppress(Unavailable):
             await node.places.write()
+        telling.cancel()
+        await node.timeline.close()
         watching.cancel()
         learning.cancel()
         keeping.cancel()

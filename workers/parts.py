@@ -11,6 +11,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
+from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
 from workers.figures import WorkerFigures
 from workers.stages import Stages
@@ -54,6 +55,7 @@ class WorkerParts:
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
+        timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
         figures: what the runs measure, for the console.
         stages: what stands between the models and the log.
@@ -73,6 +75,7 @@ class WorkerParts:
     clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
+    timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     figures: WorkerFigures = field(default_factory=WorkerFigures)
     stages: Stages = field(init=False)

@@ -23,7 +23,7 @@ from typing import Literal
 
 from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
-from shared.log.events import Counts, End, Token
+from shared.log.events import Counts, End
 from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
 from shared.log.tally import rest_of
@@ -36,6 +36,7 @@ from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.stages.pipeline import Pipeline
+from workers.story import HANDED_OVER
 from workers.takeover.answer import Asked, read_answer
 from workers.takeover.continuation import AttemptPlan, plan_for
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
@@ -187,7 +188,7 @@ class Run:
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
-        self.timeline = AttemptTimeline.of(begun, self.parts)
+        self.timeline = AttemptTimeline.of(begun, self.parts, self.model.kind.name)
         self._outbox = await open_outbox(self.parts, self.id, begun)
         return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
@@ -293,9 +294,7 @@ class Run:
             self._push_end(End("completed", item.reason, usage, None, item.extra, item.cached_at))
             return
         now_s = self.parts.clock()
-        self.timeline.note_output(now_s)
-        if isinstance(item, Token):
-            self.timeline.note_token(item, now_s)
+        self.timeline.note_item(item, now_s)
         if (event := self._usage.note(item, now_s)) is not None:
             self.outbox.push(event)
         bytes_max = self.parts.settings.answer_bytes_max
@@ -357,6 +356,7 @@ class Run:
         self.outbox.abandon("fenced")
         if not isinstance(outcome, Released):
             return type(outcome).__name__.lower()
+        self.timeline.story.released_ms = outcome.at_ms
         if error is None:
             self.parts.counters["handed_over"] += 1
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
@@ -364,12 +364,13 @@ class Run:
             assert self.begun is not None
             failed = self._failed(self.begun, error)
             waiting = self._postponed or failed.try_again(outcome.failures)
+            self.timeline.story.again_s = waiting.pause_s
             at_ms = await store.now_ms() + int(1000 * waiting.pause_s)
             await queue.try_later(waiting.ticket, at_ms)
         await queue.acknowledge(self.delivery)
         if self._postponed is not None:
             return "waits for the model server"
-        return "handed over" if error is None else f"to be tried again: {error.code}"
+        return HANDED_OVER if error is None else f"to be tried again: {error.code}"
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):
@@ -394,7 +395,5 @@ class Run:
             pass  # the worker that claims the entry finds the end, and does this again
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
-        self.parts.counters["generations"] += 1
-        self.parts.counters["pieces"] += self.timeline.pieces
-        fields = self.timeline.log_fields(begun, self.parts.store.lease_ms, self.parts.clock())
+        fields = self.timeline.leave(begun, self.parts, ending, self._end)
         log.info("generation left", extra=fields | {"model": self.ticket.model, "ending": ending})

@@ -10,7 +10,7 @@
 -- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
   'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start',
-  'created', 'deadline', 'queue_wait', 'waiting')
+  'created', 'deadline', 'queue_wait', 'waiting', 'worker', 'begins')
 local status, known, token, seen = f[1], f[2], f[3], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended'} end
@@ -63,8 +63,11 @@ end
 redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', ARGV[1],
   'lease', decimal(now + tonumber(ARGV[2])), 'hist', next_history(seen, current),
   'failures', decimal(failures), 'start', seq, 'worker', ARGV[3],
-  'held_ms', decimal(held), 'held', decimal(now))
-redis.call('HDEL', KEYS[1], 'waiting')
+  'held_ms', decimal(held), 'held', decimal(now), 'begins', decimal(tonumber(f[15] or '0') + 1),
+  'waited', decimal(math.max(0, now - math.max(tonumber(f[13] or '0'), lease))))
+redis.call('HDEL', KEYS[1], 'waiting', 'taken_from')
+-- The worker whose lease has run out, with its attempt: nobody else can tell of its end.
+if lapsed then redis.call('HSET', KEYS[1], 'taken_from', known .. ' ' .. (f[14] or '')) end
 if json ~= '' then
   redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
   publish(top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
