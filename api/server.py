@@ -140,6 +140,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         )
         node.metrics.watch_hub(hub.statistics)
         node.metrics.watch_shards(functools.partial(shard_states, redis))
+        if node.timeline.is_on:
+            hub.audience.listener = node.note_readers
         await serve_node(node, listener, stopping)
     return 0
 
@@ -177,6 +179,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         with contextlib.suppress(Unavailable):
             await node.places.write()
         telling.cancel()
+        node.hub.audience.tell(is_last=True)
         await node.timeline.close()
         watching.cancel()
         learning.cancel()

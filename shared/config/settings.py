@@ -96,10 +96,12 @@ class Settings:
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
+    request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
 
     worker_slots: int = 100  # generations that one worker runs at once
     lease_s: float = 3.0  # a worker without a renewal for this long loses its generations
+    producer_lease_s: float = 30.0  # an outside producer that is silent for this long is lost
     attempts_max: int = 3  # failures before a generation ends `attempts_exhausted`
     redis_outage_s: float = 10.0  # a worker keeps its backends running this long without Redis
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
@@ -177,6 +179,7 @@ class Settings:
             ("auth", ("", "off")),
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
+            ("request_log", ("", "on")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:

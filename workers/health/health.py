@@ -185,22 +185,36 @@ class BackendHealth:
             return True
         if self.sharer is None:
             return self._take_trial(backend)
-        if breaker.is_due(self.now_ms(), self.times):
+        if self._is_due(backend):
             self.sharer.want_trial(backend)
         return False
 
-    async def admit(self, name: str) -> bool:
-        """As `allows`, and take the trial of a backend whose cool-down is over.
+    async def admit(self, name: str, generation_id: str = "") -> bool:
+        """As `allows`; take the trial of a backend whose cool-down is over, and one of its slots.
 
-        Only for the trial this is a round trip to Redis: one worker of all gets it.
+        Only the trial and a slot are a round trip to Redis: one worker of all gets the trial.
+
+        Args:
+            generation_id: empty: take no slot.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
         """
-        if self.allows(name):
-            return True
         backend = self.backend_of(name)
-        breaker = self._breakers[backend]
-        if self.sharer is None or not breaker.is_due(self.now_ms(), self.times):
+        is_allowed = self.allows(name)
+        is_due = bool(backend) and self._is_due(backend)
+        if not (is_allowed or is_due):
             return False
+        if generation_id and not await self.take_slot(name, generation_id):
+            return False
+        if is_allowed or self.sharer is None:
+            return is_allowed
         return await self.sharer.claim_trial(backend)
+
+    def _is_due(self, backend: str) -> bool:
+        return not self.is_limited(backend) and self._breakers[backend].is_due(
+            self.now_ms(), self.times
+        )
 
     def wait_s(self, name: str) -> float:
         """Return the seconds until a backend may be asked again; 0: now."""
