@@ -36,9 +36,6 @@ from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
 from workers.story import HANDED_OVER
-from workers.stages.pipeline import Pipeline
-from workers.takeover.answer import Asked, read_answer
-from workers.takeover.continuation import AttemptPlan, plan_for
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
