@@ -389,6 +389,7 @@ class Hub:
             bytes_delivered=self.counters.bytes_delivered,
             cuts=self.counters.cuts,
             rotations=self.counters.rotations,
+            resumes=self.counters.resumes,
             resets=self.counters.resets,
             repairs=self.repairs_closed + sum(relay.feed.repairs for relay in relays),
             reconnects=getattr(self.live, "reconnects", 0),

@@ -27,6 +27,7 @@ class HubStatistics:
     bytes_delivered: int
     cuts: int
     rotations: int
+    resumes: int
     resets: int
     repairs: int
     reconnects: int

@@ -68,6 +68,10 @@ class PageRoutes:
         """GET /: the chat page."""
         return self._file(request, "index.html")
 
+    async def console(self, request: Request) -> ASGIApp:
+        """GET /console: the operators' console."""
+        return self._file(request, "console.html")
+
     async def docs(self, request: Request) -> ASGIApp:
         """GET /docs: the OpenAPI document as a page."""
         return self._file(request, "docs.html")
