@@ -19,6 +19,29 @@ from workers.run import Run
 log = logging.getLogger(__name__)
 
 
+def presence_of(parts: WorkerParts, running: int, now_ms: int, *, is_draining: bool) -> Presence:
+    """Return the presence of a worker with its counters.
+
+    Args:
+        running: the number of its runs.
+        now_ms: Redis's clock.
+    """
+    counters = parts.counters | {
+        "entries": float(parts.appender.entries),
+        "append_calls": float(parts.appender.calls),
+        "moments": float(parts.timeline.written),
+        "moments_lost": float(parts.timeline.lost),
+    }
+    return Presence(
+        worker=parts.worker,
+        at_ms=now_ms,
+        slots=parts.settings.worker_slots,
+        running=running,
+        draining=is_draining,
+        counters=counters,
+    )
+
+
 class WorkerReport:
     """Writes the reports of one worker.
 

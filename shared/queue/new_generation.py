@@ -30,6 +30,7 @@ class NewGeneration:
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
+        node: the API node that accepts it; empty: the jobs role.
     """
 
     owner: str
@@ -48,6 +49,7 @@ class NewGeneration:
     dialect: bytes = b""
     tokens: int = 0
     limits: OwnerLimits = NO_LIMITS
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
         fields["request"] = bytes(new.request)
     if new.dialect:
         fields["dialect"] = new.dialect
+    if new.node:
+        fields["node"] = new.node
     if new.grace_s is not None:
         fields["grace"] = str(round(new.grace_s * 1000))
     if new.wait_s is not None:
@@ -121,6 +125,7 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
         ended_at_ms=0,
         prompt=new.prompt,
         dialect=new.dialect,
+        node=new.node,
     )
 
 

@@ -17,6 +17,7 @@ from api.pages.openapi import files as openapi_files
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
+from api.pages.openapi import timeline as openapi_timeline
 from api.pages.openapi import usage as openapi_usage
 from api.pages.openapi.schemas import (
     BEFORE,
@@ -176,6 +177,7 @@ PATHS: Json = {
         )
     },
     "/v1/generations/{id}/events": {"get": EVENTS},
+    **openapi_timeline.PATHS,
     "/v1/sessions/{session}": {
         "get": operation(
             "getSession",
@@ -296,7 +298,8 @@ DOCUMENT: Json = {
         | openapi_responses.SCHEMAS
         | openapi_batches.SCHEMAS
         | openapi_files.SCHEMAS
-        | openapi_schedules.SCHEMAS,
+        | openapi_schedules.SCHEMAS
+        | openapi_timeline.SCHEMAS,
         "securitySchemes": SECURITY_SCHEMES,
     },
     # `{}`: no credentials, if none are configured.
