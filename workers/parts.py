@@ -14,6 +14,7 @@ from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
 from workers.figures import WorkerFigures
+from workers.routing.health import Health, OwnHealth
 from workers.stages import Stages
 from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
@@ -29,6 +30,10 @@ COUNTERS = (
     "takeovers",
     "leases_lost",
     "handed_over",
+    "backend_calls",
+    "backend_failures",
+    "continued_elsewhere",
+    "hedges",
 )
 
 
@@ -57,6 +62,7 @@ class WorkerParts:
         counters: the worker's metrics, by name.
         timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
+        health: of the backends.
         figures: what the runs measure, for the console.
         stages: what stands between the models and the log.
 
@@ -77,6 +83,7 @@ class WorkerParts:
     counters: dict[str, float]
     timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    health: Health = field(default_factory=OwnHealth)
     figures: WorkerFigures = field(default_factory=WorkerFigures)
     stages: Stages = field(init=False)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from shared.log.events import End, Reasoning, Reset, Token
+from shared.log.events import End, Reasoning, Reset, Start, Token
 from shared.log.records import Begun
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
@@ -31,7 +31,7 @@ class AttemptTimeline:
         output_s: when the backend last gave anything, by the same clock; None: it gave nothing.
         longest_gap_s: the longest pause between two outputs since `take_gap`.
         story: the moments of the attempt.
-        backend: the name of the backend that answers.
+        backend: the name of the backend that answers; empty: no backend of a route has spoken yet.
     """
 
     began_s: float
@@ -58,7 +58,8 @@ class AttemptTimeline:
         """Note that the backend has answered; only the first call counts."""
         if self.connected_s is None:
             self.connected_s = now_s - self.began_s
-            self.story.connected(self.backend)
+            if self.backend:
+                self.story.connected(self.backend)
 
     def note_item(self, item: BackendItem, now_s: float) -> None:
         """Note that the backend gave an item of the answer, before it is joined with others."""
@@ -67,6 +68,9 @@ class AttemptTimeline:
             self.note_token(item, now_s)
         elif isinstance(item, Reasoning):
             self.story.reasoned()
+        elif isinstance(item, Start):  # of a backend of a route
+            self.backend = item.backend
+            self.story.connected(item.backend)
         elif isinstance(item, Reset):
             self.story.note(Moment("reset"), 0)
 

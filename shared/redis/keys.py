@@ -18,7 +18,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
-    tr:{q}:due           zset     id -> when a time limit of its request may end it, ms
+    tr:{q}:due           zset     id -> when a time limit, or a lost producer, may end it, ms
     tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
