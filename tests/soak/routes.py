@@ -19,7 +19,7 @@ from tests.support.processes import Cluster
 from tests.support.route_faults import FAULTS, IDLE_S, ModelServer, Scene, models_file, play
 
 HEAD = """\
-| what happens | answers | readers with the exact text, each event once | `reset` | requests to `a` + `b` \
+| what happens | answers | readers exact, each event once | `reset` | requests to `a` + `b` \
 | counted failures | longest silence, s |
 |---|---|---|---|---|---|---|"""
 AT_ONCE_MAX = 50  # answers that run at the same time
