@@ -124,8 +124,9 @@ class Outbox:
             last = self._pending[-1] if self._pending else None
             if type(last) is type(event) and event.extra is None:
                 assert isinstance(last, Token | Reasoning)
-                if last.extra is None and len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
-                    self._pending[-1] = type(event)(last.text + event.text)
+                is_joined = last.extra is None and last.agent == event.agent
+                if is_joined and len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
+                    self._pending[-1] = type(event)(last.text + event.text, agent=event.agent)
                     return
         self._pending.append(event)
 
