@@ -12,14 +12,14 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from shared.config.models import Model
-from shared.errors import BackendError
+from shared.errors import BackendError, Unavailable
 from shared.log.events import AnyEvent, Start
 from shared.log.records import Entry
 from shared.log.request import Request
@@ -186,12 +186,11 @@ class RoutedAnswer:
             BackendError: there are backends, and none has a free slot.
         """
         health, generation_id = self._parts.health, self._routed.generation_id
-        for leg in legs:
-            if await health.admit(leg.name, generation_id):
-                return self._start(leg)
-        for leg in legs if is_last_resort else ():
-            if await health.take_slot(leg.name, generation_id):
-                return self._start(leg)
+        for may_go in (health.admit, health.take_slot) if is_last_resort else (health.admit,):
+            for leg in legs:
+                with suppress(Unavailable):  # the renewal stops the run if Redis stays away
+                    if await may_go(leg.name, generation_id):
+                        return self._start(leg)
         if legs and is_last_resort and not self._failures:
             raise BackendError("upstream_error", "no backend has a free slot", is_outage=True)
         return None
