@@ -26,7 +26,6 @@ from shared.errors import BackendError, Unavailable
 from shared.log.events import Counts, End
 from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
-from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers.backends import Backend, BackendItem, Finish
 from workers.begin import become_holder, open_outbox
@@ -202,7 +201,8 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=self._backend.counts_whole)
+        whole, pricing = self._backend.counts_whole, self.parts.stages.pricing_of(self.model)
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=whole, pricing=pricing)
         self._meter = OwnerMeter(self.parts.store, begun)
         self._stages = self.parts.stages.open(self.model, begun, request, self.outbox.log)
         deadline = Deadline(self.parts, begun, self.timeline.began_s)
@@ -246,7 +246,7 @@ class Run:
         """
         asked = Asked(
             backend=self._backend, request=request,
-            rest=rest_of(request, 0 if self._backend.counts_whole else self._usage.given),
+            given=0 if self._backend.counts_whole else self._usage.given,
             plan=self._plan(request), form=self.parts.verdicts.form_of(self.model),
             seed=self.id, late=self._push_late, log=self.outbox.log, stages=self._stages,
         )  # fmt: skip
@@ -305,12 +305,12 @@ class Run:
     def _push_end(self, end: End) -> None:
         for event in self._stages.flush() if self._stages is not None else ():
             self.outbox.push(event)
-        self._push_usage()
+        self._push_usage(is_end=True)
         self._end = end
         self.outbox.push(end)
 
-    def _push_usage(self) -> None:
-        if (usage := self._usage.take_last()) is not None:
+    def _push_usage(self, *, is_end: bool = False) -> None:
+        if (usage := self._usage.take_last(is_end=is_end)) is not None:
             self.outbox.push(usage)
 
     async def _wait_for_room(self) -> None:

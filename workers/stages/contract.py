@@ -23,6 +23,7 @@ from shared.redis.client import Client
 from workers.backends.contract import BackendItem
 
 Items = list[BackendItem]
+Preparation = AsyncGenerator[Items | Request, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,13 @@ class AnswerStage:
     Attributes:
         ends_in_s: the answer ends with `length` when this attempt has taken so long, s; None: no
             such limit.
+        is_apart: the code of the stage is a third party's and may block.
     """
 
     ends_in_s: float | None = None
+    is_apart = False
 
-    def prepare(self, request: Request) -> AsyncGenerator[Items | Request, None] | None:
+    def prepare(self, request: Request) -> Preparation | None:
         """Work before the model is asked, in the order of the list. None: nothing to do.
 
         The generator yields events for readers, for example `Progress`; a `Request`, which replaces

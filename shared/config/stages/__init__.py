@@ -16,13 +16,15 @@ from typing import Any
 
 from shared.config.kinds.plugin import CLASS
 from shared.config.stages.filter import FILTER
+from shared.config.stages.limits import LIMITS
 from shared.config.stages.spec import StageSpec, StageTable
+from shared.config.stages.usage import USAGE
 from shared.errors import ConfigurationError
 
 GROUP = "tailrace.stages"  # of entry points
 STAGES_MAX = 16  # of one model
 
-STAGES: Mapping[str, StageSpec] = {spec.name: spec for spec in (FILTER,)}
+STAGES: Mapping[str, StageSpec] = {spec.name: spec for spec in (FILTER, LIMITS, USAGE)}
 PLUGIN = StageSpec(name="plugin", has_any_member=True, is_repeatable=True)
 
 
