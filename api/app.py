@@ -15,6 +15,7 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
+from api.console.routes import console_routes
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -31,6 +32,7 @@ from api.edge.gate import Gate
 from api.edge.limit_headers import add_limit_headers
 from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
+from api.edge.request_log import log_request
 from api.edge.switch_guard import SwitchGuard
 from api.errors import ErrorShape, request_error
 from api.node import Node
@@ -79,10 +81,13 @@ def create_app(node: Node) -> ASGIApp:
     if (follower := client_follower(node.redis)) is not None:
         gate = SwitchGuard(gate, follower)
     hold_back, count = node.slowing.hold_back, node.metrics.count_answer
+    note = log_request if node.settings.request_log == "on" else None
 
     def on_answer(scope: Scope, message: Message) -> None:
         add_limit_headers(scope, message)
         count(scope, message)
+        if note is not None:
+            note(scope, message)
 
     app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
@@ -156,12 +161,14 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/share/{id}", DELETE=shares.delete),
         http_route("/v1/usage", GET=usage.get),
         http_route("/v1/workers", GET=listings.workers),
+        *console_routes(node),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),
         http_route("/metrics", GET=health.metrics),
         http_route("/openapi.json", GET=pages.openapi),
         http_route("/docs", GET=pages.docs),
         http_route("/", GET=pages.chat),
+        http_route("/console", GET=pages.console),
         http_route("/page/{name}", GET=pages.asset),
     ]
 

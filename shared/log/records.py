@@ -13,7 +13,7 @@ import msgspec
 
 from shared.errors import Refusal, Unavailable
 from shared.log.events import Counts, End, Failure, Status
-from shared.log.ids import EventId, parse_event_id
+from shared.log.ids import START, EventId, parse_event_id
 
 Entry = tuple[EventId, bytes]  # the JSON of one event, and its place in the log
 # A holder restores lost entries within this time after its last accepted call, or never. So a
@@ -25,7 +25,7 @@ ENDED = ("completed", "cancelled", "failed")
 META_FIELDS = (
     b"status", b"owner", b"session", b"model", b"priority", b"created", b"attempt", b"lease",
     b"waiting", b"failures", b"grace", b"metadata", b"end", b"ended", b"prompt", b"dialect",
-    b"worker", b"begins", b"held", b"held_ms", b"node",
+    b"worker", b"begins", b"held", b"held_ms", b"node", b"by",
 )  # fmt: skip
 
 
@@ -58,6 +58,7 @@ class Meta:
     held_since_ms: int = 0  # 0: no worker holds the generation
     held_ms: int = 0  # for how long earlier holders held the generation
     node: str = ""  # the API node that accepted the prompt; "": the jobs role
+    cancelled_by: str = ""  # who asked for the end from outside, and through which node
 
     @property
     def is_ended(self) -> bool:
@@ -187,6 +188,13 @@ class Append(msgspec.Struct, frozen=True):
     before_attempt: int = 0
     pushes_lease: bool = True
 
+    @property
+    def before(self) -> EventId:
+        """The id of the entry before the first one."""
+        if not self.before_seq:
+            return START
+        return EventId(self.before_attempt or self.attempt, self.before_seq)
+
 
 def parse_writing(reply: Any) -> Writing | Unavailable:
     """Decode the reply of a script that only the holder may run."""
@@ -238,6 +246,7 @@ def parse_meta(generation_id: str, fields: Mapping[bytes, bytes]) -> Meta:
         held_since_ms=number(b"held"),
         held_ms=number(b"held_ms"),
         node=text(b"node"),
+        cancelled_by=text(b"by"),
     )
 
 

@@ -177,13 +177,11 @@ class Store(MetaReader):
             quiet_until_ms: until then, on Redis's clock, an expired lease is not taken over.
             forgive_until_ms: a lease that expired before this does not count as a failure.
             survives_worker: False: a generation whose worker died ends (`on_takeover = "fail"`).
-            writes_start: False: the caller appends `start`, before everything else.
+            writes_start: False: the caller appends `start` itself.
         """
-        args = [
-            token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
-            self.settings.attempts_max, self.retention_ms, int(not survives_worker),
-            int(not writes_start),
-        ]  # fmt: skip
+        limits = self.settings.attempts_max, self.retention_ms
+        flags = int(not survives_worker), int(not writes_start)
+        args = [token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms, *limits, *flags]
         reply = await self.scripts.run("begin", with_readers(generation_id), args)
         match reply[0]:
             case b"held":
@@ -271,19 +269,20 @@ class Store(MetaReader):
     # From outside the holder
 
     async def close(
-        self, generation_id: str, end: End, *, idle_ms: int | None = None
+        self, generation_id: str, end: End, *, idle_ms: int | None = None, by: str = ""
     ) -> EventId | Ended | Absent | Held:
         """End a generation from outside its holder, unless it has ended.
 
         Args:
             idle_ms: end it only if no worker has held it for this time; otherwise return `Held`.
+            by: who asked for it, and a space and the name of the node if there is one.
 
         Returns:
             the id of the `end` event that was written, or why none was written.
         """
         idle = "" if idle_ms is None else idle_ms
         reply = await self._run(
-            "close", generation_id, [end.status, encode(end), self.retention_ms, idle]
+            "close", generation_id, [end.status, encode(end), self.retention_ms, idle, by]
         )
         match reply[0]:
             case b"ok":
@@ -294,9 +293,9 @@ class Store(MetaReader):
                 return Absent()
         return Held(0)
 
-    async def close_many(self, ids: Sequence[str], end: End) -> None:
+    async def close_many(self, ids: Sequence[str], end: End, *, by: str = "") -> None:
         """Write one end to many generations in one round trip; ended ones do not change."""
-        args = [end.status, encode(end), self.retention_ms, ""]
+        args = [end.status, encode(end), self.retention_ms, "", by]
         await self._run_many("close", [(keys_of(generation_id), args) for generation_id in ids])
 
     async def seal(self, generation_id: str) -> str:
@@ -363,12 +362,11 @@ class Store(MetaReader):
         await self.scripts.run_all([(name, call) for call in calls])
 
     def _append(self, batch: Append) -> Call:
-        before = EventId(batch.before_attempt or batch.attempt, batch.before_seq)
         return keys_of(batch.generation_id), [
             batch.token, batch.attempt, batch.before_seq,
             self.lease_ms if batch.pushes_lease else "",
             batch.status or "", self.retention_ms,
-            str(before if batch.before_seq else START), *batch.entries,
+            str(batch.before), *batch.entries,
         ]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ What = Literal[
     "gap",  # worker, attempt, seconds: the silence before this moment
     "reset",  # worker, attempt
     "readers",  # node, joined, left, readers: how many remain on the node
-    "cancel_requested",  # node, by: `owner`, `operator`, `reader` (no reader is left), `session`, …
+    "cancel_requested",  # by: `owner`, `operator`, `batch`, `no_readers`; node
     "attempt_ended",  # worker, attempt, ending, code, seconds, pieces
     "released",  # worker, attempt, lane, again_s
     "end",  # status, code

@@ -95,4 +95,11 @@ def _ending(meta: Meta) -> list[Timed]:
     if end is None:
         return []
     code = end.error.code if end.error is not None else ""
-    return [Timed(meta.ended_at_ms, Moment("end", status=end.status, code=code))]
+    asked = _asked(meta) if end.status == "cancelled" else []
+    return [*asked, Timed(meta.ended_at_ms, Moment("end", status=end.status, code=code))]
+
+
+def _asked(meta: Meta) -> list[Timed]:
+    """Return who cancelled a generation. The ends of a grace name nobody."""
+    by, _, node = (meta.cancelled_by or "no_readers").partition(" ")
+    return [Timed(meta.ended_at_ms, Moment("cancel_requested", by=by, node=node))]

@@ -55,11 +55,14 @@ class TimelineWriter:
         self._count = 0
         self._is_noted = asyncio.Event()
 
-    def note(self, generation_id: str, moment: Moment, *, at_ms: int = 0) -> None:
+    def note(
+        self, generation_id: str, moment: Moment, *, at_ms: int = 0, age_s: float = 0.0
+    ) -> None:
         """Note a moment. It does not wait and does not fail.
 
         Args:
             at_ms: when it was, Redis's clock; 0: now.
+            age_s: how long ago it was, if not now.
         """
         if not self.is_on:
             return
@@ -67,7 +70,7 @@ class TimelineWriter:
             self.lost += 1
             return
         self._count += 1
-        self._noted.setdefault(generation_id, []).append((at_ms, self._clock(), moment))
+        self._noted.setdefault(generation_id, []).append((at_ms, self._clock() - age_s, moment))
         self._is_noted.set()
 
     async def run(self) -> None:

@@ -57,7 +57,8 @@ class GenerationRoutes:
         identity = self.node.identity(request)
         async with answer_deadline():
             before = await self.node.meta_to_end(request.path_params["id"], identity)
-            meta = await cancel(self.node.store, before.generation_id) or before
+            by = self.node.asker(identity, before)
+            meta = await cancel(self.node.store, before.generation_id, by=by) or before
         return json_response({"id": meta.generation_id, "status": meta.status}, 202)
 
     async def delete(self, request: Request) -> ASGIApp:
