@@ -324,6 +324,8 @@ class Run:
         self._count_loss()
         if self.outbox.stopped != "ended":
             return self.outbox.stopped or "outage"
+        if end.status == "completed" and self._source is not None:
+            await self._source.finished()
         await self._leave()
         return end.status if end.error is None else end.error.code
 

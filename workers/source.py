@@ -33,6 +33,10 @@ class Source(Protocol):
         """Return what the stages hold back, because the worker ends the answer."""
         ...
 
+    async def finished(self) -> None:
+        """Let the stages work after the log has accepted the end of a completed answer."""
+        ...
+
     def log_fields(self) -> dict[str, Any]:
         """Return fields for the log line of the attempt."""
         ...
@@ -49,6 +53,10 @@ class OneBackend:
 
     def flush(self) -> Sequence[AnyEvent]:
         return self._asked.stages.flush() if self._asked.stages is not None else ()
+
+    async def finished(self) -> None:
+        if self._asked.stages is not None:
+            await self._asked.stages.finished()
 
     def log_fields(self) -> dict[str, Any]:
         return {}

@@ -143,6 +143,11 @@ class RoutedAnswer:
         """Return what the stages of the request that is read hold back."""
         return self._call.flush() if self._call is not None else ()
 
+    async def finished(self) -> None:
+        """Let the stages of the request that was read work after the end."""
+        if self._call is not None:
+            await self._call.finished()
+
     def push_late(self, items: Items) -> None:
         """Pass on what a seam held back for too long."""
         if not items:  # a stage holds the text back

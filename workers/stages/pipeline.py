@@ -32,6 +32,7 @@ class Pipeline:
     def __init__(self, stages: Sequence[AnswerStage], log: Sequence[Entry]) -> None:
         self._stages = stages
         self._is_over = False
+        self._recorders = [stage for stage in stages if stage.records]
         limits = [stage.ends_in_s for stage in stages if stage.ends_in_s is not None]
         self._until_s = min(limits) + _now_s() if limits else None
         self._fold(log)
@@ -59,7 +60,7 @@ class Pipeline:
                     if isinstance(step, Request):
                         request = step
                         continue
-                    yield await self._passed(step, at + 1)
+                    yield await self._passed(step, 0 if stage.records else at + 1)
                     if self._is_over:
                         return
         async with aclosing(ask(request)) as stream:
@@ -96,10 +97,17 @@ class Pipeline:
                 left = [*left, *stage.flush()]
                 if left and isinstance(left[-1], Finish):
                     finish = left.pop()
-        if finish is None:
-            return left
-        self._is_over = True
-        return [*left, finish]
+        if finish is not None:
+            self._is_over = True
+            left = [*left, finish]
+        for recorder in self._recorders:
+            recorder.record(left)
+        return left
+
+    async def finished(self) -> None:
+        """Let stages work after the log has accepted the end of a completed answer."""
+        for recorder in self._recorders:
+            await recorder.finished()
 
     def flush(self) -> list[AnyEvent]:
         """Return what is held back, because the answer ends without a `Finish` of the model."""
