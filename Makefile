@@ -33,7 +33,7 @@ PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -57,6 +57,13 @@ clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the 
 
 clients/js/node_modules/.package-lock.json: clients/js/package-lock.json
 	cd clients/js && npm ci --no-audit --no-fund --loglevel=error
+
+# A node serves api/pages/static as it is: commit what this writes. tests/clients compares both.
+pages: web/node_modules/.package-lock.json ## Bundle the pages into api/pages/static: needs Node.js 20
+	cd web && npm run --silent build
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
 
 models: $(STAMP) $(LOCAL) ## Try real model servers with a real model; the first run builds them: 25 min
 	tests/models/install.sh $(BIN)/python $(MODELS_CACHE)

@@ -21,6 +21,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/generations/{id}/cancel": {"POST": GENERATE},
     "/v1/generations/{id}/events": {"GET": READ, "POST": GENERATE},
     "/v1/generations/{id}/producer": {"POST": GENERATE},
+    "/v1/generations/{id}/timeline": {"GET": READ},
     "/v1/sessions/{session:path}": {"GET": READ, "DELETE": GENERATE},
     "/v1/owners/{owner:path}": {"DELETE": ADMIN},
     "/v1/models": {"GET": ANY},
@@ -64,6 +65,12 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/ai-sdk/ws": {"GET": PUBLIC},
     "/deep-chat/ws": {"GET": PUBLIC},
     "/lobe/ws": {"GET": PUBLIC},
+}
+
+# Only a node of `tailrace up` has these routes (api/resources/faults.py).
+FAULT_ROUTES: Mapping[str, Mapping[str, str]] = {
+    "/v1/break": {"GET": ADMIN},
+    "/v1/break/{what}": {"GET": ADMIN, "POST": ADMIN},
 }
 
 # The routes that the token of a share may use, beside the public ones; all others refuse it.

@@ -14,7 +14,7 @@ import time
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import ROUTES, SHARED
+from api.access import FAULT_ROUTES, ROUTES, SHARED
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -31,6 +31,7 @@ from api.edge.gate import Gate
 from api.edge.limit_headers import add_limit_headers
 from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
+from api.edge.request_log import log_request
 from api.edge.switch_guard import SwitchGuard
 from api.errors import ErrorShape, request_error
 from api.node import Node
@@ -38,11 +39,13 @@ from api.pages.pages import PageRoutes
 from api.readers.socket_endpoint import SocketEndpoint
 from api.resources.batches import BatchRoutes
 from api.resources.deletions import DeletionRoutes
+from api.resources.faults import FaultRoutes
 from api.resources.files import FileRoutes
 from api.resources.health import HealthRoutes
 from api.resources.listings import ListingRoutes
 from api.resources.schedules import ScheduleRoutes
 from api.resources.shares import ShareRoutes
+from api.resources.timeline import TimelineRoutes
 from api.resources.usage import UsageRoutes
 from api.transport.extensions import KEY_WATCH, READER_PLACE, SHARE_WATCH
 from shared.errors import NotFound
@@ -77,10 +80,13 @@ def create_app(node: Node) -> ASGIApp:
     if (follower := client_follower(node.redis)) is not None:
         gate = SwitchGuard(gate, follower)
     hold_back, count = node.slowing.hold_back, node.metrics.count_answer
+    note = log_request if node.settings.request_log == "on" else None
 
     def on_answer(scope: Scope, message: Message) -> None:
         add_limit_headers(scope, message)
         count(scope, message)
+        if note is not None:
+            note(scope, message)
 
     app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins
@@ -89,7 +95,7 @@ def create_app(node: Node) -> ASGIApp:
 
 def http_routes(node: Node) -> list[Route]:
     """Return every HTTP route, each with the check of its row in api/access.py."""
-    routes = unguarded_routes(node)
+    routes = [*unguarded_routes(node), *fault_routes(node)]
     for route in routes:
         guard(node, route)
     return routes
@@ -103,7 +109,7 @@ def guard(node: Node, route: Route) -> None:
     """
     resource = route.endpoint
     assert isinstance(resource, Resource)
-    row = ROUTES[route.path]
+    row = {**ROUTES, **FAULT_ROUTES}[route.path]
     rows = {method: "GET" if method == "HEAD" else method for method in resource.methods}
     needed = {method: (row[name], (route.path, name) in SHARED) for method, name in rows.items()}
 
@@ -132,6 +138,7 @@ def unguarded_routes(node: Node) -> list[Route]:
         *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
         *(http_route(socket.path, GET=upgrade_required) for socket in sockets(node)),
         http_route("/v1/generations", GET=listings.generations, POST=prompt.create),
+        http_route("/v1/generations/{id}/timeline", GET=TimelineRoutes(node).get),
         http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
         http_route("/v1/owners/{owner:path}", DELETE=deletions.owner),
         http_route("/v1/models", GET=listings.models),
@@ -160,6 +167,17 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/docs", GET=pages.docs),
         http_route("/", GET=pages.chat),
         http_route("/page/{name}", GET=pages.asset),
+    ]
+
+
+def fault_routes(node: Node) -> list[Route]:
+    """Return the routes of "Break it" on a node of `tailrace up`; on every other node none."""
+    faults = FaultRoutes(node)
+    if not faults.control:
+        return []
+    return [
+        http_route("/v1/break", GET=faults.state),
+        http_route("/v1/break/{what}", GET=faults.known_text, POST=faults.break_it),
     ]
 
 

@@ -32,6 +32,7 @@ from api.edge.transfer_limit import (
 )
 from api.edge.waiting_places import WaitingPlaces
 from api.errors import request_error
+from api.hub.audience import AudienceChange
 from api.hub.hub import Hub
 from api.intake.acceptance import Acceptance
 from api.transport.extensions import IDENTITY
@@ -52,6 +53,8 @@ from shared.log.visibility import is_visible
 from shared.queue.accept import Acceptor
 from shared.redis.client import Client
 from shared.text.large import LargeWork
+from shared.timeline.moment import Moment
+from shared.timeline.writer import TimelineWriter
 
 RENEW_PLANNERS_S = 60.0  # between two commands that note owners without a key
 
@@ -77,6 +80,7 @@ class Node:
         share_watch: breaks off the connections of deleted shares.
         key_watch: breaks off the connections of keys that their file has no longer.
         places: counts the open readers of owners with a limit.
+        timeline: writes the moments of generations, in the background.
         waiting_places: bounds the sockets that wait for their credentials.
         seen_owners: owners without a key who have asked; `renew_planners` notes them.
     """
@@ -110,6 +114,7 @@ class Node:
     share_watch: ShareWatch = field(init=False)
     key_watch: KeyWatch = field(init=False)
     places: ReaderPlaces = field(init=False)
+    timeline: TimelineWriter = field(init=False)
     peers: TrustedProxies = field(init=False)
     slowing: FailureDelay = field(init=False)
 
@@ -124,6 +129,7 @@ class Node:
             self.acceptor,
             self.hub,
             limits_of=self.limits_of,
+            node=self.name,
             accepted=self.metrics.accepted,
             refused=self.metrics.limit_refusals,
             accept_seconds=self.metrics.accept_seconds,
@@ -134,12 +140,21 @@ class Node:
         self.share_watch = ShareWatch(self.shares)
         self.key_watch = KeyWatch()
         self.authenticator.on_keys_changed = self._end_removed_keys
+        self.timeline = TimelineWriter(self.redis, self.settings)
         self.places = ReaderPlaces(self.name, self.store, self.metrics.limit_refusals)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
         self.slowing = FailureDelay(self.peers)
         if not self.authenticator.is_configured:  # all clients are one owner: no bound per owner
             self.uploads.share_freely()
             self.downloads.share_freely()
+
+    def note_readers(self, change: AudienceChange) -> None:
+        """Note in the timeline of a generation which readers came to this node and left it."""
+        moment = Moment(
+            "readers", node=self.name, joined=change.joined, left=change.left,
+            readers=change.readers,
+        )  # fmt: skip
+        self.timeline.note(change.generation_id, moment, age_s=change.age_s)
 
     def _end_removed_keys(self) -> None:
         self.key_watch.end(self.authenticator.is_taken_away)
@@ -226,6 +241,12 @@ class Node:
             # An owner who is not noted because Redis is away is noted an hour later.
             with contextlib.suppress(Unavailable):
                 await renew_planners(self.redis, self.seen_owners.take(), time.time())
+
+    def asker(self, viewer: str | Identity, meta: Meta | None = None) -> str:
+        """Return who asks for an end, for the timeline: `owner` or `operator`, and this node."""
+        owner = viewer if isinstance(viewer, str) else viewer.owner
+        is_owner = meta is None or owner == meta.owner
+        return f"{'owner' if is_owner else 'operator'} {self.name}"
 
     async def meta_to_end(self, generation_id: str, identity: Identity) -> Meta:
         """Return a generation that `identity` may end: for an operator that of any owner.

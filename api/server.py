@@ -111,7 +111,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
     if authenticator.tokens is not None and authenticator.tokens.has_short_secret:
         logger.warning("token secret short")
-    models = load_models(settings.models, settings.models_skip)
+    models = load_models(settings.models, settings.models_skip).for_clients()
     redis = connect(settings)
     # Without an answer of Redis the check is skipped: a worker makes it too, and cannot skip it.
     with contextlib.suppress(Unavailable):
@@ -140,6 +140,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         )
         node.metrics.watch_hub(hub.statistics)
         node.metrics.watch_shards(functools.partial(shard_states, redis))
+        if node.timeline.is_on:
+            hub.audience.listener = node.note_readers
         await serve_node(node, listener, stopping)
     return 0
 
@@ -161,6 +163,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         noting = group.create_task(node.renew_planners(), name="planners")
         following = group.create_task(follow_redis(node.settings), name="redis")
         learning = group.create_task(follow_list(node.redis, node.models), name="model list")
+        telling = group.create_task(node.timeline.run(), name="timeline")
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
@@ -175,6 +178,9 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         await serving
         with contextlib.suppress(Unavailable):
             await node.places.write()
+        telling.cancel()
+        node.hub.audience.tell(is_last=True)
+        await node.timeline.close()
         watching.cancel()
         learning.cancel()
         keeping.cancel()

@@ -96,6 +96,9 @@ def doctor_continuation(settings: Settings, name: str) -> list[Finding]:
             f"no model {name!r} in the models file: it has {', '.join(models)}"
         )
     model = models[name]
+    if model.route is not None:
+        text = f"{name}: is a route: try its backends {', '.join(model.route.backends)}"
+        return [Finding("ok", "continue", text)]
     if model.kind.continues_always:
         text = f"{name}: models of the kind {model.backend} always continue"
         return [Finding("ok", "continue", text)]

@@ -88,7 +88,7 @@ async def _serve(settings: Settings) -> int:
         loop.add_signal_handler(number, stopping.set)
     redis = connect(settings)
     store = Store(redis, settings)
-    models = load_models(settings.models, settings.models_skip)
+    models = load_models(settings.models, settings.models_skip).for_clients()
     batches, files = Batches(redis, settings), FileStore(redis, settings)
     owners = Owners.from_settings(settings, redis)
     kinds = {

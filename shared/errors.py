@@ -172,7 +172,12 @@ class BackendError(TailraceError):
         is_outage: the server is away or restarts, which says nothing about the request.
         retry_after_s: the pause that the backend asked for, s.
         upstream: the model server's own error, for clients that can act on it.
+
+    Attributes:
+        status: the HTTP status with which the server refused the request; None: there is none.
     """
+
+    status: int | None = None
 
     def __init__(
         self,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.lanes import Queue
+from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
+from workers.figures import WorkerFigures
+from workers.stages import Stages
+from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -51,7 +55,13 @@ class WorkerParts:
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
+        timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
+        figures: what the runs measure, for the console.
+        stages: what stands between the models and the log.
+
+    Raises:
+        ConfigurationError: a stage of a model cannot be built.
     """
 
     worker: str
@@ -65,4 +75,11 @@ class WorkerParts:
     clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
+    timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    figures: WorkerFigures = field(default_factory=WorkerFigures)
+    stages: Stages = field(init=False)
+
+    def __post_init__(self) -> None:
+        services = Services(self.settings, self.store.redis)
+        object.__setattr__(self, "stages", Stages(self.models, services))  # the class is frozen

@@ -15,8 +15,9 @@ from typing import Any
 
 from shared.errors import Unavailable
 from shared.log.records import Ok
-from shared.queue.presence import Presence, announce
+from shared.queue.presence import Presence
 from workers.parts import WorkerParts
+from workers.report import WorkerReport
 from workers.run import Run
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Renewal:
         runs: the running entries, by generation id.
         presence: returns the report of the worker at a time of Redis's clock, ms.
         on_away: called when Redis did not answer.
+        drain: called when an operator tells this worker to drain.
     """
 
     def __init__(
@@ -37,11 +39,14 @@ class Renewal:
         runs: Mapping[str, Run],
         presence: Callable[[int], Presence],
         on_away: Callable[[], None],
+        *,
+        drain: Callable[[], None],
     ) -> None:
         self.parts = parts
         self.runs = runs
         self._presence = presence
         self._on_away = on_away
+        self._worker_report = WorkerReport(parts, runs, drain)
         self._under_way: set[Hashable] = set()
         self._held: set[str] = set()  # in the last report
         self._group: asyncio.TaskGroup
@@ -126,7 +131,7 @@ class Renewal:
         await self.parts.queue.note_running(
             [run.id for run in holding if run.is_holding and run.id in held], now_ms
         )
-        await announce(self.parts.store.redis, self._presence(now_ms))
+        await self._worker_report.write(self._presence(now_ms))
 
     def _stop_if_cut_off(self, holding: list[Run]) -> None:
         """Stop these runs if their server has been away for longer than `redis_outage_s`."""

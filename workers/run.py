@@ -23,7 +23,7 @@ from typing import Literal
 
 from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
-from shared.log.events import Counts, End, Token
+from shared.log.events import Counts, End
 from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
 from shared.log.tally import rest_of
@@ -35,6 +35,8 @@ from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
+from workers.stages.pipeline import Pipeline
+from workers.story import HANDED_OVER
 from workers.takeover.answer import Asked, read_answer
 from workers.takeover.continuation import AttemptPlan, plan_for
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
@@ -62,6 +64,7 @@ class Run:
         is_giving_back: the release has started, so another entry for this generation may be the one
             that this run put back: do not drop it.
         request: the decoded request; None before the stream starts.
+        timeline: the times of the attempt.
     """
 
     parts: WorkerParts
@@ -79,7 +82,8 @@ class Run:
     _usage: AnswerUsage = field(init=False)  # set when the stream starts
     _end: End | None = None  # set once the end is in the outbox
     _meter: OwnerMeter | None = None
-    _timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
+    _stages: Pipeline | None = None
+    timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
     # For the worker and the appender
 
@@ -184,7 +188,7 @@ class Run:
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
-        self._timeline = AttemptTimeline(began_s=self.parts.clock())
+        self.timeline = AttemptTimeline.of(begun, self.parts, self.model.kind.name)
         self._outbox = await open_outbox(self.parts, self.id, begun)
         return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
@@ -198,10 +202,10 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        counts_whole = self._backend.counts_whole
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=self._backend.counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
-        deadline = Deadline(self.parts, begun, self._timeline.began_s)
+        self._stages = self.parts.stages.open(self.model, begun, request, self.outbox.log)
+        deadline = Deadline(self.parts, begun, self.timeline.began_s)
         error: BackendError | None = None
         try:
             with deadline.watch(lambda: self.stop("deadline")):
@@ -222,12 +226,12 @@ class Run:
 
     async def _judge(self, attempt: FailedAttempt) -> None:
         """Let the generation wait for its server, or count the failure, and end if it is final."""
-        has_answered = self._timeline.connected_s is not None
+        has_answered = self.timeline.connected_s is not None
         if attempt.error.is_outage:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
-        self.parts.counters["postponed" if is_postponed else "attempts_failed"] += 1
+        self.parts.counters[attempt.report(is_postponed=is_postponed)] += 1
         if not is_postponed and attempt.is_final:
             self._push_end(attempt.end(self._usage.at_end()))
 
@@ -241,29 +245,25 @@ class Run:
             BackendError: the attempt has failed.
         """
         asked = Asked(
-            backend=self._backend,
-            request=request,
+            backend=self._backend, request=request,
             rest=rest_of(request, 0 if self._backend.counts_whole else self._usage.given),
-            plan=self._plan(request),
-            form=self.parts.verdicts.form_of(self.model),
-            seed=self.id,
-            late=self._push_late,
-            log=self.outbox.log,
-        )
+            plan=self._plan(request), form=self.parts.verdicts.form_of(self.model),
+            seed=self.id, late=self._push_late, log=self.outbox.log, stages=self._stages,
+        )  # fmt: skip
         try:
             async with asyncio.timeout(None) as self._stop_scope:
                 if self._stop is not None:
                     return
                 async with aclosing(read_answer(asked)) as stream:
                     async for items in stream:
-                        self._timeline.note_connected(self.parts.clock())
+                        self.timeline.note_connected(self.parts.clock())
                         if self.outbox.stopped == "ended" and self._end is None:
                             if self._usage.read_on(items):  # cancelled: nothing is written
                                 return
                             continue
                         if not items and self.outbox.is_settled:
                             continue
-                        is_first = self._timeline.first_token_s is None
+                        is_first = self.timeline.first_token_s is None
                         for item in items:
                             self._push(item)
                         is_urgent = is_first or self._end is not None
@@ -290,12 +290,11 @@ class Run:
 
     def _push(self, item: BackendItem) -> None:
         if isinstance(item, Finish):
-            end = End("completed", item.reason, usage=self._usage.at_end(), extra=item.extra)
-            self._push_end(end)
+            usage = self._usage.at_cancel() if item.is_cut else self._usage.at_end()
+            self._push_end(End("completed", item.reason, usage, None, item.extra, item.cached_at))
             return
         now_s = self.parts.clock()
-        if isinstance(item, Token):
-            self._timeline.note_token(item, now_s)
+        self.timeline.note_item(item, now_s)
         if (event := self._usage.note(item, now_s)) is not None:
             self.outbox.push(event)
         bytes_max = self.parts.settings.answer_bytes_max
@@ -304,6 +303,8 @@ class Run:
             raise BackendError("answer_too_large", message, retryable=False)
 
     def _push_end(self, end: End) -> None:
+        for event in self._stages.flush() if self._stages is not None else ():
+            self.outbox.push(event)
         self._push_usage()
         self._end = end
         self.outbox.push(end)
@@ -355,6 +356,7 @@ class Run:
         self.outbox.abandon("fenced")
         if not isinstance(outcome, Released):
             return type(outcome).__name__.lower()
+        self.timeline.story.released_ms = outcome.at_ms
         if error is None:
             self.parts.counters["handed_over"] += 1
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
@@ -362,12 +364,13 @@ class Run:
             assert self.begun is not None
             failed = self._failed(self.begun, error)
             waiting = self._postponed or failed.try_again(outcome.failures)
+            self.timeline.story.again_s = waiting.pause_s
             at_ms = await store.now_ms() + int(1000 * waiting.pause_s)
             await queue.try_later(waiting.ticket, at_ms)
         await queue.acknowledge(self.delivery)
         if self._postponed is not None:
             return "waits for the model server"
-        return "handed over" if error is None else f"to be tried again: {error.code}"
+        return HANDED_OVER if error is None else f"to be tried again: {error.code}"
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):
@@ -392,7 +395,5 @@ class Run:
             pass  # the worker that claims the entry finds the end, and does this again
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
-        self.parts.counters["generations"] += 1
-        self.parts.counters["pieces"] += self._timeline.pieces
-        fields = self._timeline.log_fields(begun, self.parts.store.lease_ms, self.parts.clock())
+        fields = self.timeline.leave(begun, self.parts, ending, self._end)
         log.info("generation left", extra=fields | {"model": self.ticket.model, "ending": ending})

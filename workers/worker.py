@@ -29,11 +29,13 @@ from shared.redis import keys, server_check
 from shared.redis.client import REDIS_ANSWER_S, Client
 from shared.redis.connections import open_pipeline
 from shared.redis.shards import is_partly_away
+from shared.timeline.writer import TimelineWriter
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
+from workers.report import presence_of
 from workers.run import Run
 from workers.slots import free_slots, places_to_wait_on, rounds
 from workers.takeover.verdicts import Verdicts
@@ -97,6 +99,7 @@ class Worker:
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
+            timeline=TimelineWriter(redis, settings),
             spawn=lambda work: self._tasks.create_task(work),
         )
         self.runs: dict[str, Run] = {}
@@ -138,9 +141,11 @@ class Worker:
         ready.set()
         async with asyncio.TaskGroup() as services:
             listen = receive_cancels(self.redis, self._on_cancel)
-            renewal = Renewal(self.parts, self.runs, self._presence, self._note_away)
+            renew_by = (self.parts, self.runs, self._presence, self._note_away)
+            renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
-            own = [services.create_task(loop) for loop in (*loops, listen)]
+            background = (self.parts.timeline.run(), listen)
+            own = [services.create_task(loop) for loop in (*loops, *background)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()
@@ -149,10 +154,9 @@ class Worker:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
                 task.cancel()
-        try:
+        await self.parts.timeline.close()
+        with suppress(Unavailable):  # the presence record soon counts as old
             await withdraw(self.redis, self.parts.worker)
-        except Unavailable:
-            pass  # the presence record soon counts as old
 
     @property
     def is_connected(self) -> bool:
@@ -198,18 +202,7 @@ class Worker:
             self._is_away = True
 
     def _presence(self, now_ms: int) -> Presence:
-        counters = self.counters | {
-            "entries": float(self.appender.entries),
-            "append_calls": float(self.appender.calls),
-        }
-        return Presence(
-            worker=self.parts.worker,
-            at_ms=now_ms,
-            slots=self.settings.worker_slots,
-            running=len(self.runs),
-            draining=self.is_draining,
-            counters=counters,
-        )
+        return presence_of(self.parts, len(self.runs), now_ms, is_draining=self.is_draining)
 
     # Starting entries
 

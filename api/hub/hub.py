@@ -17,11 +17,11 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from api.hub.audience import Audience
 from api.hub.contracts import (
     BlockableSink,
     Connection,
@@ -42,7 +42,7 @@ from api.hub.outdated import is_outdated
 from api.hub.probe import Probe
 from api.hub.pump import Pump, Sink
 from api.hub.relay import Relay
-from api.hub.statistics import HubStatistics
+from api.hub.statistics import HubStatistics, statistics_of
 from api.hub.timer_wheel import TimerWheel
 from api.hub.upkeep import TICK_S, Upkeep
 from shared.config.settings import Settings
@@ -98,6 +98,7 @@ class Hub:
         self.live: LiveSource = open_connection(settings.redis_url, self)
         self.grace = GraceReporter(store, node, lambda: self.now())
         self.erasure = Erasure(self)
+        self.audience = Audience(lambda: self.now())
         self._upkeep = Upkeep(self)
         self._meta_lookup = MetaLookup(lambda generation_id: self.store.meta(generation_id))
         self._group = asyncio.TaskGroup()
@@ -186,6 +187,7 @@ class Hub:
             raise NotFound()
         relay = self._find(meta)
         relay.holds += 1
+        self.audience.join(relay.generation_id, has_ended=relay.is_over or meta.is_ended)
         try:
             await self._admit(relay)
         except BaseException:
@@ -206,6 +208,7 @@ class Hub:
     def release(self, relay: Relay) -> None:
         """Give back a held relay. Without holds the relay is idle, and the grace begins."""
         relay.holds -= 1
+        self.audience.leave(relay.generation_id, has_ended=relay.is_over)
         if not relay.holds:
             relay.idle_since = self.now()
             if relay.is_attached:
@@ -380,18 +383,4 @@ class Hub:
 
     def statistics(self) -> HubStatistics:
         """Return the present figures of the hub."""
-        relays = self.relays.values()
-        return HubStatistics(
-            connections=dict(Counter(record.transport for record in self.connections.values())),
-            relays=len(self.relays),
-            bytes_kept=sum(relay.bytes_kept for relay in relays),
-            events_delivered=self.counters.events_delivered,
-            bytes_delivered=self.counters.bytes_delivered,
-            cuts=self.counters.cuts,
-            rotations=self.counters.rotations,
-            resets=self.counters.resets,
-            repairs=self.repairs_closed + sum(relay.feed.repairs for relay in relays),
-            reconnects=getattr(self.live, "reconnects", 0),
-            probes_lost=self.probe.lost,
-            is_live=self.is_live,
-        )
+        return statistics_of(self)

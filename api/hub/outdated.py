@@ -12,7 +12,8 @@ def is_outdated(relay: Relay, meta: Meta, *, now: float, wall_ms: int, retention
     """Whether the copy is of a log that is expired, lost, deleted, or replaced by another one.
 
     Args:
-        meta: as Redis has it.
+        meta: as Redis has it; or the copy's own meta, while Redis is away. The copy's own meta may
+            be from before the end, and then does not say that Redis has lost the end.
         now: loop time, s.
         wall_ms: time since 1970, ms.
     """
@@ -22,6 +23,6 @@ def is_outdated(relay: Relay, meta: Meta, *, now: float, wall_ms: int, retention
         return False
     if not meta.is_ended:
         # Either the end was written after the read of meta, or Redis has lost the end.
-        return now - relay.heard_at > META_LAG_S
+        return meta is not relay.meta and now - relay.heard_at > META_LAG_S
     has_expired = wall_ms > meta.ended_at_ms + retention_ms
     return has_expired or relay.feed.raws[-1] != meta.end

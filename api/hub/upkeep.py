@@ -6,6 +6,7 @@
                           probe the live connection
     each second           read logs whose channel is not confirmed
                           close idle relays, keep the memory below its limit
+                          tell which readers came and left
                           recheck the tops of silent logs                (errand)
                           renew the reports of generations with a grace  (errand)
 
@@ -20,6 +21,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
+from api.hub.audience import Audience
 from api.hub.contracts import (
     BlockableSink,
     Connection,
@@ -65,6 +67,7 @@ class UpkeepHub(Protocol):
         live: the live connection.
         grace: reports to Redis which generations with a grace have readers here.
         erasure: drops the copies of deleted generations.
+        audience: tells which readers came and left.
         blocked_sinks: sinks whose write waits for the client.
         unplaced_readers: readers whose place may be decided by time; woken at the next tick.
         heartbeats: connections by the time of their next heartbeat.
@@ -82,6 +85,7 @@ class UpkeepHub(Protocol):
     live: LiveSource
     grace: GraceReporter
     erasure: Erasure
+    audience: Audience
     blocked_sinks: set[BlockableSink]
     unplaced_readers: list[Reader]
     heartbeats: TimerWheel[HeartbeatConnection]
@@ -122,6 +126,7 @@ class Upkeep:
             self._second_at = now
             self._read_unconfirmed(now)
             self._close_idle(now)
+            self._hub.audience.tell()
             self._start_errand("recheck", self.recheck)
             self._start_errand("renew", lambda: self._hub.grace.renew(self._hub.relays.values()))
 

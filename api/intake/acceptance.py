@@ -42,6 +42,7 @@ class Acceptance:
         listener: the node's hub.
         limits_of: returns the limits of who asks.
         accepted: counts new prompts by priority; repeats are not counted.
+        node: the name of the node, which meta notes.
         refused: counts prompts beyond a limit of their owner, by code.
         accept_seconds: takes the duration of each acceptance, failed ones included.
     """
@@ -52,6 +53,7 @@ class Acceptance:
         listener: LogListener,
         *,
         limits_of: Callable[[Identity], OwnerLimits],
+        node: str = "",
         accepted: Counter,
         refused: Counter,
         accept_seconds: Histogram,
@@ -59,6 +61,7 @@ class Acceptance:
         self._acceptor = acceptor
         self._listener = listener
         self._limits_of = limits_of
+        self._node = node
         self._accepted = accepted
         self._refused = refused
         self._accept_seconds = accept_seconds
@@ -87,8 +90,9 @@ class Acceptance:
                 idempotency key it is safe to repeat.
         """
         generation_id = self._acceptor.draw_id()
-        if (limits := self._limits_of(identity)) != NO_LIMITS:
-            new = replace(new, limits=limits)
+        limits = self._limits_of(identity)
+        if self._node or limits != NO_LIMITS:
+            new = replace(new, limits=limits, node=self._node)
         expecting: asyncio.Handle | None = None
         if is_read and not new.idempotency_key:
             meta = queued_meta(generation_id, new, 0)

@@ -1,12 +1,20 @@
 """The pages for a browser: the chat page, and the OpenAPI document as a page.
 
-The static files beside this module are read once, at the start. They load nothing from other hosts,
-and the Content-Security-Policy sent with them forbids that. So even if an answer could add a tag to
-the page, the tag would run no script.
+`make pages` bundles the sources in web/ into static/, and a node only serves that folder. It reads
+the files once, at the start. They load nothing from other hosts, and the Content-Security-Policy
+sent with them forbids that. So even if an answer could add a tag to the page, the tag would run no
+script.
+
+Browsers keep a file under an address that contains a hash of the file: the query `v` that this
+module adds to the addresses in HTML, or the hash that the bundler puts into a name. They ask for
+any other address each time, with the entity tag, and get 304 if the file has not changed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,43 +26,85 @@ from api.pages.openapi.document import DOCUMENT
 from shared.errors import NotFound
 
 DIRECTORY = Path(__file__).parent / "static"
-MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+MEDIA_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".txt": "text/plain",
+    ".woff2": "font/woff2",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; "
+    "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Text becomes markup only through the sanitiser's policy: any other `innerHTML = text` throws.
+TRUSTED_TYPES = "; require-trusted-types-for 'script'; trusted-types dompurify"
 HEADERS = {
     "cache-control": "no-cache",
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+# 365 days. For an address with a hash of the content.
+FOR_GOOD = "public, max-age=31536000, immutable"
+# The bundler's names: katex-ABCDEFGH.js
+HASHED = re.compile(r"-[A-Z0-9]{8}\.\w+$")
+ADDRESS = re.compile(r'(?<=")/page/([\w.-]+)(?=")')
+HASH_CHARACTERS = 16
 
 
 class PageRoutes:
     """The handlers of the static files and of /openapi.json."""
 
     def __init__(self) -> None:
-        self.files = {path.name: path.read_bytes() for path in sorted(DIRECTORY.iterdir())}
+        paths = [path for path in sorted(DIRECTORY.iterdir()) if path.suffix in MEDIA_TYPES]
+        self.files = {path.name: path.read_bytes() for path in paths}
+        self.hashes = {name: _hash(content) for name, content in self.files.items()}
+        for name in self.files:
+            if name.endswith(".html"):
+                self.files[name] = self._with_hashes(self.files[name])
+                self.hashes[name] = _hash(self.files[name])
         self.document = msgspec.json.encode(DOCUMENT)
 
     async def chat(self, request: Request) -> ASGIApp:
         """GET /: the chat page."""
-        return self._file("index.html")
+        policy = {"content-security-policy": POLICY + TRUSTED_TYPES}
+        return self._file(request, "index.html", policy)
 
     async def docs(self, request: Request) -> ASGIApp:
         """GET /docs: the OpenAPI document as a page."""
-        return self._file("docs.html")
+        return self._file(request, "docs.html")
 
     async def asset(self, request: Request) -> ASGIApp:
         """GET /page/{name}: a file that the pages load."""
-        return self._file(request.path_params["name"])
+        return self._file(request, request.path_params["name"])
 
     async def openapi(self, request: Request) -> ASGIApp:
         """GET /openapi.json: the OpenAPI document."""
         return Response(self.document, headers=HEADERS, media_type="application/json")
 
-    def _file(self, name: str) -> Response:
+    def _file(self, request: Request, name: str, more: Mapping[str, str] | None = None) -> Response:
         if name not in self.files:
             raise NotFound("page")
+        tag = f'"{self.hashes[name]}"'
+        headers = {**HEADERS, **(more or {}), "etag": tag}
+        # During a rolling update another node may have another file at this address.
+        if HASHED.search(name) or request.query_params.get("v") == self.hashes[name]:
+            headers["cache-control"] = FOR_GOOD
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
         media_type = MEDIA_TYPES[Path(name).suffix]
-        return Response(self.files[name], headers=HEADERS, media_type=media_type)
+        return Response(self.files[name], headers=headers, media_type=media_type)
+
+    def _with_hashes(self, html: bytes) -> bytes:
+        """Add the query `v` to the addresses of this folder's files."""
+        return ADDRESS.sub(self._address, html.decode()).encode()
+
+    def _address(self, found: re.Match[str]) -> str:
+        known = self.hashes.get(found[1])
+        return f"{found[0]}?v={known}" if known else found[0]
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:HASH_CHARACTERS]

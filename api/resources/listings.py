@@ -8,6 +8,7 @@ a time in ms and could not tell them apart.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.log.records import Meta
-from shared.log.snapshot import summary
+from shared.log.snapshot import progress, summary
 from shared.log.visibility import is_visible
 from shared.queue.overview import owner_ids, queue_depths, session_ids, unfinished_ids
 
@@ -99,7 +100,10 @@ class ListingRoutes:
         else:
             metas = [meta for meta in found if is_visible(meta, viewer)]
         page, next_before = cut_page(metas, PAGE_GENERATIONS)
-        items = [{**summary(meta), "prompt": meta.prompt} for meta in page]
+        now_ms = time.time_ns() // 1_000_000
+        items = [
+            {**summary(meta), **progress(meta, now_ms), "prompt": meta.prompt} for meta in page
+        ]
         for item, meta in zip(items, page, strict=True):
             if viewer.covers(meta.session):
                 item["author"] = meta.owner

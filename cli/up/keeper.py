@@ -16,7 +16,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 EXIT_CONFIGURATION = 2  # exit code of a child that can never start with these settings
 STEADY_S = 10.0  # after a run of this length the restart pause is short again
@@ -36,6 +36,7 @@ class Child:
         kill_after_s: seconds between SIGTERM and SIGKILL.
         can_hurry: a second signal to the supervisor kills the child at once.
         pass_fds: file descriptors that the child inherits.
+        environ: variables of this child only.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Child:
     kill_after_s: float
     can_hurry: bool = True
     pass_fds: tuple[int, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 def restart_pause_s(failures: int, fraction: float) -> float:
@@ -92,6 +94,7 @@ class Keeper:
         is_ready: the running child has printed its ready line.
         is_refused: the child can never start, and its output says why.
         is_ended: the child is gone and is not started again.
+        announced: the rest of the running child's ready line, for instance a worker's name.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Keeper:
         self.is_ready = False
         self.is_refused = False
         self.is_ended = False
+        self.announced = ""
         self._environ = environ
         self._say = say
         self._relay = relay
@@ -114,6 +118,13 @@ class Keeper:
         self._ending = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
         self._was_ready = False
+        self._is_struck = False
+
+    @property
+    def pid(self) -> int | None:
+        """The running process; None: there is none at this moment."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     async def run(self) -> None:
         """Start the child and restart it; return when it has ended after `end`, or is refused."""
@@ -131,9 +142,13 @@ class Keeper:
             if code == EXIT_CONFIGURATION and not self._was_ready:
                 self.is_refused = True
                 break
+            if self._is_struck:
+                self._is_struck, failures = False, 0
+                self._say(f"{self._named()} {describe_exit(code)}, as asked; starts again")
+                continue
             failures = 1 if time.monotonic() - began > STEADY_S else failures + 1
             pause_s = restart_pause_s(failures, random.random())
-            self._say(f"{self.child.name} {describe_exit(code)}; again in {pause_s:.1f} s")
+            self._say(f"{self._named()} {describe_exit(code)}; again in {pause_s:.1f} s")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._ending.wait()
@@ -150,6 +165,24 @@ class Keeper:
                 os.killpg(self._process.pid, number)
             else:
                 self._process.send_signal(number)
+                self._process.send_signal(signal.SIGCONT)  # it may be frozen
+
+    def strike(self) -> bool:
+        """Kill the child's group with SIGKILL, to start it again without a pause.
+
+        Returns:
+            False: no process runs at this moment.
+        """
+        pid = self.pid
+        if pid is None or self._ending.is_set():
+            return False
+        self._is_struck = True
+        self._kill_group(pid)
+        return True
+
+    def _named(self) -> str:
+        pid = f" (pid {self._process.pid})" if self._process is not None else ""
+        return f"{self.child.name}{pid}"
 
     async def _run_once(self) -> int:
         """Start the child, relay its output, and return its exit code."""
@@ -158,7 +191,7 @@ class Keeper:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=dict(self._environ),
+            env={**self._environ, **self.child.environ},
             pass_fds=self.child.pass_fds,
             start_new_session=True,
         )
@@ -192,6 +225,9 @@ class Keeper:
     def _take(self, line: bytes) -> None:
         self._relay(self.child.name, line)
         if not self.is_ready and line.startswith(self.child.ready.encode()):
+            text = line.decode(errors="replace").removeprefix(self.child.ready)
+            self.announced = text.removeprefix(":").strip()
+            self._say(f"{self._named()} is ready{' again' if self._was_ready else ''}")
             self.is_ready = self._was_ready = True
             self._changed.set()
 

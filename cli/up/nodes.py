@@ -11,15 +11,9 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from cli.up.up import (
-    Command,
-    check_count,
-    free_ports,
-    role_child,
-    role_command,
-    supervise,
-    url_of,
-)
+from cli.up.ports import free_ports
+from cli.up.running import supervise
+from cli.up.up import Command, check_count, role_child, role_command, url_of
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 

@@ -19,12 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from cli.up.private_server import PrivateServer, find_server, open_private
+from cli.up.private_server import PrivateServer, find_server, open_private, server_version
 from shared.errors import ConfigurationError
 
 MASTERS = 3
 SLOTS = 16_384
 VERSION_MIN = (7, 0)  # sharded channels
+# From this version on the list of nodes names the shards. Valkey 9.1.2 stops with an assertion at
+# the first SPUBLISH if its own node has none (clusterGetNodesInMyShard). Version 7.0 would take the
+# name of the shard for a host name.
+VERSION_WITH_SHARDS = (7, 2)
 FOLDER = "cluster"  # in the data directory
 PASSWORD = "password"
 PORTS = "ports.json"  # pairs: of clients, and of the bus between the masters
@@ -41,6 +45,7 @@ def private_masters(jobs: PrivateServer) -> tuple[list[PrivateServer], str]:
         ConfigurationError: no server is new enough, or a port of the masters is taken.
     """
     binary = find_server(VERSION_MIN)
+    has_shards = server_version(binary) >= VERSION_WITH_SHARDS
     folder = Path(jobs.data_dir, FOLDER)
     folder.mkdir(mode=0o700, exist_ok=True)
     password = _kept(folder / PASSWORD, secrets.token_hex(16))
@@ -49,7 +54,7 @@ def private_masters(jobs: PrivateServer) -> tuple[list[PrivateServer], str]:
     for number, (port, bus) in enumerate(ports):
         data_dir = folder / str(number + 1)
         data_dir.mkdir(mode=0o700, exist_ok=True)
-        _kept(data_dir / "nodes.conf", _nodes(ports, number, password))
+        _kept(data_dir / "nodes.conf", _nodes(ports, number, password, has_shards=has_shards))
         _check_free(port, folder)
         _check_free(bus, folder)
         socket_path = f"{Path(jobs.socket_path).parent}/master-{number + 1}.sock"
@@ -80,7 +85,9 @@ def _kept(path: Path, text: str) -> str:
     return text
 
 
-def _nodes(ports: Sequence[tuple[int, int]], own: int, secret: str) -> str:
+def _nodes(
+    ports: Sequence[tuple[int, int]], own: int, secret: str, *, has_shards: bool = False
+) -> str:
     """Return the list of nodes for the first start of one master.
 
     The names of the nodes differ in each data directory. Two clusters with the same names would
@@ -94,7 +101,9 @@ def _nodes(ports: Sequence[tuple[int, int]], own: int, secret: str) -> str:
         flags = "myself,master" if number == own else "master"
         name = hashlib.sha1(f"{secret} {number}".encode()).hexdigest()
         epoch = number + 1
-        head = f"{name} 127.0.0.1:{port}@{bus} {flags}"
+        shard = hashlib.sha1(f"{secret} shard {number}".encode()).hexdigest()
+        more = f",,tls-port=0,shard-id={shard}" if has_shards else ""
+        head = f"{name} 127.0.0.1:{port}@{bus}{more} {flags}"
         lines.append(f"{head} - 0 0 {epoch} connected {first}-{after - 1}")
     return "\n".join([*lines, f"vars currentEpoch {MASTERS} lastVoteEpoch 0", ""])
 

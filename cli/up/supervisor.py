@@ -37,6 +37,21 @@ class Supervisor:
         self._is_stopping = False
         self._is_hurried = False
         self._code = 0
+        self._group: asyncio.TaskGroup | None = None
+        self._started: list[list[Keeper]] = []
+
+    @property
+    def keepers(self) -> list[Keeper]:
+        """Those of all children, in the order of their start."""
+        return [keeper for stage in self._started for keeper in stage]
+
+    def add(self, child: Child) -> None:
+        """Start one more child beside those of the last stage; it ends with them."""
+        if self._group is None or self._is_stopping:
+            return
+        keeper = self._keeper(child)
+        self._started[-1].append(keeper)
+        self._group.create_task(keeper.run())
 
     def stop(self) -> None:
         """End all children: the first call drains, the second kills those that `can_hurry`."""
@@ -58,13 +73,13 @@ class Supervisor:
             the exit code. 0: all children ended in time; 1: a child was killed; 2: a child cannot
             start with these settings.
         """
-        started: list[list[Keeper]] = []
-        async with asyncio.TaskGroup() as group:
+        started = self._started
+        async with asyncio.TaskGroup() as self._group:
             for stage in stages:
                 keepers = [self._keeper(child) for child in stage]
                 started.append(keepers)
                 for keeper in keepers:
-                    group.create_task(keeper.run())
+                    self._group.create_task(keeper.run())
                 if not await self._are_ready(keepers):
                     break
             else:

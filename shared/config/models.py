@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from shared.config.kinds import kind_names, kind_of
+from shared.config.kinds.route import ROUTE
 from shared.config.kinds.spec import KindSpec
 from shared.config.local_models import find_file
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
 from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
+from shared.config.model_route import RouteRules, check_route_names, parse_route
+from shared.config.stages import parse_stages
+from shared.config.stages.spec import StageTable
 from shared.errors import ConfigurationError
 
 DEFAULT_BACKEND = "openai"
@@ -46,7 +50,10 @@ class Model:
         continue_style: one of the kind's `styles`; `auto` prefers it. Empty: the first of them.
         rules: how requests to the server differ from the usual ones.
         connection: how to connect to the server.
+        stages: what stands between the model and the log, in order.
         options: the members of this kind alone; for the demo: seed, tokens_per_s, fail_at, …
+        route: the backends behind this name; None: the table is a backend itself.
+        hidden: clients cannot use this name; only routes do.
     """
 
     name: str
@@ -58,7 +65,10 @@ class Model:
     continue_style: str = ""
     rules: RequestRules = RequestRules()
     connection: Connection = Connection()
+    stages: tuple[StageTable, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    route: RouteRules | None = None
+    hidden: bool = False
 
     def __post_init__(self) -> None:
         if not self.continue_style and self.kind.styles:
@@ -81,7 +91,8 @@ class Model:
 
 
 # The members of a table that are attributes of `Model` under the same name.
-STRINGS = frozenset(f.name for f in fields(Model)) - {"name", "rules", "connection", "options"}
+OTHERS = {"name", "rules", "connection", "options", "route", "hidden", "stages"}
+STRINGS = frozenset(f.name for f in fields(Model)) - OTHERS
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 SMOLLM2 = Model(
     name="smollm2",
@@ -114,6 +125,12 @@ class ModelTable(dict[str, Model]):
         named = {name: model for name, model in self.items() if name in self._named}
         return named if self.pattern is None else {**named, ANY: self.pattern}
 
+    def for_clients(self) -> ModelTable:
+        """Return the models that clients may name: all without the hidden ones."""
+        shown = ModelTable({n: model for n, model in self.tables.items() if not model.hidden})
+        shown._named = self._named  # a server's list shows no hidden name either
+        return shown
+
     def learn(self, names: Iterable[str]) -> None:
         """Serve exactly these names of the server's list, besides the tables of the file.
 
@@ -125,7 +142,7 @@ class ModelTable(dict[str, Model]):
         for name in self.keys() - self._named - set(usable):
             del self[name]
         for name in usable:
-            if name not in self:
+            if name not in self and name not in self._named:
                 self[name] = replace(self.pattern, name=name)
 
     def __missing__(self, name: str) -> Model:
@@ -161,10 +178,21 @@ def load_models(path: str, skipped: str = "") -> ModelTable:
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
     models = parse_models(tables, path).tables
     left_out = set(skipped.split(","))
-    kept = {name: model for name, model in models.items() if name not in left_out}
+    kept = dict(_without(models, left_out))
     if not kept:
         raise ConfigurationError(f"TAILRACE_MODELS_SKIP leaves out every model of {path}")
     return ModelTable(kept)
+
+
+def _without(models: Mapping[str, Model], names: set[str]) -> Iterator[tuple[str, Model]]:
+    """Yield the models without these, also in routes. A route without backends is left out."""
+    for name, model in models.items():
+        if name in names:
+            continue
+        if model.route is None:
+            yield name, model
+        elif (route := model.route.without(names)) is not None:
+            yield name, replace(model, route=route)
 
 
 def missing_variables(model: Model, environ: Mapping[str, str]) -> list[str]:
@@ -198,7 +226,27 @@ def parse_models(tables: Mapping[str, Any], path: str) -> ModelTable:
     models = tables.get("models")
     if not isinstance(models, dict) or not models:
         raise ConfigurationError(f"{path}: no [models.NAME] table")
-    return ModelTable({name: _parse_model(name, table, path) for name, table in models.items()})
+    parsed = {name: _parse_model(name, table, path) for name, table in models.items()}
+    return ModelTable(_with_routes(parsed, path))
+
+
+def _with_routes(models: Mapping[str, Model], path: str) -> dict[str, Model]:
+    """Check the routes of a file; give each one what it has of its backends."""
+    is_route = {name: model.route is not None for name, model in models.items()}
+    found, routed = dict(models), set[str]()
+    for name, model in models.items():
+        if model.route is None:
+            continue
+        check_route_names(name, model.route, is_route, f"{path}: models.{name}")
+        routed |= {*model.route.backends}
+        forward = [word for b in model.route.backends for word in models[b].rules.forward]
+        rules = RequestRules(forward=tuple(dict.fromkeys(forward)))
+        found[name] = replace(model, rules=rules)
+    for name, model in models.items():
+        if model.hidden and name not in routed:
+            why = "no route names this table, so no client could reach it"
+            raise ConfigurationError(f"{path}: models.{name}.hidden: {why}")
+    return found
 
 
 def _parse_model(name: str, table: Any, path: str) -> Model:
@@ -209,18 +257,23 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         )
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: must be a table")
+    if "route" in table:
+        return _parse_route_table(name, table, where, Path(path).parent)
     values = {key: value for key, value in table.items() if key in STRINGS}
     options = {key: value for key, value in table.items() if key not in STRINGS}
+    hidden = options.pop("hidden", False)
+    _check_hidden(name, hidden, where)
+    stages = parse_stages(options.pop("stages", []), f"{where}.stages", Path(path).parent)
     for key, value in values.items():
         if not isinstance(value, str):
             raise ConfigurationError(f"{where}.{key}: must be a string")
     backend = values.get("backend", DEFAULT_BACKEND)
-    if (kind := kind_of(backend)) is None:
+    if (kind := kind_of(backend)) is None or kind is ROUTE:
         names = ", ".join(kind_names())
         raise ConfigurationError(
             f"{where}.backend: must be one of {names}, or a class as package.module:Class"
         )
-    model = Model(name=name, options=options, **values)
+    model = Model(name=name, options=options, hidden=hidden, stages=stages, **values)
     for key, value, allowed in (
         ("on_takeover", model.on_takeover, ON_TAKEOVER),
         ("continue_style", model.continue_style, kind.styles or ("",)),
@@ -235,6 +288,25 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     if kind.has_server:
         model = _with_server(model, kind, table, where, Path(path).parent)
     return replace(model, options=kind.check_members(model.options, where))
+
+
+def _parse_route_table(name: str, table: Mapping[str, Any], where: str, folder: Path) -> Model:
+    stages = parse_stages(table.get("stages", []), f"{where}.stages", folder)
+    table = {key: value for key, value in table.items() if key != "stages"}
+    if name == ANY:
+        raise ConfigurationError(f"{where}: stands for every model of a server: no route here")
+    route = parse_route(table, where)
+    on_takeover = table.get("on_takeover", "auto")
+    if on_takeover not in ON_TAKEOVER:
+        raise ConfigurationError(f"{where}.on_takeover: must be one of {', '.join(ON_TAKEOVER)}")
+    return Model(name=name, backend=ROUTE.name, on_takeover=on_takeover, route=route, stages=stages)
+
+
+def _check_hidden(name: str, hidden: Any, where: str) -> None:
+    if type(hidden) is not bool:
+        raise ConfigurationError(f"{where}.hidden: must be true or false")
+    if hidden and name == ANY:
+        raise ConfigurationError(f"{where}.hidden: the models of a server's list cannot be hidden")
 
 
 def _with_server(

@@ -70,6 +70,7 @@ class Settings:
     port: int = 8000
     models: str = ""  # path of the models file; empty: the built-in demo
     models_discover: str = ""  # "off": `up` does not look for model servers of this machine
+    break_control: str = ""  # where the nodes of `up` ask for faults: HOST:PORT/TOKEN
     models_skip: str = ""  # names of models of the file that are not served, comma-separated
     jobs_redis_url: str = ""  # where arq keeps its queue; empty: the database after ours
     data_dir: str = ".tailrace"  # directory of the private server
@@ -93,7 +94,9 @@ class Settings:
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
     part_urls: str = ""  # hosts that URLs in prompts may name; empty: any; or "none"
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
+    timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
+    request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
 
     worker_slots: int = 100  # generations that one worker runs at once
@@ -170,10 +173,12 @@ class Settings:
 
     def _check_choices(self) -> None:
         for name, allowed in (
+            ("timeline", ("", "off")),
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
+            ("request_log", ("", "on")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:

@@ -23,10 +23,15 @@ class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Start(Event, frozen=True, tag="start"):
-    """First event of every attempt."""
+    """First event of every attempt, and of each other backend that an attempt goes on with.
+
+    Attributes:
+        backend: the table of the models file that writes the answer, if `model` is a route.
+    """
 
     attempt: int
     model: str
+    backend: str = ""
 
 
 class Token(Event, frozen=True, tag="token"):
@@ -138,13 +143,19 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class End(Event, frozen=True, tag="end"):
-    """The last event; exactly one per generation."""
+    """The last event; exactly one per generation.
+
+    Attributes:
+        cached_at: when the stored answer was made that this answer repeats, Unix seconds; 0: the
+            answer is new.
+    """
 
     status: Status
     finish_reason: FinishReason
     usage: Counts | None = None
     error: Failure | None = None
     extra: dict[str, Any] | None = None
+    cached_at: int = 0
 
 
 AnyEvent = (

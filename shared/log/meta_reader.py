@@ -35,6 +35,12 @@ class MetaReader:
         """Return the meta of a generation without its request; None: the generation is absent."""
         return (await self.metas([generation_id]))[0]
 
+    async def writer(self, generation_id: str) -> str:
+        """Return the name of the worker that began the newest attempt; empty: none has begun."""
+        with translated():
+            name = await self.redis.hget(keys.meta(generation_id), "worker")  # type: ignore[misc]
+        return name.decode() if isinstance(name, bytes) else name or ""
+
     async def metas(self, ids: Sequence[str]) -> list[Meta | None]:
         """Return the metas of many generations in one round trip; as `meta`."""
         with translated():

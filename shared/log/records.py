@@ -6,7 +6,7 @@ Invariant: only this module decodes those replies. It does no I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ ENDED = ("completed", "cancelled", "failed")
 META_FIELDS = (
     b"status", b"owner", b"session", b"model", b"priority", b"created", b"attempt", b"lease",
     b"waiting", b"failures", b"grace", b"metadata", b"end", b"ended", b"prompt", b"dialect",
+    b"worker", b"begins", b"held", b"held_ms", b"node", b"by",
 )  # fmt: skip
 
 
@@ -52,10 +53,24 @@ class Meta:
     ended_at_ms: int
     prompt: str = ""  # the part of the request that a listing shows
     dialect: bytes = b""  # JSON of Request.dialect; b"": an empty object
+    worker: str = ""  # the present or last holder; "": none yet
+    begins: int = 0  # the number of attempts
+    held_since_ms: int = 0  # 0: no worker holds the generation
+    held_ms: int = 0  # for how long earlier holders held the generation
+    node: str = ""  # the API node that accepted the prompt; "": the jobs role
+    cancelled_by: str = ""  # who asked for the end from outside, and through which node
 
     @property
     def is_ended(self) -> bool:
         return self.status in ENDED
+
+    def waited_ms(self, now_ms: int) -> int:
+        """Return for how long the generation has been without a worker, in all its waits."""
+        until_ms = self.ended_at_ms or now_ms
+        held_ms = self.held_ms
+        if self.held_since_ms:
+            held_ms += max(0, min(until_ms, self.lease_ms or until_ms) - self.held_since_ms)
+        return max(0, until_ms - self.created_at_ms - held_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +99,8 @@ class Begun:
     """The caller holds the generation.
 
     Attributes:
-        start: the `start` event that `begin` wrote.
+        start: the `start` event that `begin` wrote; with empty bytes if it wrote none: then the
+            holder appends `start` under this id.
         failures: the number of failed attempts before this one.
         fields: the whole meta hash, from which the holder can restore it after a loss.
     """
@@ -142,9 +158,11 @@ class Released:
 
     Attributes:
         failures: the number of failed attempts so far.
+        at_ms: when, Redis's clock.
     """
 
     failures: int
+    at_ms: int = field(default=0, compare=False)
 
 
 Writing = Ok | Ended | Fenced | Behind | Lost
@@ -216,6 +234,12 @@ def parse_meta(generation_id: str, fields: Mapping[bytes, bytes]) -> Meta:
         ended_at_ms=number(b"ended"),
         prompt=text(b"prompt"),
         dialect=fields.get(b"dialect", b""),
+        worker=text(b"worker"),
+        begins=number(b"begins"),
+        held_since_ms=number(b"held"),
+        held_ms=number(b"held_ms"),
+        node=text(b"node"),
+        cancelled_by=text(b"by"),
     )
 
 

@@ -147,6 +147,19 @@ def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
     }
 
 
+def progress(meta: Meta, now_ms: int) -> dict[str, Any]:
+    """Return the JSON members that say where a generation runs, and how long it has waited.
+
+    Args:
+        now_ms: ms since 1970; counts for a generation that waits.
+    """
+    return {
+        "worker": meta.worker or None,
+        "attempts": meta.begins,
+        "waited_s": meta.waited_ms(now_ms) / 1000,
+    }
+
+
 def read_end(meta: Meta) -> End | None:
     """Return the `end` event in meta; None: unfinished."""
     if not meta.end:

@@ -13,6 +13,7 @@ from typing import Any
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log import owner_bytes
+from shared.log.calls import create_call, keys_of, read_created, readers_of, with_readers
 from shared.log.events import Counts, End, encode, encode_counts
 from shared.log.ids import START, EventId, parse_event_id
 from shared.log.meta_reader import MetaReader
@@ -84,6 +85,7 @@ class Store(MetaReader):
             pipeline = self.redis.pipeline(transaction=False)
             for generation_id in ids:
                 pipeline.pexpire(keys.log(generation_id), kept_ms)
+                pipeline.pexpire(keys.timeline(generation_id), kept_ms)
                 pipeline.pexpire(keys.meta(generation_id), 2 * kept_ms)
                 pipeline.pexpire(keys.request(generation_id), 2 * kept_ms)
             await pipeline.execute()
@@ -105,8 +107,8 @@ class Store(MetaReader):
         Returns:
             whether it is new, its status, and when it was created, ms since 1970.
         """
-        create = _create(generation_id, fields, may_be_lost=may_be_lost)
-        return _created(await self.scripts.run("create", *create))
+        create = create_call(generation_id, fields, may_be_lost=may_be_lost)
+        return read_created(await self.scripts.run("create", *create))
 
     async def create_charged(
         self,
@@ -124,11 +126,11 @@ class Store(MetaReader):
         Returns:
             what `create` returns, and the bytes of all generations of the owner; None: not known.
         """
-        create = _create(generation_id, fields, may_be_lost=may_be_lost)
+        create = create_call(generation_id, fields, may_be_lost=may_be_lost)
         (created,), total = await owner_bytes.run_charged(
             self.scripts, [("create", create)], charge
         )
-        return _created(created), total
+        return read_created(created), total
 
     async def enqueue_and_create(
         self,
@@ -145,7 +147,7 @@ class Store(MetaReader):
             was created, ms since 1970, the bytes of the owner, and the reply of `count`, a script
             and its call.
         """
-        create = _create(generation_id, fields, may_be_lost=False)
+        create = create_call(generation_id, fields, may_be_lost=False)
         calls = [("enqueue", entry), ("create", create), *([count] if count else [])]
         replies, total = await owner_bytes.run_charged(self.scripts, calls, charge)
         return int(replies[0]), int(replies[1][1]), total, replies[2] if count else None
@@ -154,7 +156,7 @@ class Store(MetaReader):
         self, new: Sequence[tuple[str, Mapping[str, str | bytes]]], *, may_be_lost: bool
     ) -> None:
         """Create many generations in one round trip; existing ones do not change."""
-        calls = [_create(*pair, may_be_lost=may_be_lost) for pair in new]
+        calls = [create_call(*pair, may_be_lost=may_be_lost) for pair in new]
         await self._run_many("create", calls)
 
     async def begin(
@@ -166,6 +168,7 @@ class Store(MetaReader):
         quiet_until_ms: int = 0,
         forgive_until_ms: int = 0,
         survives_worker: bool = True,
+        writes_start: bool = True,
     ) -> Begun | Held | Ended | Absent:
         """Become the holder: a new attempt and its `start`, in one step.
 
@@ -174,12 +177,14 @@ class Store(MetaReader):
             quiet_until_ms: until then, on Redis's clock, an expired lease is not taken over.
             forgive_until_ms: a lease that expired before this does not count as a failure.
             survives_worker: False: a generation whose worker died ends (`on_takeover = "fail"`).
+            writes_start: False: the caller appends `start`, before everything else.
         """
         args = [
             token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
             self.settings.attempts_max, self.retention_ms, int(not survives_worker),
+            int(not writes_start),
         ]  # fmt: skip
-        reply = await self.scripts.run("begin", _with_readers(generation_id), args)
+        reply = await self.scripts.run("begin", with_readers(generation_id), args)
         match reply[0]:
             case b"held":
                 return Held(int(reply[1]))
@@ -241,7 +246,7 @@ class Store(MetaReader):
         found = {name: encode_counts(usage) for name, usage in (usages or {}).items()}
         calls: list[Call] = [
             (
-                (_with_readers if has_grace else _keys)(generation_id),
+                (with_readers if has_grace else keys_of)(generation_id),
                 [token, attempt, self.lease_ms, self.retention_ms, found.get(generation_id, b"")],
             )
             for generation_id, token, attempt, has_grace in holders
@@ -258,7 +263,7 @@ class Store(MetaReader):
         """
         reply = await self._run("release", generation_id, [token, attempt, int(has_failed)])
         if reply[0] == b"ok":
-            return Released(int(reply[1]))
+            return Released(int(reply[1]), int(reply[2]))
         outcome = _writing(reply)
         assert isinstance(outcome, Ended | Fenced | Lost)
         return outcome
@@ -266,19 +271,20 @@ class Store(MetaReader):
     # From outside the holder
 
     async def close(
-        self, generation_id: str, end: End, *, idle_ms: int | None = None
+        self, generation_id: str, end: End, *, idle_ms: int | None = None, by: str = ""
     ) -> EventId | Ended | Absent | Held:
         """End a generation from outside its holder, unless it has ended.
 
         Args:
             idle_ms: end it only if no worker has held it for this time; otherwise return `Held`.
+            by: who asked for it, and a space and the name of the node if there is one.
 
         Returns:
             the id of the `end` event that was written, or why none was written.
         """
         idle = "" if idle_ms is None else idle_ms
         reply = await self._run(
-            "close", generation_id, [end.status, encode(end), self.retention_ms, idle]
+            "close", generation_id, [end.status, encode(end), self.retention_ms, idle, by]
         )
         match reply[0]:
             case b"ok":
@@ -289,10 +295,10 @@ class Store(MetaReader):
                 return Absent()
         return Held(0)
 
-    async def close_many(self, ids: Sequence[str], end: End) -> None:
+    async def close_many(self, ids: Sequence[str], end: End, *, by: str = "") -> None:
         """Write one end to many generations in one round trip; ended ones do not change."""
-        args = [end.status, encode(end), self.retention_ms, ""]
-        await self._run_many("close", [(_keys(generation_id), args) for generation_id in ids])
+        args = [end.status, encode(end), self.retention_ms, "", by]
+        await self._run_many("close", [(keys_of(generation_id), args) for generation_id in ids])
 
     async def seal(self, generation_id: str) -> str:
         """Seal an absent generation: later writes are refused.
@@ -323,8 +329,8 @@ class Store(MetaReader):
         with translated():
             # No key of the script: most generations have no pieces, and a script that names an
             # absent key has to wait while a cluster moves its slot.
-            await self.redis.unlink(keys.request(generation_id))
-            await self.redis.unlink(keys.readers(generation_id))
+            for key in (keys.request, keys.readers, keys.timeline):
+                await self.redis.unlink(key(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)
             await self.scripts.run(owner_bytes.SCRIPT, *call)
@@ -337,12 +343,12 @@ class Store(MetaReader):
 
     async def attach_readers(self, generation_id: str, node: str) -> bool:
         """Record that `node` has readers, to be repeated every 3 s; False: it has ended."""
-        reply = await self.scripts.run("attach", _readers(generation_id), [node, 0])
+        reply = await self.scripts.run("attach", readers_of(generation_id), [node, 0])
         return bool(reply[0] == b"ok")
 
     async def detach_readers(self, generation_id: str, node: str) -> None:
         """Record that the last reader of `node` has gone: the grace begins."""
-        await self.scripts.run("attach", _readers(generation_id), [node, 1])
+        await self.scripts.run("attach", readers_of(generation_id), [node, 1])
 
     async def publish(self, channel: str, data: bytes) -> int:
         """Publish on a channel, and return the number of subscribers that got the message."""
@@ -352,45 +358,19 @@ class Store(MetaReader):
     # Helpers
 
     async def _run(self, name: str, generation_id: str, args: Sequence[Any]) -> list[Any]:
-        return list(await self.scripts.run(name, _keys(generation_id), args))
+        return list(await self.scripts.run(name, keys_of(generation_id), args))
 
     async def _run_many(self, name: str, calls: Sequence[Call]) -> None:
         await self.scripts.run_all([(name, call) for call in calls])
 
     def _append(self, batch: Append) -> Call:
-        return _keys(batch.generation_id), [
+        before = EventId(batch.before_attempt or batch.attempt, batch.before_seq)
+        return keys_of(batch.generation_id), [
             batch.token, batch.attempt, batch.before_seq,
             self.lease_ms if batch.pushes_lease else "",
             batch.status or "", self.retention_ms,
-            f"{batch.before_attempt or batch.attempt}-{batch.before_seq}", *batch.entries,
+            str(before if batch.before_seq else START), *batch.entries,
         ]  # fmt: skip
-
-
-# A script declares exactly the keys that it touches. While a cluster migrates a slot, a script on
-# several keys waits if one of them is absent; a script on one key never does.
-
-
-def _keys(generation_id: str) -> tuple[str, str]:
-    return keys.meta(generation_id), keys.log(generation_id)
-
-
-def _with_readers(generation_id: str) -> tuple[str, str, str]:
-    return *_keys(generation_id), keys.readers(generation_id)
-
-
-def _readers(generation_id: str) -> tuple[str, str]:
-    return keys.meta(generation_id), keys.readers(generation_id)
-
-
-def _create(generation_id: str, fields: Mapping[str, str | bytes], *, may_be_lost: bool) -> Call:
-    pairs = [part for pair in fields.items() for part in pair]
-    return [keys.meta(generation_id)], [int(may_be_lost), *pairs]
-
-
-def _created(reply: Any) -> tuple[bool, str, int]:
-    if reply[0] == b"ok":
-        return True, "queued", int(reply[1])
-    return False, reply[1].decode(), int(reply[2])
 
 
 def _writing(reply: Any) -> Writing:

@@ -34,8 +34,11 @@ class Chats:
     Every method may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
     """
 
-    def __init__(self, redis: Client, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, redis: Client, store: Store, settings: Settings, *, by: str = "owner"
+    ) -> None:
         self.redis = redis
+        self._by = by  # for the timelines of generations that are cancelled here
         self.store = store
         kept_s = settings.generation_s_max + 2 * settings.retention_s
         self._kept_ms = round(kept_s * 1000)
@@ -60,7 +63,7 @@ class Chats:
             pipeline.get(count)
             *_, stops_now = await pipeline.execute()
         if int(stops_now or 0) != stops:
-            await cancel(self.store, meta.generation_id)
+            await cancel(self.store, meta.generation_id, by=self._by)
 
     async def stop(self, owner: str, chat: str) -> int:
         """Cancel every unfinished generation of a chat, and return their number."""
@@ -73,7 +76,7 @@ class Chats:
         ids = await self._all_ids(runs)
         unfinished = await self._unfinished(ids)
         for generation_id in unfinished:
-            await cancel(self.store, generation_id)
+            await cancel(self.store, generation_id, by=self._by)
         if len(ids) > RUNS_MAX:
             await self._drop_older(runs, ids)
         return len(unfinished)

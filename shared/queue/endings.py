@@ -18,11 +18,14 @@ from shared.usage.counting import count_log
 CANCELLED = End(status="cancelled", finish_reason="cancelled")
 
 
-async def cancel(store: Store, generation_id: str, *, error: Failure | None = None) -> Meta | None:
+async def cancel(
+    store: Store, generation_id: str, *, error: Failure | None = None, by: str = ""
+) -> Meta | None:
     """End a generation as cancelled, unless it has ended, and notify its worker.
 
     Args:
         error: why, for its readers; None: its owner cancelled it.
+        by: who asked for it, as `Store.close` says.
 
     Returns:
         the meta after the cancel; None: the generation is absent.
@@ -33,7 +36,7 @@ async def cancel(store: Store, generation_id: str, *, error: Failure | None = No
     """
     usage = await _usage_so_far(store, generation_id)
     end = End("cancelled", "cancelled", usage=usage, error=error)
-    outcome = await store.close(generation_id, end)
+    outcome = await store.close(generation_id, end, by=by)
     if isinstance(outcome, EventId):
         # Only for speed: without this message the next append or renewal stops the worker.
         await store.publish(keys.CANCEL, generation_id.encode())
@@ -69,7 +72,7 @@ async def cancel_many(store: Store, ids: Sequence[str]) -> None:
     Raises:
         Unavailable: Redis did not answer in time; repeating it is safe.
     """
-    await store.close_many(ids, CANCELLED)
+    await store.close_many(ids, CANCELLED, by="batch")
     with translated():
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id in ids:

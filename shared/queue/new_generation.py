@@ -32,6 +32,7 @@ class NewGeneration:
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
         producer: set if a producer outside of the workers writes the answer.
+        node: the API node that accepts it; empty: the jobs role.
     """
 
     owner: str
@@ -51,6 +52,7 @@ class NewGeneration:
     tokens: int = 0
     limits: OwnerLimits = NO_LIMITS
     producer: ProducerTerms | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
         fields["request"] = bytes(new.request)
     if new.dialect:
         fields["dialect"] = new.dialect
+    if new.node:
+        fields["node"] = new.node
     if new.grace_s is not None:
         fields["grace"] = str(round(new.grace_s * 1000))
     if new.wait_s is not None:
@@ -126,6 +130,7 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
         ended_at_ms=0,
         prompt=new.prompt,
         dialect=new.dialect,
+        node=new.node,
     )
 
 

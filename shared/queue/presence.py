@@ -24,6 +24,9 @@ class Presence(msgspec.Struct, frozen=True):
     running: int
     draining: bool
     counters: dict[str, float]  # since the worker started; names as in docs/operations.md
+    first_tokens: dict[int, int] = {}  # histograms of shared/console/histogram.py, since the start:
+    gaps: dict[int, int] = {}  # the longest pause of each answer in each report
+    gap_max_s: float = 0.0  # since the last report
 
 
 _presences = msgspec.json.Decoder(Presence)
@@ -37,9 +40,12 @@ async def announce(redis: Client, presence: Presence) -> None:
 
 
 async def withdraw(redis: Client, worker: str) -> None:
-    """Delete the presence of a worker."""
+    """Delete the presence of a worker, and its runs that a console shows."""
     with translated():
-        await redis.hdel(keys.WORKERS, worker)  # type: ignore[misc]
+        pipeline = redis.pipeline(transaction=False)
+        pipeline.hdel(keys.WORKERS, worker)
+        pipeline.hdel(keys.WORKER_RUNS, worker)
+        await pipeline.execute()
 
 
 async def workers_seen(redis: Client) -> list[Presence]:

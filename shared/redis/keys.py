@@ -11,6 +11,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
     tr:{<id>}:request    hash     number -> piece of a large request
     tr:{<id>}:live       channel  appended entries
+    tr:{<id>}:timeline   stream   moments of its life, not of its text: field `e` = JSON, `at` = ms
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
     tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
@@ -71,6 +72,20 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{jobs}:batches    zset     unfinished batches: id -> created, ms
     tr:batches:<digest>  zset     of an owner: id -> created, ms
     tr:workers           hash     worker -> presence, JSON
+    tr:{tr:workers}:watched     string  a console is open; expires
+    tr:{tr:workers}:drain:<w>   string  who told the worker <w> to drain; expires
+    tr:{tr:workers}:runs        hash    worker -> its runs, JSON; only while a console is open
+    tr:{tr:workers}:nodes       hash    API node -> its report, JSON
+    tr:{tr:workers}:history     stream  entry id = end of ten seconds, ms; field `e` = a point, JSON
+    tr:{backends}:breakers  hash  backend -> its breaker, JSON
+    tr:{backends}:busy      hash  worker -> its calls in flight at each backend, JSON
+    tr:{backends}:reports   hash  worker -> what it measured at each backend, JSON
+    tr:{backends}:slotted   hash  backend with slots -> when a worker last said so, ms
+    tr:{backends}:probe:<d> string  of a backend: a worker probes it, so others do not; expires
+    tr:{slots:<d>}:held     zset  of a backend with slots: id -> until when it has a slot, ms
+    tr:{slots:<d>}:line     zset  id that waits for a slot -> its place
+    tr:{slots:<d>}:entries  hash  id that waits for a slot -> its queue entry, JSON
+    tr:{slots:<d>}:turns    hash  owner -> the last place that it got
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -87,6 +102,15 @@ LANES = ("resume", "interactive", "batch")
 PRIORITIES = ("interactive", "batch")
 FIELD = b"e"  # the one field of every entry, in logs and lanes
 WORKERS = "tr:workers"
+# In the slot of `WORKERS`, so that a report of a worker is one round trip to one server.
+WATCHED = "tr:{tr:workers}:watched"
+WORKER_RUNS = "tr:{tr:workers}:runs"
+NODES = "tr:{tr:workers}:nodes"
+HISTORY = "tr:{tr:workers}:history"
+BREAKERS = "tr:{backends}:breakers"
+BACKENDS_BUSY = "tr:{backends}:busy"
+BACKEND_REPORTS = "tr:{backends}:reports"
+SLOTTED = "tr:{backends}:slotted"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -127,6 +151,10 @@ def live(generation_id: str) -> str:
 
 def readers(generation_id: str) -> str:
     return f"tr:{{{generation_id}}}:readers"
+
+
+def timeline(generation_id: str) -> str:
+    return f"tr:{{{generation_id}}}:timeline"
 
 
 # Keys of one partition of the queue. `tag`: its hash tag, as `Partitions.of` returns it.
@@ -174,6 +202,21 @@ def janitor(tag: str = QUEUE) -> str:
 
 def requeued(generation_id: str, tag: str = QUEUE) -> str:
     return f"tr:{{{tag}}}:requeued:{generation_id}"
+
+
+def drain_order(worker: str) -> str:
+    return f"tr:{{tr:workers}}:drain:{worker}"
+
+
+def backend_probe(backend: str) -> str:
+    """Return the key of the lock of a backend's probe."""
+    return f"tr:{{backends}}:probe:{_digest(backend)}"
+
+
+def slots(backend: str) -> list[str]:
+    """Return the keys of the slots of a backend: held, line, entries, turns."""
+    tag = f"tr:{{slots:{_digest(backend)}}}"
+    return [f"{tag}:{part}" for part in ("held", "line", "entries", "turns")]
 
 
 def share(share_id: str) -> str:

@@ -247,7 +247,7 @@ async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(cluster: Cluster, upst
     assert other is not zombie
     assert asked(upstream).total() == LINES
     assert zombie.is_running
-    assert "batch left" in zombie.stderr(), "it was told, and stopped"
+    await until(lambda: "batch left" in zombie.stderr(), 10, "the zombie is told, and stops")
 
 
 async def test_a_batch_continues_after_arq_has_lost_its_database(

@@ -189,7 +189,7 @@ def test_a_killed_worker_is_started_again(up: Up) -> None:
     until_sync(lambda: set(up.pids("worker")) - {first}, SOON_S, "another worker")
     up.seen |= set(up.pids("worker"))
 
-    assert "worker 1 was killed by SIGKILL; again in" in up.text()
+    assert f"worker 1 (pid {first}) was killed by SIGKILL; again in" in up.text()
 
 
 def masters_of(up: Up) -> list[redis.Redis]:

@@ -114,14 +114,14 @@ class WriteProtocol(RuleBasedStateMachine):
 
     # Workers
 
-    @rule(name=st.sampled_from(WORKERS), pushes_lease=st.booleans())
-    def begin(self, name: str, pushes_lease: bool) -> None:
+    @rule(name=st.sampled_from(WORKERS), pushes_lease=st.booleans(), writes_start=st.booleans())
+    def begin(self, name: str, pushes_lease: bool, writes_start: bool) -> None:
         writer = self.writers[name]
         if writer.outbox is not None and writer.outbox.stopped is None:
             return
         writer.begins += 1
         token = f"{name}{writer.begins}"
-        begun = self.run(self.store.begin(GENERATION, token, name))
+        begun = self.run(self.store.begin(GENERATION, token, name, writes_start=writes_start))
         if not isinstance(begun, Begun):
             return
         log = self.run(self.store.page(GENERATION, START, 100_000))
@@ -136,8 +136,9 @@ class WriteProtocol(RuleBasedStateMachine):
             lease_every_s=0.0 if pushes_lease else 1e9,
         )
         writer.has_answer = False
-        writer.wrote[begun.start[0]] = found
-        self.makers[begun.start[0]] = f"{name}:{token}"
+        if writes_start:
+            writer.wrote[begun.start[0]] = found
+            self.makers[begun.start[0]] = f"{name}:{token}"
         self.look()
 
     @rule(

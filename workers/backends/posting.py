@@ -246,6 +246,7 @@ class PostingBackend:
         now_s = answered_at(headers.get("date"), time.time())
         told = headers.get("retry-after")
         error = self._wire.refusal(exchange.status, quoted, retry_after=told, now_s=now_s)
+        error.status = exchange.status
         error.is_outage = error.retryable and exchange.status in OUTAGE_STATUSES
         return error
 

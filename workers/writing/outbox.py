@@ -63,7 +63,8 @@ class Outbox:
 
     Args:
         found: the entries of earlier attempts, in order.
-        start: the `start` entry of this attempt; Redis has already accepted it.
+        start: the `start` entry of this attempt; Redis has already accepted it. Without bytes: the
+            entry is not written yet, and the first event that is pushed is `start`.
         fields: the fields of meta at the begin.
         now_s: when the begin was sent.
         restore_within_s: how long after the last accepted call a restore is allowed, at most
@@ -94,7 +95,7 @@ class Outbox:
         self.generation_id = generation_id
         self.token = token
         self.attempt = start[0].attempt
-        self.log: list[Entry] = [*found, start]
+        self.log: list[Entry] = [*found, start] if start[1] else [*found]
         assert all(event_id.seq == n for n, (event_id, _) in enumerate(self.log, 1))
         self.log_bytes = sum(len(raw) for _, raw in self.log)
         self.last_take_s = -math.inf

@@ -49,7 +49,7 @@ class AiSdkRoutes:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.chats = Chats(node.redis, node.store, node.settings)
+        self.chats = Chats(node.redis, node.store, node.settings, by=node.asker(""))
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /ai-sdk/chat."""

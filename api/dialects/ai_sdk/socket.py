@@ -43,7 +43,7 @@ class AiSdkConversation(Conversation):
 
     def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
         super().__init__(node, identity, scope, send)
-        self.chats = Chats(node.redis, node.store, node.settings)
+        self.chats = Chats(node.redis, node.store, node.settings, by=node.asker(""))
         # By `requestId`: the generation's id. Kept for a while after the end of the answer.
         self._runs: dict[str, str] = {}
 
@@ -98,7 +98,7 @@ class AiSdkConversation(Conversation):
         """Cancel the answer of a request; an unknown request is ignored."""
         generation_id = self._runs.get(_read_request_id(frame))
         if generation_id is not None:
-            await cancel(self.node.store, generation_id)
+            await cancel(self.node.store, generation_id, by=self.node.asker(self.owner))
 
     scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {

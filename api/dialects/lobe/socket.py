@@ -88,7 +88,7 @@ class LobeConversation(Conversation):
 
     async def _cancel(self, frame: Frame) -> None:
         meta = await self._find_message(_read_message_id(frame.get("messageId")))
-        await cancel(self.node.store, meta.generation_id)
+        await cancel(self.node.store, meta.generation_id, by=self.node.asker(self.owner, meta))
 
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")

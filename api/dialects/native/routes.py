@@ -5,6 +5,8 @@ Each handler checks the credentials first, and only then looks for the generatio
 
 from __future__ import annotations
 
+import time
+
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,7 +19,7 @@ from shared.errors import Expired, NotFound
 from shared.log.ids import START
 from shared.log.log_reader import read_log
 from shared.log.records import Meta
-from shared.log.snapshot import Snapshot
+from shared.log.snapshot import Snapshot, progress
 from shared.queue.endings import cancel
 
 
@@ -35,7 +37,7 @@ class GenerationRoutes:
             meta = await self.node.meta(request.path_params["id"], identity)
             async with self.node.heavy_reads.turn(identity.owner):
                 snapshot = await self._fold(meta)
-        fields = snapshot.fields()
+        fields = snapshot.fields() | progress(meta, time.time_ns() // 1_000_000)
         if identity.covers(meta.session):
             fields["author"] = meta.owner
         return await long_json_response(fields)
@@ -55,7 +57,8 @@ class GenerationRoutes:
         identity = self.node.identity(request)
         async with answer_deadline():
             before = await self.node.meta_to_end(request.path_params["id"], identity)
-            meta = await cancel(self.node.store, before.generation_id) or before
+            by = self.node.asker(identity, before)
+            meta = await cancel(self.node.store, before.generation_id, by=by) or before
         return json_response({"id": meta.generation_id, "status": meta.status}, 202)
 
     async def delete(self, request: Request) -> ASGIApp:

@@ -89,7 +89,7 @@ class NativeConversation(Conversation):
 
     async def _cancel(self, frame: Frame) -> None:
         meta = await self.find(_read_generation_id(frame))
-        await cancel(self.node.store, meta.generation_id)
+        await cancel(self.node.store, meta.generation_id, by=self.node.asker(self.owner, meta))
 
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")

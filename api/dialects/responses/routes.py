@@ -193,7 +193,8 @@ class ResponsesRoutes:
         viewer = self.node.identity(request)
         async with answer_deadline():
             before = await self._find_stored(request.path_params["id"], viewer)
-            meta = await cancel(self.node.store, before.generation_id) or before
+            by = self.node.asker(viewer, before)
+            meta = await cancel(self.node.store, before.generation_id, by=by) or before
             return await long_json_response(await self._response(meta))
 
     async def delete(self, request: HttpRequest) -> ASGIApp:

@@ -17,6 +17,7 @@ from api.pages.openapi import producers as openapi_producers
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
+from api.pages.openapi import timeline as openapi_timeline
 from api.pages.openapi import usage as openapi_usage
 from api.pages.openapi.schemas import (
     BEFORE,
@@ -181,6 +182,7 @@ PATHS: Json = {
     },
     "/v1/generations/{id}/events": {"get": EVENTS, "post": openapi_producers.APPEND_EVENTS},
     **openapi_producers.PATHS,
+    **openapi_timeline.PATHS,
     "/v1/sessions/{session}": {
         "get": operation(
             "getSession",
@@ -261,6 +263,8 @@ PATHS: Json = {
                         **content(STRING, "text/javascript"),
                         **content(STRING, "text/css"),
                         **content(STRING, "text/html"),
+                        **content(STRING, "text/plain"),
+                        **content(STRING, "font/woff2"),
                     },
                 },
                 **errors("not_found"),
@@ -297,7 +301,8 @@ DOCUMENT: Json = {
         | openapi_responses.SCHEMAS
         | openapi_batches.SCHEMAS
         | openapi_files.SCHEMAS
-        | openapi_schedules.SCHEMAS,
+        | openapi_schedules.SCHEMAS
+        | openapi_timeline.SCHEMAS,
         "securitySchemes": SECURITY_SCHEMES,
     },
     # `{}`: no credentials, if none are configured.

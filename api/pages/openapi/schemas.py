@@ -164,6 +164,7 @@ SUMMARY: Json = {
     "metadata": OBJECT,
     "events_url": STRING,
 }
+PROGRESS: Json = {"worker": nullable(STRING), "attempts": INTEGER, "waited_s": {"type": "number"}}
 PROMPT: Json = {"type": "string", "minLength": 1}
 MESSAGES: Json = {"type": "array", "minItems": 1, "items": ref("Message")}
 NULL: Json = {"type": "null"}
@@ -240,10 +241,11 @@ SCHEMAS: Json = {
         }
     ),
     "Summary": record(SUMMARY),
-    "ListedGeneration": record({**SUMMARY, "prompt": STRING}),
+    "ListedGeneration": record({**SUMMARY, **PROGRESS, "prompt": STRING}),
     "Generation": record(
         {
             **SUMMARY,
+            **PROGRESS,
             "text": STRING,
             "reasoning": STRING,
             "tool_calls": array(OBJECT),

@@ -18,6 +18,7 @@ from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
 from shared.config.kinds.plugin import PLUGIN, class_of, plugin_names
 from shared.config.kinds.responses import RESPONSES
+from shared.config.kinds.route import ROUTE
 from shared.config.kinds.spec import KindSpec
 from shared.config.kinds.websocket import WEBSOCKET
 
@@ -39,7 +40,9 @@ KINDS: Mapping[str, KindSpec] = {
 
 
 def kind_of(backend: str) -> KindSpec | None:
-    """Return the kind that the member `backend` names; None: no kind and no plug-in."""
+    """Return the kind that `Model.backend` names; None: no kind and no plug-in."""
+    if backend == ROUTE.name:
+        return ROUTE
     return KINDS.get(backend) or (PLUGIN if class_of(backend) else None)
 
 

@@ -30,7 +30,7 @@ WITHOUT_PRELUDE = (
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
-    "leave", "usage_settle", "usage_done",
+    "leave", "usage_settle", "usage_done", "breaker", "slots", "timeline",
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (

@@ -1,20 +1,24 @@
 -- Makes the caller the holder: a new attempt, its token, its lease and its `start`, in one step.
+-- With ARGV[9] the caller appends `start` itself, before everything else, because `start` names the
+-- backend that writes the attempt.
 -- KEYS[3] readers
 -- ARGV[1] token  [2] lease ms  [3] worker  [4] quiet until, ms: no takeover before this time
 --     [5] forgive until, ms: a lease that expired before this time counts as no failure
 --     [6] attempts max  [7] retention ms  [8] '1': the generation ends if its worker is lost
--- Returns {'ok', attempt, seq of start, failures, start's JSON, fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
+--     [9] '1': do not write `start`
+-- Returns {'ok', attempt, seq of start, failures, start's JSON or '', fields…} | {'held', ms to wait} | {'ended'} | {'absent'}
 -- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
   'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start',
-  'created', 'deadline', 'queue_wait', 'waiting', 'producer')
+  'created', 'deadline', 'queue_wait', 'waiting', 'worker', 'begins', 'producer')
 local status, known, token, seen = f[1], f[2], f[3], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended'} end
-if f[14] then return {'absent'} end  -- a producer outside of the workers writes it
+if f[16] then return {'absent'} end  -- a producer outside of the workers writes it
 if token == ARGV[1] then
   local id = known .. '-' .. f[9]
-  local json = redis.call('XRANGE', KEYS[2], id, id)[1][2][2]
+  local entry = redis.call('XRANGE', KEYS[2], id, id)[1]
+  local json = entry and entry[2][2] or ''
   return {'ok', known, f[9], f[6], json, unpack(redis.call('HGETALL', KEYS[1]))}
 end
 
@@ -53,12 +57,20 @@ local held = held_ms(math.min(now, lease))
 local top_attempt, top_seq, top_id = top()
 local attempt = decimal(next_attempt(known, top_attempt, seen, current, now))
 local seq = decimal(top_seq + 1)
-local json = '{"type":"start","attempt":' .. attempt .. ',"model":' .. cjson.encode(f[8]) .. '}'
+local json = ''
+if ARGV[9] ~= '1' then
+  json = '{"type":"start","attempt":' .. attempt .. ',"model":' .. cjson.encode(f[8]) .. '}'
+end
 redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', ARGV[1],
   'lease', decimal(now + tonumber(ARGV[2])), 'hist', next_history(seen, current),
   'failures', decimal(failures), 'start', seq, 'worker', ARGV[3],
-  'held_ms', decimal(held), 'held', decimal(now))
-redis.call('HDEL', KEYS[1], 'waiting')
-redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
-publish(top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
+  'held_ms', decimal(held), 'held', decimal(now), 'begins', decimal(tonumber(f[15] or '0') + 1),
+  'waited', decimal(math.max(0, now - math.max(tonumber(f[13] or '0'), lease))))
+redis.call('HDEL', KEYS[1], 'waiting', 'taken_from')
+-- The worker whose lease has run out, with its attempt: nobody else can tell of its end.
+if lapsed then redis.call('HSET', KEYS[1], 'taken_from', known .. ' ' .. (f[14] or '')) end
+if json ~= '' then
+  redis.call('XADD', KEYS[2], attempt .. '-' .. seq, 'e', json)
+  publish(top_id .. '\n' .. attempt .. '-' .. seq .. ' ' .. json)
+end
 return {'ok', attempt, seq, decimal(failures), json, unpack(redis.call('HGETALL', KEYS[1]))}

@@ -1,6 +1,6 @@
 -- Gives a generation back, so that the next holder need not wait until the lease expires.
 -- ARGV[1] token  [2] attempt  [3] '1': this attempt failed
--- Returns {'ok', failures} | {'ended'} | {'fenced'} | {'lost', id}
+-- Returns {'ok', failures, when, ms} | {'ended'} | {'fenced'} | {'lost', id}
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt')
 local refused = refusal(f, ARGV[1], ARGV[2])
 if refused then return refused end
@@ -9,4 +9,4 @@ local now = now_ms()
 redis.call('HSET', KEYS[1], 'held_ms', decimal(held_ms(now)), 'token', '', 'lease', '0',
   'waiting', decimal(now))
 redis.call('HDEL', KEYS[1], 'held')
-return {'ok', decimal(failures)}
+return {'ok', decimal(failures), decimal(now)}

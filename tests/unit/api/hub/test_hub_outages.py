@@ -36,6 +36,23 @@ async def test_while_redis_is_away_readers_stay_and_new_readers_join_a_copy_of_t
     assert reading.ids == ["1-1", "1-2"]
 
 
+async def test_while_redis_is_away_a_copy_whose_end_came_live_is_served_whole(
+    hub_harness: HubHarness,
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a")
+    reading = await read(hub_harness)
+    hub_harness.log.append(END)
+    await reading.task
+    hub_harness.log.is_away = True
+    await hub_harness.pass_time(8)
+
+    late = Client()
+    async with asyncio.timeout(5):
+        await get(hub_harness, late)
+    assert parse_sse(late.body) == reading.frames
+
+
 async def test_while_redis_is_away_a_log_without_a_copy_is_answered_503(
     hub_harness: HubHarness,
 ) -> None:

@@ -9,10 +9,9 @@ import pytest
 
 from cli.up.discovery import FoundServer
 from cli.up.found_models import find_models
+from cli.up.ports import choose_ports, free_ports
+from cli.up.running import child_environ
 from cli.up.up import (
-    child_environ,
-    choose_ports,
-    free_ports,
     greeting,
     redis_address,
     role_children,

@@ -49,6 +49,8 @@ from shared.redis import keys
 from shared.redis.client import Command
 from shared.redis.pipeline import ClientPipeline
 from shared.redis.scripts import FILES, FOLDER, Scripts, source_of
+from shared.timeline.moment import Moment
+from shared.timeline.writer import TimelineWriter
 from shared.usage.figures import Figures
 from shared.usage.ledger import Fact, Ledger
 from shared.usage.settlement import Settlement
@@ -228,6 +230,10 @@ async def live_a_generation(redis: Redis) -> None:
     await holder.release(has_failed=True)
     holder = await Holder.begin(store, "next")
     await holder.finish("c")
+    writer = TimelineWriter(redis, SETTINGS)
+    writer.note(ID, Moment("attempt_ended"))
+    await writer.flush()
+    assert writer.written == 1
     await store.delete(ID)
     await create(store, other)
     await store.close(other, CANCELLED)

@@ -32,7 +32,7 @@ CANCELLED = End("cancelled", "cancelled")
 def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake store records the cancellations."""
     monkeypatch.setattr(
-        "api.dialects.ai_sdk.socket.cancel", lambda store, *args: store.cancel(*args)
+        "api.dialects.ai_sdk.socket.cancel", lambda store, *args, **_: store.cancel(*args)
     )
 
 

@@ -23,7 +23,7 @@ FIRST = "gen_0000000000"
 def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake store records the cancellations."""
     name = "api.dialects.lobe.socket.cancel"
-    monkeypatch.setattr(name, lambda store, *args: store.cancel(*args))
+    monkeypatch.setattr(name, lambda store, *args, **_: store.cancel(*args))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ OTHER = "gen_other00000"
 def cancel_through_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake store records the cancellations."""
     monkeypatch.setattr(
-        "api.dialects.native.socket.cancel", lambda store, *args: store.cancel(*args)
+        "api.dialects.native.socket.cancel", lambda store, *args, **_: store.cancel(*args)
     )
 
 
