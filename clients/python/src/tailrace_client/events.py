@@ -32,12 +32,14 @@ class StartEvent(_Base):
 class TokenEvent(_Base):
     type: Literal["token"] = "token"
     text: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningEvent(_Base):
     type: Literal["reasoning"] = "reasoning"
     text: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class ToolCallEvent(_Base):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class ProgressEvent(_Base):
     current: float = 0
     total: float = 0
     percentage: float = 0
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class FileEvent(_Base):
     media_type: str = ""
     url: str | None = None
     data: str | None = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class DataEvent(_Base):
     type: Literal["data"] = "data"
     name: str = ""
     value: Any = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
