@@ -31,8 +31,8 @@ class NewGeneration:
         prompt, dialect: the parts of `request` that meta stores as fields of their own.
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
-        producer: set if a producer outside of the workers writes the answer.
         node: the API node that accepts it; empty: the jobs role.
+        producer: set if a producer outside of the workers writes the answer.
     """
 
     owner: str
@@ -51,8 +51,8 @@ class NewGeneration:
     dialect: bytes = b""
     tokens: int = 0
     limits: OwnerLimits = NO_LIMITS
-    producer: ProducerTerms | None = None
     node: str = ""
+    producer: ProducerTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,19 @@ class Outbox:
         self._pending.append(event)
 
     @property
+    def lacks_start(self) -> bool:
+        """Whether this attempt has no `start` yet."""
+        return not self._pending and (not self.log or self.log[-1][0].attempt != self.attempt)
+
+    def whole_log(self) -> Sequence[Entry]:
+        """Return all entries, in order, with the events that were pushed last.
+
+        Text that is pushed later is not joined to these.
+        """
+        self._encode()
+        return self.log
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing is left to send: Redis accepted everything, or writing has stopped."""
         return self.stopped is not None or (
