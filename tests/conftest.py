@@ -53,6 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--every-byte", action="store_true", help="scenarios: cut at every byte")
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
+    group.addoption("--write-pictures", action="store_true", help="clients: write docs/page-*.png")
 
 
 # Collected in this order, the rest by name after them. Each process of `make test` runs file after

@@ -85,9 +85,7 @@ class View(NamedTuple):
     busy: Mapping[str, Mapping[str, Busy]]
 
 
-async def read_view(
-    redis: Client, worker: str, own: Mapping[str, Busy], *, now_ms: int
-) -> View:
+async def read_view(redis: Client, worker: str, own: Mapping[str, Busy], *, now_ms: int) -> View:
     """Tell what `worker` has in flight, and read what all workers know, in one round trip.
 
     Args:
