@@ -10,10 +10,12 @@ from typing import Any
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.log.store import Store
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
 from workers.figures import WorkerFigures
+from workers.routing.health import Health, OwnHealth
 from workers.stages import Stages
 from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
@@ -29,6 +31,10 @@ COUNTERS = (
     "takeovers",
     "leases_lost",
     "handed_over",
+    "backend_calls",
+    "backend_failures",
+    "continued_elsewhere",
+    "hedges",
 )
 
 
@@ -55,8 +61,10 @@ class WorkerParts:
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
+        metrics: takes the measures of attempts, for the metrics port.
         timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
+        health: of the backends.
         figures: what the runs measure, for the console.
         stages: what stands between the models and the log.
 
@@ -77,6 +85,8 @@ class WorkerParts:
     counters: dict[str, float]
     timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    health: Health = field(default_factory=OwnHealth)
+    metrics: AnswerMetrics = NO_METRICS
     figures: WorkerFigures = field(default_factory=WorkerFigures)
     stages: Stages = field(init=False)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from shared.log.events import End, Reasoning, Reset, Token
+from shared.log.events import End, Reasoning, Reset, Start, Token
 from shared.log.records import Begun
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
 from workers.figures import WorkerFigures
 from workers.parts import WorkerParts
-from workers.story import GAP_S, AttemptStory
+from workers.story import GAP_S, AttemptStory, split_ending
 
 
 @dataclass(slots=True)
@@ -31,7 +32,8 @@ class AttemptTimeline:
         output_s: when the backend last gave anything, by the same clock; None: it gave nothing.
         longest_gap_s: the longest pause between two outputs since `take_gap`.
         story: the moments of the attempt.
-        backend: the name of the backend that answers.
+        backend: the name of the backend that answers; empty: no backend of a route has spoken yet.
+        metrics: what this worker's own port shows.
     """
 
     began_s: float
@@ -41,6 +43,8 @@ class AttemptTimeline:
     longest_gap_s: float = 0.0
     story: AttemptStory = field(default_factory=AttemptStory)
     backend: str = ""
+    model: str = ""
+    metrics: AnswerMetrics = NO_METRICS
     connected_s: float | None = None
     first_token_s: float | None = None
     pieces: int = 0
@@ -51,14 +55,19 @@ class AttemptTimeline:
         """Return the timeline of an attempt that begins now."""
         is_first = begun.start[0].seq == 1
         waited_s = _waited_s(begun, parts.store.lease_ms) if is_first else None
-        story = AttemptStory.of(begun, parts)
-        return cls(parts.clock(), parts.figures, waited_s, story=story, backend=backend)
+        own_wait_s = int(begun.fields.get(b"waited", 0)) / 1000
+        parts.metrics.begun(begun.meta.model, begun.meta.priority, own_wait_s)
+        return cls(
+            parts.clock(), parts.figures, waited_s, model=begun.meta.model,
+            story=AttemptStory.of(begun, parts), backend=backend, metrics=parts.metrics,
+        )  # fmt: skip
 
     def note_connected(self, now_s: float) -> None:
         """Note that the backend has answered; only the first call counts."""
         if self.connected_s is None:
             self.connected_s = now_s - self.began_s
-            self.story.connected(self.backend)
+            if self.backend:
+                self.story.connected(self.backend)
 
     def note_item(self, item: BackendItem, now_s: float) -> None:
         """Note that the backend gave an item of the answer, before it is joined with others."""
@@ -67,6 +76,9 @@ class AttemptTimeline:
             self.note_token(item, now_s)
         elif isinstance(item, Reasoning):
             self.story.reasoned()
+        elif isinstance(item, Start):  # of a backend of a route
+            self.backend = item.backend
+            self.story.connected(item.backend)
         elif isinstance(item, Reset):
             self.story.note(Moment("reset"), 0)
 
@@ -80,6 +92,7 @@ class AttemptTimeline:
             self.story.note(Moment("first_token"), 0)
             if self.waited_s is not None:
                 self.figures.note_first_token(self.waited_s + self.first_token_s)
+                self.metrics.first_token(self.model, self.waited_s + self.first_token_s)
 
     def note_output(self, now_s: float) -> None:
         """Note that the backend gave something: text, reasoning or a part of a call."""
@@ -114,7 +127,12 @@ class AttemptTimeline:
         parts.counters["generations"] += 1
         parts.counters["pieces"] += self.pieces
         now_s = parts.clock()
-        self.story.left(ending, now_s - self.began_s, self.pieces, end)
+        took_s = now_s - self.began_s
+        word, code = split_ending(ending, end)
+        self.story.left(word, code, took_s, self.pieces)
+        self.metrics.left(self.model, ending=word, code=code, seconds=took_s)
+        if end is not None and end.usage is not None:
+            self.metrics.counted(self.model, end.usage)
         return self.log_fields(begun, parts.store.lease_ms, now_s)
 
     def log_fields(self, begun: Begun, lease_ms: int, now_s: float) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # for callers of the queue
 from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
+from shared.queue.time_limits import end_hopeless
 from shared.queue.turns import in_line
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
@@ -324,8 +325,11 @@ async def requeue(store: Store, generation_id: str, priority: str) -> None:
     with translated():
         if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_APART_S * 1000)):
             return
-        model = await store.redis.hget(keys.meta(generation_id), "model")  # type: ignore[misc]
-    if model:  # the meta of a batch has no model: no worker runs a batch
+        fields: Any = await store.redis.hmget(keys.meta(generation_id), ["model", "producer"])  # type: ignore[misc]
+    model, is_produced = fields
+    if is_produced:  # by a producer outside of the workers: it goes on itself, or is lost
+        await end_hopeless(store, [generation_id])
+    elif model:  # the meta of a batch has no model: no worker runs a batch
         await put_back(store, generation_id, priority, bytes(model).decode())
 
 

@@ -18,7 +18,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
-    tr:{q}:due           zset     id -> when a time limit of its request may end it, ms
+    tr:{q}:due           zset     id -> when a time limit, or a lost producer, may end it, ms
     tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
@@ -45,6 +45,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process
+    tr:{jobs}:beats      hash     sign of life of the jobs role -> when, ms
     tr:{jobs}:counts     hash     counter of the jobs role -> value
     tr:{jobs}:schedule:<id>   hash  one schedule: owner, kind, request, when, next, last
     tr:{jobs}:schedules       zset  id -> when to fire it, ms
@@ -120,6 +121,7 @@ PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
+JOBS_BEATS = "tr:{jobs}:beats"
 SCHEDULES = "tr:{jobs}:schedules"
 SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 SCHEDULE_KEYS = "tr:{jobs}:schedule-key:"

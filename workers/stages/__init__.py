@@ -46,7 +46,8 @@ class Stages:
             request=request,
             meta=begun.meta,
             log=log,
-            is_first=begun.start[0].seq == 1,
+            # A second request of this attempt, to another backend, finds more than `start`.
+            is_first=begun.start[0].seq == 1 and len(log) <= 1,
             held_s=int(begun.fields.get(b"held_ms") or 0) / 1000,
         )
         opened = (stage.open(answer) for stage in self._built[id(model.stages)])

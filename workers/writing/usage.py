@@ -44,6 +44,16 @@ class AnswerUsage:
         self._has_begun = False
         self.is_reported = False
 
+    @property
+    def completion_tokens(self) -> int:
+        """The tokens of the answer so far, reported or counted."""
+        return self._tally.completion_tokens
+
+    def begin_request(self, *, counts_whole: bool) -> None:
+        """Note that what follows is of a new request, perhaps to another server."""
+        self._tally.begin_attempt()
+        self._counts_whole = counts_whole
+
     def note(self, event: AnyEvent, now_s: float) -> AnyEvent | None:
         """Return the event to write; None: a running count that is not written now."""
         self._has_begun = True

@@ -26,6 +26,7 @@ class StartEvent(_Base):
     type: Literal["start"] = "start"
     attempt: int = 0
     model: str = ""
+    backend: str = ""  # which backend of a route writes the answer from here on
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,15 @@ from shared.later.schedules import Schedule, Schedules, Timing
 from shared.later.webhooks import Webhook, WebhookEvent, end, register
 from shared.log.events import End
 from shared.log.ids import EventId
+from shared.log.producing import (
+    Appended,
+    OutsideEvents,
+    ProducerTerms,
+    Tenure,
+    append_outside,
+    begin_producing,
+    draw_token,
+)
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
@@ -45,7 +54,7 @@ from shared.timeline.writer import TimelineWriter
 from shared.usage.figures import Figures
 from shared.usage.ledger import Fact, Ledger
 from shared.usage.settlement import Settlement
-from tests.support.generation import ID, Holder, create, lose, token
+from tests.support.generation import END, ID, Holder, create, lose, token
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.script_monitor import ScriptMonitor
 from tests.support.wait import until
@@ -229,6 +238,23 @@ async def live_a_generation(redis: Redis) -> None:
     await create(store, other)
     await store.close(other, CANCELLED)
     await store.seal("gen_third000")
+    await produce(acceptor)
+
+
+async def produce(acceptor: Acceptor) -> None:
+    store, name, mine = acceptor.store, "gen_produced", draw_token()
+    terms = ProducerTerms(lease_s=1.0, first_token=mine)
+    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=2.0, producer=terms)
+    await acceptor.accept(new, name)
+    begun = await begin_producing(store, name, mine, is_first=True)
+    assert isinstance(begun, Tenure)
+    said = OutsideEvents(name, mine, begun.attempt, begun.next_seq, [token("a")])
+    assert isinstance(await append_outside(store, said), Appended)
+    await end_hopeless(store, [name])
+    begun = await begin_producing(store, name, "next", is_first=False, is_reset=True)
+    assert isinstance(begun, Tenure)
+    said = OutsideEvents(name, "next", begun.attempt, begun.next_seq, [END], "completed")
+    assert isinstance(await append_outside(store, said), Appended)
 
 
 async def take_the_queue(redis: Redis) -> None:

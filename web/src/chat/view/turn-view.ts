@@ -104,7 +104,7 @@ export class TurnView implements Painted {
 
   paint(): void {
     const { turn } = this
-    this.element.dataset.state = turn.isActive ? (turn.status === 'unsent' ? 'unsent' : 'running') : turn.status
+    this.element.dataset.state = stateOf(turn)
     this.element.classList.toggle('problem', Boolean(turn.problem))
     setText(this.prompt, turn.prompt)
     if (this.shownAttached !== turn.content) this.showAttached()
@@ -229,6 +229,12 @@ export class TurnView implements Painted {
     button.classList.add('done')
     setTimeout(() => button.classList.remove('done'), COPIED_MS)
   }
+}
+
+function stateOf(turn: Turn): string {
+  if (turn.status === 'unsent') return 'unsent'
+  if (!turn.isLoaded && !turn.problem) return 'loading'
+  return turn.isActive ? 'running' : turn.status
 }
 
 /** The model's name, and what the answer took. */
