@@ -31,6 +31,7 @@ from api.edge.gate import Gate
 from api.edge.limit_headers import add_limit_headers
 from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
+from api.edge.request_log import log_request
 from api.edge.switch_guard import SwitchGuard
 from api.errors import ErrorShape, request_error
 from api.node import Node
@@ -79,10 +80,13 @@ def create_app(node: Node) -> ASGIApp:
     if (follower := client_follower(node.redis)) is not None:
         gate = SwitchGuard(gate, follower)
     hold_back, count = node.slowing.hold_back, node.metrics.count_answer
+    note = log_request if node.settings.request_log == "on" else None
 
     def on_answer(scope: Scope, message: Message) -> None:
         add_limit_headers(scope, message)
         count(scope, message)
+        if note is not None:
+            note(scope, message)
 
     app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
     origins = node.authenticator.origins

@@ -11,7 +11,7 @@ const here = dirname(fileURLToPath(import.meta.url))
 const output = resolve(process.argv[2] ?? join(here, '../api/pages/static'))
 // Each name is a script of a page: /page/chat.js. What only some pages need is imported with `import()`,
 // and becomes a file with a hash of its content in its name.
-const ENTRIES = { chat: 'src/chat/main.js', console: 'src/console/main.ts' }
+const ENTRIES = { chat: 'src/chat/main.ts', console: 'src/console/main.ts', math: 'src/chat/math.css' }
 
 /** KaTeX names each font in three formats. All browsers that run these pages read woff2. */
 const onlyWoff2 = {
@@ -35,7 +35,7 @@ const { metafile } = await build({
   bundle: true, splitting: true, format: 'esm', target: ['es2022', 'firefox115', 'safari16.4'], minify: true,
   charset: 'utf8', legalComments: 'none', metafile: true, logLevel: 'warning',
   chunkNames: '[name]-[hash]', assetNames: '[name]-[hash]', loader: { '.woff2': 'file' }, plugins: [onlyWoff2],
-  alias: { tailrace: '../clients/js/src/index.ts', 'tailrace/tabs': '../clients/js/src/tabs.ts' },
+  alias: { tailrace: '../clients/js/src/index.ts', 'tailrace-source': '../clients/js/src' },
 })
 writeFileSync(join(output, 'licences.txt'), licences(Object.keys(metafile.inputs)))
 report()

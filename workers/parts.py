@@ -15,6 +15,8 @@ from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
 from workers.figures import WorkerFigures
+from workers.stages import Stages
+from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
 from workers.writing.appender import Appender
 from workers.writing.sharded_appender import ShardedAppender
@@ -58,6 +60,10 @@ class WorkerParts:
         timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
         figures: what the runs measure, for the console.
+        stages: what stands between the models and the log.
+
+    Raises:
+        ConfigurationError: a stage of a model cannot be built.
     """
 
     worker: str
@@ -75,3 +81,8 @@ class WorkerParts:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     metrics: AnswerMetrics = NO_METRICS
     figures: WorkerFigures = field(default_factory=WorkerFigures)
+    stages: Stages = field(init=False)
+
+    def __post_init__(self) -> None:
+        services = Services(self.settings, self.store.redis)
+        object.__setattr__(self, "stages", Stages(self.models, services))  # the class is frozen

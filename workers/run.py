@@ -35,6 +35,7 @@ from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
+from workers.stages.pipeline import Pipeline
 from workers.story import HANDED_OVER
 from workers.takeover.answer import Asked, read_answer
 from workers.takeover.continuation import AttemptPlan, plan_for
@@ -81,6 +82,7 @@ class Run:
     _usage: AnswerUsage = field(init=False)  # set when the stream starts
     _end: End | None = None  # set once the end is in the outbox
     _meter: OwnerMeter | None = None
+    _stages: Pipeline | None = None
     timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
     # For the worker and the appender
@@ -200,9 +202,9 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        counts_whole = self._backend.counts_whole
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=counts_whole)
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=self._backend.counts_whole)
         self._meter = OwnerMeter(self.parts.store, begun)
+        self._stages = self.parts.stages.open(self.model, begun, request, self.outbox.log)
         deadline = Deadline(self.parts, begun, self.timeline.began_s)
         error: BackendError | None = None
         try:
@@ -229,7 +231,7 @@ class Run:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
-        self.parts.counters["postponed" if is_postponed else "attempts_failed"] += 1
+        self.parts.counters[attempt.report(is_postponed=is_postponed)] += 1
         if not is_postponed and attempt.is_final:
             self._push_end(attempt.end(self._usage.at_end()))
 
@@ -243,15 +245,11 @@ class Run:
             BackendError: the attempt has failed.
         """
         asked = Asked(
-            backend=self._backend,
-            request=request,
+            backend=self._backend, request=request,
             rest=rest_of(request, 0 if self._backend.counts_whole else self._usage.given),
-            plan=self._plan(request),
-            form=self.parts.verdicts.form_of(self.model),
-            seed=self.id,
-            late=self._push_late,
-            log=self.outbox.log,
-        )
+            plan=self._plan(request), form=self.parts.verdicts.form_of(self.model),
+            seed=self.id, late=self._push_late, log=self.outbox.log, stages=self._stages,
+        )  # fmt: skip
         try:
             async with asyncio.timeout(None) as self._stop_scope:
                 if self._stop is not None:
@@ -292,8 +290,8 @@ class Run:
 
     def _push(self, item: BackendItem) -> None:
         if isinstance(item, Finish):
-            end = End("completed", item.reason, usage=self._usage.at_end(), extra=item.extra)
-            self._push_end(end)
+            usage = self._usage.at_cancel() if item.is_cut else self._usage.at_end()
+            self._push_end(End("completed", item.reason, usage, None, item.extra, item.cached_at))
             return
         now_s = self.parts.clock()
         self.timeline.note_item(item, now_s)
@@ -305,6 +303,8 @@ class Run:
             raise BackendError("answer_too_large", message, retryable=False)
 
     def _push_end(self, end: End) -> None:
+        for event in self._stages.flush() if self._stages is not None else ():
+            self.outbox.push(event)
         self._push_usage()
         self._end = end
         self.outbox.push(end)

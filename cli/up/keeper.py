@@ -227,8 +227,7 @@ class Keeper:
         if not self.is_ready and line.startswith(self.child.ready.encode()):
             text = line.decode(errors="replace").removeprefix(self.child.ready)
             self.announced = text.removeprefix(":").strip()
-            if self._was_ready:
-                self._say(f"{self._named()} is ready again")
+            self._say(f"{self._named()} is ready{' again' if self._was_ready else ''}")
             self.is_ready = self._was_ready = True
             self._changed.set()
 

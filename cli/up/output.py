@@ -4,18 +4,69 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import sys
+from collections.abc import Mapping
+from datetime import datetime
 
+from cli.up.short_lines import ShortLines
+from shared.config.settings import Settings
 from shared.text.plain_text import plain_line
 
 
-def relay_text(name: str, line: bytes) -> None:
-    """Write a line of a role after the role's name."""
-    write_lines(f"{name:<10} {_printable(line)}")
+class Screen:
+    """Where the supervisor and the roles write, and in which form.
+
+    Args:
+        name: the command's name in messages.
+        short: makes short lines for a terminal; None: the roles' lines are shown as they are.
+        roles_log: the value of TAILRACE_LOG for the roles. A role writes into our pipe, so it
+            cannot see whether we have a terminal.
+    """
+
+    def __init__(self, name: str, short: ShortLines | None, roles_log: str) -> None:
+        self._name = name
+        self._short = short
+        self.roles_log = roles_log
+
+    @property
+    def is_short(self) -> bool:
+        return self._short is not None
+
+    def say(self, line: str) -> None:
+        """Show a message of the supervisor."""
+        if self._short is None:
+            write_lines(f"tailrace {self._name}: {line}")
+        else:
+            write_lines(*self._short.of_supervisor(line, clock()))
+
+    def relay(self, child: str, line: bytes) -> None:
+        """Show a line of a role: after the role's name, except JSON, which has the role already."""
+        if self._short is not None:
+            write_lines(*self._short.of_role(child, line, clock()))
+        elif self.roles_log == "json":
+            write_lines(_printable(line))
+        else:
+            write_lines(f"{child:<10} {_printable(line)}")
 
 
-def relay_json(name: str, line: bytes) -> None:
-    """Write a line of a role without its name: the JSON has the role already."""
-    write_lines(_printable(line))
+def open_screen(settings: Settings, name: str, environ: Mapping[str, str]) -> Screen:
+    """Return the screen: short lines on a terminal, unless TAILRACE_LOG names a form.
+
+    Args:
+        name: the command's name in messages.
+        environ: NO_COLOR (no-color.org) and TERM=dumb turn the colours off.
+    """
+    if settings.log or not sys.stderr.isatty():
+        return Screen(name, None, settings.log or "json")
+    is_coloured = not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    columns = shutil.get_terminal_size().columns
+    return Screen(name, ShortLines(is_coloured=is_coloured, columns=columns), "json")
+
+
+def clock() -> str:
+    """Return the local time, HH:MM:SS."""
+    return datetime.now().strftime("%H:%M:%S")
 
 
 def _printable(line: bytes) -> str:

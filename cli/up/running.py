@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from cli.up.break_control import Breaker, BreakPlan, Notes, serve
 from cli.up.keeper import Child
-from cli.up.output import relay_json, relay_text, write_lines
+from cli.up.output import open_screen, write_lines
 from cli.up.supervisor import Supervisor
 from shared.config.settings import Settings
 
@@ -40,16 +41,18 @@ async def supervise(
         faults: what the nodes' page may break; None: nothing.
     """
     began = time.monotonic()
-    is_json = settings.log == "json" or (settings.log == "" and not sys.stderr.isatty())
-    environ = child_environ(settings, "json" if is_json else "text")
-    notes, write = Notes(), relay_json if is_json else relay_text
+    screen = open_screen(settings, name, os.environ)
+    if screen.is_short:
+        settings = dataclasses.replace(settings, request_log="on")
+    environ = child_environ(settings, screen.roles_log)
+    notes = Notes()
 
     def say(line: str) -> None:
-        write_lines(f"tailrace {name}: {line}")
+        screen.say(line)
         notes.add(line)
 
     def relay(child: str, line: bytes) -> None:
-        write(child, line)
+        screen.relay(child, line)
         notes.watch(child, line)
 
     supervisor = Supervisor(environ, say=say, relay=relay)
@@ -68,7 +71,7 @@ async def supervise(
             breaker = Breaker(faults, supervisor, environ, notes)
             await stack.enter_async_context(serve(breaker))
         code = await supervisor.run(stages, on_ready)
-    write_lines(f"tailrace {name}: ended")
+    screen.say("ended")
     return code
 
 
@@ -88,6 +91,7 @@ def child_environ(settings: Settings, log: str) -> dict[str, str]:
         # An absolute path, so that all roles use the same directory.
         "TAILRACE_DATA_DIR": str(Path(settings.data_dir).resolve()),
         "TAILRACE_LOG": log,
+        "TAILRACE_REQUEST_LOG": settings.request_log,
         "TAILRACE_MODELS": settings.models,
         "TAILRACE_MODELS_SKIP": settings.models_skip,
     }

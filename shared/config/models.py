@@ -22,6 +22,8 @@ from shared.config.local_models import find_file
 from shared.config.model_connection import CONNECTION_MEMBERS, Connection, parse_connection
 from shared.config.model_request import REQUEST_MEMBERS, RequestRules, parse_rules
 from shared.config.model_route import RouteRules, check_route_names, parse_route
+from shared.config.stages import parse_stages
+from shared.config.stages.spec import StageTable
 from shared.errors import ConfigurationError
 
 DEFAULT_BACKEND = "openai"
@@ -48,6 +50,7 @@ class Model:
         continue_style: one of the kind's `styles`; `auto` prefers it. Empty: the first of them.
         rules: how requests to the server differ from the usual ones.
         connection: how to connect to the server.
+        stages: what stands between the model and the log, in order.
         options: the members of this kind alone; for the demo: seed, tokens_per_s, fail_at, …
         route: the backends behind this name; None: the table is a backend itself.
         hidden: clients cannot use this name; only routes do.
@@ -62,6 +65,7 @@ class Model:
     continue_style: str = ""
     rules: RequestRules = RequestRules()
     connection: Connection = Connection()
+    stages: tuple[StageTable, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     route: RouteRules | None = None
     hidden: bool = False
@@ -87,7 +91,7 @@ class Model:
 
 
 # The members of a table that are attributes of `Model` under the same name.
-OTHERS = {"name", "rules", "connection", "options", "route", "hidden"}
+OTHERS = {"name", "rules", "connection", "options", "route", "hidden", "stages"}
 STRINGS = frozenset(f.name for f in fields(Model)) - OTHERS
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 SMOLLM2 = Model(
@@ -254,11 +258,12 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     if not isinstance(table, dict):
         raise ConfigurationError(f"{where}: must be a table")
     if "route" in table:
-        return _parse_route_table(name, table, where)
+        return _parse_route_table(name, table, where, Path(path).parent)
     values = {key: value for key, value in table.items() if key in STRINGS}
     options = {key: value for key, value in table.items() if key not in STRINGS}
     hidden = options.pop("hidden", False)
     _check_hidden(name, hidden, where)
+    stages = parse_stages(options.pop("stages", []), f"{where}.stages", Path(path).parent)
     for key, value in values.items():
         if not isinstance(value, str):
             raise ConfigurationError(f"{where}.{key}: must be a string")
@@ -268,7 +273,7 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         raise ConfigurationError(
             f"{where}.backend: must be one of {names}, or a class as package.module:Class"
         )
-    model = Model(name=name, options=options, hidden=hidden, **values)
+    model = Model(name=name, options=options, hidden=hidden, stages=stages, **values)
     for key, value, allowed in (
         ("on_takeover", model.on_takeover, ON_TAKEOVER),
         ("continue_style", model.continue_style, kind.styles or ("",)),
@@ -285,14 +290,16 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     return replace(model, options=kind.check_members(model.options, where))
 
 
-def _parse_route_table(name: str, table: Mapping[str, Any], where: str) -> Model:
+def _parse_route_table(name: str, table: Mapping[str, Any], where: str, folder: Path) -> Model:
+    stages = parse_stages(table.get("stages", []), f"{where}.stages", folder)
+    table = {key: value for key, value in table.items() if key != "stages"}
     if name == ANY:
         raise ConfigurationError(f"{where}: stands for every model of a server: no route here")
     route = parse_route(table, where)
     on_takeover = table.get("on_takeover", "auto")
     if on_takeover not in ON_TAKEOVER:
         raise ConfigurationError(f"{where}.on_takeover: must be one of {', '.join(ON_TAKEOVER)}")
-    return Model(name=name, backend=ROUTE.name, on_takeover=on_takeover, route=route)
+    return Model(name=name, backend=ROUTE.name, on_takeover=on_takeover, route=route, stages=stages)
 
 
 def _check_hidden(name: str, hidden: Any, where: str) -> None:

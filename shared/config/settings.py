@@ -98,6 +98,7 @@ class Settings:
     metrics_port: int = 0  # 0: it shows none
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
+    request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
     log_level: str = "info"  # debug, info, warning or error; token text only at debug
 
     worker_slots: int = 100  # generations that one worker runs at once
@@ -180,6 +181,7 @@ class Settings:
             ("auth", ("", "off")),
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
+            ("request_log", ("", "on")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:

@@ -136,13 +136,19 @@ class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class End(Event, frozen=True, tag="end"):
-    """The last event; exactly one per generation."""
+    """The last event; exactly one per generation.
+
+    Attributes:
+        cached_at: when the stored answer was made that this answer repeats, Unix seconds; 0: the
+            answer is new.
+    """
 
     status: Status
     finish_reason: FinishReason
     usage: Counts | None = None
     error: Failure | None = None
     extra: dict[str, Any] | None = None
+    cached_at: int = 0
 
 
 AnyEvent = (

@@ -5,6 +5,7 @@ import OpenAI from 'openai'
 import { WebSocket } from 'ws'
 import { Tailrace } from '../../clients/js/dist/index.js'
 import { TailraceChatTransport } from '../../clients/js/dist/ai-sdk.js'
+import { TailraceBatches } from '../../clients/js/dist/batch.js'
 import { deepChatHandler } from '../../clients/js/dist/deep-chat.js'
 import { resumingFetch } from '../../clients/js/dist/openai.js'
 
@@ -51,6 +52,18 @@ const ops = {
       if (chunk.choices[0]?.finish_reason) finishes.push(chunk.choices[0].finish_reason)
     }
     return { id, text, finishes }
+  },
+  /** Run a batch of so many requests; `cancels` ends it at once. */
+  batch: async ({ url, count, params, cancels }) => {
+    const batches = new TailraceBatches({ url, random })
+    const requests = Object.fromEntries(Array.from({ length: count }, (_, n) => [`c${n}`, { prompt: `line ${n}`, params }]))
+    const batch = await batches.create(requests)
+    if (cancels) await batch.cancel()
+    const events = []
+    for await (const event of batch.events()) events.push(event)
+    const lines = []
+    for await (const line of batch.lines()) lines.push(line)
+    return { events, lines, state: await batch.result() }
   },
   /** Send, and stop once the answer has so many characters. */
   useChat: async ({ url, id, body, prompt, stopAt }) => {

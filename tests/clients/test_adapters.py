@@ -25,7 +25,7 @@ FAULTS = {"cuts": CUTS, "a proxy that refuses": OUTAGE, "a stall": STALL}
 
 @pytest.fixture(scope="module")
 async def shared_nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=2, settings={"heartbeat_s": "1"}) as cluster:
+    async with Cluster(api=2, workers=2, jobs=1, settings={"heartbeat_s": "1"}) as cluster:
         yield cluster
 
 
@@ -129,3 +129,27 @@ async def test_the_stop_button_of_deep_chat_ends_the_answer(
 
     assert said[-1] == "close"
     assert len(said) < 1_000
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+async def test_a_batch_and_its_results_do_not_notice_the_network(
+    nodes: Cluster, program: NodeProgram, faults: Faults
+) -> None:
+    params = demo_params(40, 0)
+    said = await told(program, nodes, faults, op="batch", count=12, params=params)
+
+    names = {f"c{n}" for n in range(12)}
+    done = [e["value"]["custom_id"] for e in said["events"] if e["type"] == "data"]
+    assert (len(done), set(done)) == (12, names), "each line is told once"
+    assert said["events"][-1]["type"] == "end"
+    assert (said["state"]["status"], len(said["lines"])) == ("completed", 12)
+    assert {line["customId"] for line in said["lines"]} == names, "each line is read once"
+    for line in said["lines"]:
+        body = {"prompt": f"line {line['customId'][1:]}", "params": params}
+        assert line["body"]["text"] == expected_text(body, line["body"]["id"])
+
+
+async def test_a_cancelled_batch_is_a_result(nodes: Cluster, program: NodeProgram) -> None:
+    params = demo_params(500, 1)
+    said = await told(program, nodes, Faults(), op="batch", count=3, params=params, cancels=True)
+    assert (said["state"]["status"], said["lines"]) == ("cancelled", [])

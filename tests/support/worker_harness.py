@@ -11,8 +11,9 @@ last script, each attempt follows the last one again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +21,7 @@ from redis.asyncio import Redis
 
 from shared.config.models import Model
 from shared.config.settings import Settings
+from shared.config.stages import parse_stages
 from shared.log.events import decode
 from shared.log.ids import START
 from shared.log.records import Meta
@@ -89,11 +91,13 @@ class WorkerHarness:
         url: str,
         *backend_scripts: BackendScript,
         on_takeover: str = "continue",
+        stages: Sequence[dict[str, Any]] = (),
         **settings: Any,
     ):
         given = {"lease_s": 0.6, "queue_partitions": self.queue_partitions} | settings
         self.settings = Settings(redis_url=url, **given)
-        self.models = {"m": Model(name="m", on_takeover=on_takeover)}
+        tables = parse_stages(list(stages), "models.m.stages", Path())
+        self.models = {"m": Model(name="m", on_takeover=on_takeover, stages=tables)}
         self.backend = ScriptedBackend(*backend_scripts, can_continue=self.models["m"].may_continue)
         self.backends = {"m": self.backend}
         self.redis: Redis = connect(self.settings)

@@ -32,11 +32,16 @@ class Finish(NamedTuple):
         reason: the finish reason for the log.
         unknown_reason: the backend's own word if we do not know it; for the log line.
         extra: for `End.extra`.
+        is_cut: the answer was ended here and not by the model server, which reports no counts then.
+        cached_at: when the stored answer was made that this answer repeats, Unix seconds; 0: the
+            answer is new.
     """
 
     reason: FinishReason
     unknown_reason: str = ""
     extra: dict[str, Any] | None = None
+    is_cut: bool = False
+    cached_at: int = 0
 
 
 BackendItem = AnyEvent | Finish

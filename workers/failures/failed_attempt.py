@@ -1,10 +1,12 @@
 """Decides whether a generation waits, is tried again, or ends, after a failed attempt.
 
-Pure. A failure counts unless it is an outage of the model server (workers/failures/outage.py).
+Pure, except for a line in the log. A failure counts unless it is an outage of the model server
+(workers/failures/outage.py).
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from shared.config.models import Model
@@ -16,6 +18,9 @@ from shared.queue.lanes import LaneEntry
 from workers.backends.retry_after import retry_pause_s
 from workers.failures.outage import Postponed, postpone
 
+log = logging.getLogger(__name__)
+
+REASON_CHARACTERS_MAX = 200  # of a log line
 RETRY_PAUSE_S = 0.5  # before the second attempt; doubles with each failure
 RETRY_PAUSE_MAX_S = 30.0
 
@@ -47,6 +52,29 @@ class FailedAttempt:
             now_ms=now_ms,
             limit_s=int(own_ms) / 1000 if own_ms else self.settings.upstream_outage_s,
         )
+
+    def report(self, *, is_postponed: bool) -> str:
+        """Tell the operator about a failure that counts; return the name of its counter.
+
+        A server that is away has its own line, `model server unusable`, at most one in a while.
+        """
+        if is_postponed:
+            return "postponed"
+        upstream = self.error.upstream
+        status = self.error.status or (upstream.status if upstream is not None else None)
+        # With a 4xx a server may quote the prompt, which no line of a log may hold.
+        is_quoted = status is None or status >= 500
+        data = {
+            "generation_id": self.begun.meta.generation_id,
+            "model": self.model.name,
+            "url": self.model.base_url,
+            "code": self.error.code,
+            "status": status,
+            "reason": self.error.message[:REASON_CHARACTERS_MAX] if is_quoted else "refused",
+            "attempt": self.begun.start[0].attempt,
+        }
+        log.warning("attempt failed", extra={k: v for k, v in data.items() if v not in (None, "")})
+        return "attempts_failed"
 
     @property
     def is_final(self) -> bool:

@@ -11,14 +11,18 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from shared.errors import BackendError
 from shared.log.events import Reset
 from shared.log.records import Entry
 from shared.log.request import Request
+from shared.log.tally import LIMITS
 from workers.backends.background import AnswerGone, BackgroundBackend
 from workers.backends.contract import Backend, BackendItem, Finish
+from workers.stages.pipeline import Pipeline
 from workers.takeover.continuation import AttemptPlan
 from workers.takeover.repetition import Repetition
 from workers.takeover.seam import HELD_S, Seam
@@ -40,6 +44,7 @@ class Asked:
         seed: the generation's id.
         log: the entries of the earlier attempts.
         late: takes the items that were held back at the seam for too long.
+        stages: what the events pass through on their way to the log; None: nothing.
     """
 
     backend: Backend
@@ -50,6 +55,7 @@ class Asked:
     seed: str
     late: Callable[[Items], None]
     log: Sequence[Entry] = ()
+    stages: Pipeline | None = None
 
 
 def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
@@ -58,10 +64,25 @@ def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
     Raises:
         BackendError: the attempt has failed. Items yielded before remain valid.
     """
+    if (stages := asked.stages) is not None:
+        late = asked.late
+        staged = replace(asked, stages=None, late=lambda items: late(stages.feed(items)))
+        return stages.read(asked.request, lambda request: read_answer(_with(staged, request)))
     if asked.plan.prefix or asked.plan.needs_reset or asked.plan.upstream_id:
         return _read_after_others(asked)
     # The usual case, without a second generator between the backend and the log.
     return asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
+
+
+def _with(asked: Asked, request: Request) -> Asked:
+    """Return `asked` with the request that the stages have made of the client's."""
+    if request is asked.request:
+        return asked
+    rest = asked.rest
+    if rest is not None:
+        bounds = {name: rest.params[name] for name in LIMITS if name in rest.params}
+        rest = msgspec.structs.replace(request, params={**request.params, **bounds})
+    return replace(asked, request=request, rest=rest)
 
 
 async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:

@@ -7,6 +7,8 @@ export interface Asked {
   method?: string
   accept: string
   body?: unknown
+  /** A multipart body. */
+  form?: FormData
   headers?: Record<string, string>
   signal?: AbortSignal
   /** Added to the limit on the wait for the head, ms: the server holds a long poll. */
@@ -41,6 +43,9 @@ export async function requestJson<T>(env: Environment, path: string, asked: Omit
   const abort = () => own.abort(asked.signal?.reason)
   asked.signal?.addEventListener('abort', abort)
   if (asked.signal?.aborted) abort()
+  // The head has its own limit; this one is for a body that never ends.
+  const ms = 2 * env.openMs + (asked.extraMs ?? 0)
+  const timer = env.clock.setTimeout(() => own.abort(broken('The answer stalled.')), ms)
   let text: string
   try {
     const response = await request(env, path, { accept: 'application/json', ...asked, signal: own.signal })
@@ -48,6 +53,7 @@ export async function requestJson<T>(env: Environment, path: string, asked: Omit
   } catch (cause) {
     throw asError(cause)
   } finally {
+    env.clock.clearTimeout(timer)
     asked.signal?.removeEventListener('abort', abort)
   }
   try {
@@ -72,7 +78,7 @@ async function fetchHead(env: Environment, path: string, asked: Asked, token?: s
     return await env.fetch(env.url + path, {
       method: asked.method ?? (asked.body === undefined ? 'GET' : 'POST'),
       headers,
-      body: asked.body === undefined ? undefined : JSON.stringify(asked.body),
+      body: asked.form ?? (asked.body === undefined ? undefined : JSON.stringify(asked.body)),
       signal: limit.signal,
     })
   } catch (cause) {

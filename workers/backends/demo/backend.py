@@ -184,6 +184,8 @@ class _PieceSchedule:
 def _skip(pieces: Iterator[str], prefix: str) -> tuple[int, tuple[str, ...]]:
     """Take the pieces that `prefix` already holds from `pieces`.
 
+    A filter may have put signs in the place of letters, so each sign equals any character.
+
     Returns:
         their number, and the rest of a piece that the prefix holds only in part.
 
@@ -193,7 +195,8 @@ def _skip(pieces: Iterator[str], prefix: str) -> tuple[int, tuple[str, ...]]:
     count = at = 0
     while at < len(prefix):
         piece = next(pieces, "")
-        if not piece or not (prefix.startswith(piece, at) or piece.startswith(prefix[at:])):
+        there = prefix[at : at + len(piece)]
+        if not piece or not (piece.startswith(there) or _is_masked(piece, there)):
             message = "the demo cannot continue a text that is not its own"
             raise BackendError("upstream_refused", message, retryable=False)
         at += len(piece)
@@ -201,6 +204,11 @@ def _skip(pieces: Iterator[str], prefix: str) -> tuple[int, tuple[str, ...]]:
             return count, (piece[len(prefix) - at :],)
         count += 1
     return count, ()
+
+
+def _is_masked(piece: str, there: str) -> bool:
+    pairs = zip(piece, there, strict=False)
+    return all(own == shown or not (shown.isalnum() or shown.isspace()) for own, shown in pairs)
 
 
 def _tool_call(name: str, prompt: str) -> Iterator[ToolCall]:

@@ -1,6 +1,9 @@
 """Resumable token streams of a Tailrace server."""
 
-from tailrace_client.async_client import AsyncAnswer, AsyncTailrace
+from tailrace_client.async_answer import AsyncAnswer
+from tailrace_client.async_batch import AsyncBatch
+from tailrace_client.async_client import AsyncTailrace
+from tailrace_client.batches import BatchLine
 from tailrace_client.errors import TailraceError
 from tailrace_client.events import (
     DataEvent,
@@ -17,12 +20,17 @@ from tailrace_client.events import (
     UsageEvent,
 )
 from tailrace_client.reading import Result
-from tailrace_client.sync_client import Answer, Tailrace
+from tailrace_client.sync_answer import Answer
+from tailrace_client.sync_batch import Batch
+from tailrace_client.sync_client import Tailrace
 
 __all__ = [
     "Answer",
     "AsyncAnswer",
+    "AsyncBatch",
     "AsyncTailrace",
+    "Batch",
+    "BatchLine",
     "DataEvent",
     "EndEvent",
     "Event",

@@ -1,10 +1,9 @@
-"""AsyncTailrace: starts generations and attaches to them; AsyncAnswer: one generation."""
+"""AsyncTailrace: starts generations and batches, and attaches to them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,20 +11,22 @@ from weakref import WeakSet
 
 import httpx2
 
+from tailrace_client.async_answer import AsyncAnswer
+from tailrace_client.async_batch import AsyncBatch
 from tailrace_client.async_http import AsyncHttp
 from tailrace_client.async_socket import AsyncSockets
+from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, TokenSource
-from tailrace_client.errors import TailraceError, broken, reset_error
-from tailrace_client.events import Event, ResetEvent
+from tailrace_client.errors import TailraceError, broken
+from tailrace_client.events import Event
 from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
-from tailrace_client.pace import BackOff
-from tailrace_client.reading import Reading, Result, result_of
+from tailrace_client.pace import BackOff, Picker
+from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
 from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
 
 PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
 PROBE_MAX_S = 60.0
-OnReset = Callable[[ResetEvent], object]
 
 
 class AsyncTailrace:
@@ -139,6 +140,44 @@ class AsyncTailrace:
         self._answers.add(answer)
         return answer
 
+    async def batch(
+        self,
+        requests: Requests,
+        *,
+        endpoint: str = ENDPOINT,
+        window: str = WINDOW,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncBatch:
+        """Run many requests in the background; returns when the batch is accepted.
+
+        Args:
+            requests: request bodies of the endpoint, 1 to 50,000; a mapping also names each line.
+            endpoint: `/v1/generations`, `/v1/chat/completions` or `/v1/responses`.
+            window: the longest time for the whole batch: `24h`, or a number of s, m, h or d.
+            idempotency_key: two calls with the same key are one batch. Default: a random key.
+
+        Raises:
+            TailraceError: `retryable` says whether the same call may succeed later.
+        """
+        data = input_of(requests, endpoint)
+        file = await self._call("POST", "/v1/files", form=form_of(data))
+        body = start_body(
+            {
+                "input_file_id": file["id"],
+                "endpoint": endpoint,
+                "completion_window": window,
+                "metadata": metadata,
+            }
+        )
+        headers = {"idempotency-key": idempotency_key or new_key()}
+        created = await self._call("POST", "/v1/batches", body=body, headers=headers)
+        return self.attach_batch(str(created["id"]))
+
+    def attach_batch(self, id: str) -> AsyncBatch:
+        """Return a batch that was started anywhere."""
+        return AsyncBatch(self, id)
+
     async def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""
         answer: dict[str, Any] = await self._call("POST", f"{generation_path(id)}/cancel")
@@ -163,13 +202,20 @@ class AsyncTailrace:
                     raise
             await asyncio.sleep(pause_s)
 
-    async def _follow(self, id: str, reading: Reading) -> AsyncGenerator[Event]:
-        """Yield the new events to the end, over as many connections as that takes."""
+    async def _follow(
+        self, id: str, reading: Reading, *, path: str = "", picker: Picker | None = None
+    ) -> AsyncGenerator[Event]:
+        """Yield the new events to the end, over as many connections as that takes.
+
+        Args:
+            path: of the log; default: that of the generation.
+            picker: chooses the transports; default: the client's.
+        """
         shared = self._shared
-        back_off = BackOff(shared.random)
+        back_off, picker = BackOff(shared.random), picker or shared.picker
         while not reading.is_done:
-            name = shared.picker.pick(shared.now())
-            asked = ReadRequest(id, generation_path(id), reading, reading.cursor)
+            name = picker.pick(shared.now())
+            asked = ReadRequest(id, path or generation_path(id), reading, reading.cursor)
             has_lived = False
             try:
                 async with contextlib.aclosing(self._probed(name, asked)) as items:
@@ -190,7 +236,7 @@ class AsyncTailrace:
             if not error.retryable and not is_blocked:
                 raise error
             if not has_lived or error.code == "held_back":
-                shared.picker.leave(name, shared.now())
+                picker.leave(name, shared.now())
             if error.code == "held_back" or is_blocked:
                 continue
             pause_s = back_off.next(shared.now(), error.retry_after_s)
@@ -248,110 +294,3 @@ class AsyncTailrace:
         except TailraceError:
             return False  # the limits on silence decide about this connection
         return bool(events) or is_done
-
-
-class AsyncAnswer:
-    """One generation, as its reader holds it. Iterate over its events once, or take the result.
-
-    Attributes:
-        id: the generation's id: `client.attach(id)` reads it anywhere.
-    """
-
-    def __init__(self, client: AsyncTailrace, id: str, cursor: str) -> None:
-        self.id = id
-        self._client = client
-        self._reading = Reading(cursor)
-        self._delivered = cursor
-        self._has_iterated = False
-        self._queue: deque[Event] = deque()
-        self._pulling = asyncio.Lock()
-        self._source: AsyncGenerator[Event] | None = None
-        self._result: Result | None = None
-
-    @property
-    def cursor(self) -> str:
-        """The id of the last event that the consumer got; `0-0` before the first one."""
-        return self._delivered if self._has_iterated else self._reading.cursor
-
-    @property
-    def text_so_far(self) -> str:
-        """The text, as far as this reader has read it."""
-        return "".join(self._reading.text)
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        """Events in order, each once; the last one is `end`. To stop iterating does not cancel."""
-        return self
-
-    async def __anext__(self) -> Event:
-        self._has_iterated = True
-        while not self._queue:
-            if self._reading.is_done:
-                raise StopAsyncIteration
-            async with self._pulling:
-                if not self._queue and not self._reading.is_done:
-                    await self._pull()
-        event = self._queue.popleft()
-        self._delivered = event.id
-        return event
-
-    async def text(self, *, on_reset: OnReset | None = None) -> AsyncGenerator[str]:
-        """Yield the pieces of the text.
-
-        Args:
-            on_reset: called when the text begins anew: drop what was shown.
-
-        Raises:
-            TailraceError: `reset`, the text began anew and there is no `on_reset`.
-        """
-        has_text = False
-        async for event in self:
-            if event.type == "token":
-                has_text = True
-                yield event.text
-            elif event.type == "reset":
-                if on_reset is not None:
-                    on_reset(event)
-                elif has_text:
-                    raise reset_error()
-
-    async def result(self) -> Result:
-        """Return the whole answer at its end.
-
-        A generation that failed has the status `failed` and its `error`; this is no exception.
-
-        Raises:
-            TailraceError: the answer cannot be read.
-        """
-        while not self._reading.is_done:
-            async with self._pulling:
-                if not self._reading.is_done:
-                    await self._pull()
-        if self._result is None:
-            result = self._reading.result(self.id)
-            self._result = result or result_of(await self._client.snapshot(self.id))
-        self._queue.clear()
-        self._delivered = self._reading.cursor
-        return self._result
-
-    async def cancel(self) -> dict[str, Any]:
-        """End the generation, on any node. The text so far stays. May be repeated."""
-        return await self._client.cancel(self.id)
-
-    async def aclose(self) -> None:
-        """Close the connection. The generation goes on, and so can this answer."""
-        source, self._source = self._source, None
-        if source is not None:
-            await source.aclose()
-
-    async def _pull(self) -> None:
-        """Read until there is one more event, or the end."""
-        if self._source is None:
-            self._source = self._client._follow(self.id, self._reading)
-        try:
-            self._queue.append(await anext(self._source))
-        except StopAsyncIteration:
-            self._source = None
-        except BaseException:
-            # After an error or a cancellation the next call opens another connection.
-            self._source = None
-            raise

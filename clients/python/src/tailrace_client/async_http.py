@@ -15,7 +15,9 @@ from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest, timeouts
 from tailrace_client.wire import (
     ACCEPT,
+    BYTES_TYPE,
     JSON_TYPE,
+    PARTIAL_STATUS,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
@@ -42,12 +44,14 @@ class AsyncHttp:
         path: str,
         *,
         body: Any = None,
+        form: Any = None,
         headers: dict[str, str] | None = None,
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request.
 
         Args:
+            form: the parts of a multipart body, as httpx2 takes them.
             held_s: how long the server may hold the answer.
 
         Raises:
@@ -56,6 +60,8 @@ class AsyncHttp:
         told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
         if body is not None:
             told["json"] = body
+        if form is not None:
+            told["files"] = form
         async with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
             try:
                 return parse_json(await response.aread())
@@ -101,6 +107,24 @@ class AsyncHttp:
                 yield event
         if not asked.reading.is_done:
             asked.reading.is_over = True
+
+    async def content(self, path: str, start: int) -> AsyncIterator[bytes]:
+        """Yield the bytes of a file from the byte `start` on, over one connection.
+
+        Raises:
+            TailraceError.
+        """
+        headers = {"accept": BYTES_TYPE, "accept-encoding": "identity"}
+        if start:
+            headers["range"] = f"bytes={start}-"
+        async with self._open("GET", path, BYTES_TYPE, headers=headers) as response:
+            if start and response.status_code != PARTIAL_STATUS:
+                raise broken("a proxy answered with the whole file instead of its rest")
+            try:
+                async for data in response.aiter_bytes():
+                    yield data
+            except httpx2.HTTPError as exc:
+                raise broken(f"the download broke off: {exc!r}") from exc
 
     @asynccontextmanager
     async def _open(

@@ -89,6 +89,11 @@ class Picker:
         self._names = names
         self._left_until: dict[str, float] = {}
 
+    def over_http(self) -> Picker:
+        """Return a picker of the transports over HTTP, for a log that no socket serves."""
+        names = tuple(name for name in self._names if name != "websocket")
+        return Picker(names or ("sse", "poll"))
+
     def pick(self, now: float) -> str:
         for name in self._names:
             if self._left_until.get(name, 0.0) <= now:

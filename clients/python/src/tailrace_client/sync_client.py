@@ -1,10 +1,9 @@
-"""Tailrace, the client without an event loop, and Answer; the twins of those in async_client.py."""
+"""Tailrace, the client without an event loop: the twin of AsyncTailrace."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
@@ -12,13 +11,16 @@ from weakref import WeakSet
 
 import httpx2
 
+from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, SyncTokenSource
-from tailrace_client.errors import TailraceError, broken, reset_error
-from tailrace_client.events import Event, ResetEvent
+from tailrace_client.errors import TailraceError, broken
+from tailrace_client.events import Event
 from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
-from tailrace_client.pace import BackOff
-from tailrace_client.reading import Reading, Result, result_of
+from tailrace_client.pace import BackOff, Picker
+from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
+from tailrace_client.sync_answer import Answer
+from tailrace_client.sync_batch import Batch
 from tailrace_client.sync_http import Http
 from tailrace_client.sync_socket import Sockets
 from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
@@ -113,6 +115,34 @@ class Tailrace:
         self._answers.add(answer)
         return answer
 
+    def batch(
+        self,
+        requests: Requests,
+        *,
+        endpoint: str = ENDPOINT,
+        window: str = WINDOW,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """Run many requests in the background; see AsyncTailrace.batch."""
+        data = input_of(requests, endpoint)
+        file = self._call("POST", "/v1/files", form=form_of(data))
+        body = start_body(
+            {
+                "input_file_id": file["id"],
+                "endpoint": endpoint,
+                "completion_window": window,
+                "metadata": metadata,
+            }
+        )
+        headers = {"idempotency-key": idempotency_key or new_key()}
+        created = self._call("POST", "/v1/batches", body=body, headers=headers)
+        return self.attach_batch(str(created["id"]))
+
+    def attach_batch(self, id: str) -> Batch:
+        """Return a batch that was started anywhere."""
+        return Batch(self, id)
+
     def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""
         answer: dict[str, Any] = self._call("POST", f"{generation_path(id)}/cancel")
@@ -137,14 +167,21 @@ class Tailrace:
                     raise
             time.sleep(pause_s)
 
-    def _follow(self, id: str, reading: Reading) -> Generator[Event]:
-        """Yield the new events to the end, over as many connections as that takes."""
+    def _follow(
+        self, id: str, reading: Reading, *, path: str = "", picker: Picker | None = None
+    ) -> Generator[Event]:
+        """Yield the new events to the end, over as many connections as that takes.
+
+        Args:
+            path: of the log; default: that of the generation.
+            picker: chooses the transports; default: the client's.
+        """
         shared = self._shared
-        back_off = BackOff(shared.random)
+        back_off, picker = BackOff(shared.random), picker or shared.picker
         probe_s: float | None = PROBE_S if shared.is_auto else None
         while not reading.is_done:
-            name = shared.picker.pick(shared.now())
-            asked = ReadRequest(id, generation_path(id), reading, reading.cursor)
+            name = picker.pick(shared.now())
+            asked = ReadRequest(id, path or generation_path(id), reading, reading.cursor)
             has_lived = False
             try:
                 with closing(self._read(name, asked, probe_s)) as items:
@@ -169,7 +206,7 @@ class Tailrace:
             elif not error.retryable and not is_blocked:
                 raise error
             if not has_lived or is_blocked:
-                shared.picker.leave(name, shared.now())
+                picker.leave(name, shared.now())
             if is_blocked:
                 continue
             pause_s = back_off.next(shared.now(), error.retry_after_s)
@@ -196,92 +233,3 @@ class Tailrace:
         except TailraceError:
             return False
         return bool(events) or is_done
-
-
-class Answer:
-    """One generation, as its reader holds it. Iterate over its events once, or take the result.
-
-    Attributes:
-        id: the generation's id: `client.attach(id)` reads it anywhere.
-    """
-
-    def __init__(self, client: Tailrace, id: str, cursor: str) -> None:
-        self.id = id
-        self._client = client
-        self._reading = Reading(cursor)
-        self._delivered = cursor
-        self._has_iterated = False
-        self._queue: deque[Event] = deque()
-        self._source: Generator[Event] | None = None
-        self._result: Result | None = None
-
-    @property
-    def cursor(self) -> str:
-        """The id of the last event that the consumer got; `0-0` before the first one."""
-        return self._delivered if self._has_iterated else self._reading.cursor
-
-    @property
-    def text_so_far(self) -> str:
-        """The text, as far as this reader has read it."""
-        return "".join(self._reading.text)
-
-    def __iter__(self) -> Iterator[Event]:
-        """Events in order, each once; the last one is `end`. To stop iterating does not cancel."""
-        return self
-
-    def __next__(self) -> Event:
-        self._has_iterated = True
-        while not self._queue:
-            if self._reading.is_done:
-                raise StopIteration
-            self._pull()
-        event = self._queue.popleft()
-        self._delivered = event.id
-        return event
-
-    def text(self, *, on_reset: Callable[[ResetEvent], object] | None = None) -> Generator[str]:
-        """Yield the pieces of the text; see AsyncAnswer.text."""
-        has_text = False
-        for event in self:
-            if event.type == "token":
-                has_text = True
-                yield event.text
-            elif event.type == "reset":
-                if on_reset is not None:
-                    on_reset(event)
-                elif has_text:
-                    raise reset_error()
-
-    def result(self) -> Result:
-        """Return the whole answer at its end; see AsyncAnswer.result."""
-        while not self._reading.is_done:
-            self._pull()
-        if self._result is None:
-            result = self._reading.result(self.id)
-            self._result = result or result_of(self._client.snapshot(self.id))
-        self._queue.clear()
-        self._delivered = self._reading.cursor
-        return self._result
-
-    def cancel(self) -> dict[str, Any]:
-        """End the generation, on any node. The text so far stays. May be repeated."""
-        return self._client.cancel(self.id)
-
-    def close(self) -> None:
-        """Close the connection. The generation goes on, and so can this answer."""
-        source, self._source = self._source, None
-        if source is not None:
-            source.close()
-
-    def _pull(self) -> None:
-        """Read until there is one more event, or the end."""
-        if self._source is None:
-            self._source = self._client._follow(self.id, self._reading)
-        try:
-            self._queue.append(next(self._source))
-        except StopIteration:
-            self._source = None
-        except BaseException:
-            # After an error the next call opens another connection.
-            self._source = None
-            raise

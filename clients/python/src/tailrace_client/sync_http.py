@@ -15,7 +15,9 @@ from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest, timeouts
 from tailrace_client.wire import (
     ACCEPT,
+    BYTES_TYPE,
     JSON_TYPE,
+    PARTIAL_STATUS,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
@@ -40,6 +42,7 @@ class Http:
         path: str,
         *,
         body: Any = None,
+        form: Any = None,
         headers: dict[str, str] | None = None,
         held_s: float = 0.0,
     ) -> Any:
@@ -47,6 +50,8 @@ class Http:
         told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
         if body is not None:
             told["json"] = body
+        if form is not None:
+            told["files"] = form
         with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
             try:
                 return parse_json(response.read())
@@ -101,6 +106,23 @@ class Http:
             yield from events
         if not asked.reading.is_done:
             asked.reading.is_over = True
+
+    def content(self, path: str, start: int) -> Iterator[bytes]:
+        """Yield the bytes of a file from the byte `start` on, over one connection.
+
+        Raises:
+            TailraceError.
+        """
+        headers = {"accept": BYTES_TYPE, "accept-encoding": "identity"}
+        if start:
+            headers["range"] = f"bytes={start}-"
+        with self._open("GET", path, BYTES_TYPE, headers=headers) as response:
+            if start and response.status_code != PARTIAL_STATUS:
+                raise broken("a proxy answered with the whole file instead of its rest")
+            try:
+                yield from response.iter_bytes()
+            except httpx2.HTTPError as exc:
+                raise broken(f"the download broke off: {exc!r}") from exc
 
     @contextmanager
     def _open(

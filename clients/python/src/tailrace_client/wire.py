@@ -14,6 +14,8 @@ from tailrace_client.events import START_CURSOR, Event, is_event_id, read_event
 
 ACCEPT = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
 JSON_TYPE = "application/json"
+BYTES_TYPE = "application/octet-stream"
+PARTIAL_STATUS = 206  # the answer to a request for the rest of a file
 LINE_BYTES_MAX = 32 * 1024 * 1024  # an answer may hold a picture, and a proxy may send nonsense
 OUR_FAULT_CLOSES = frozenset({1002, 1003, 1007, 1009})
 SUBPROTOCOL = "tailrace.v1"

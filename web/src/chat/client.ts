@@ -1,0 +1,170 @@
+/**
+ * The client of this page: the package `tailrace`, with a transport that can be changed while answers are read
+ * and that tells the bus about connections and events.
+ */
+
+import { Tailrace, type ReadRequest, type Transport, type TransportName } from 'tailrace'
+import type { Environment } from 'tailrace-source/environment.js'
+import { TailraceError } from 'tailrace'
+import { compareIds, START } from 'tailrace-source/events.js'
+import { requestJson } from 'tailrace-source/http.js'
+import { PollTransport } from 'tailrace-source/transports/poll.js'
+import { StreamTransport } from 'tailrace-source/transports/stream.js'
+import { WebSocketTransport } from 'tailrace-source/transports/websocket.js'
+import { bus } from './bus.js'
+import type { Keys } from './store/keys.js'
+
+export const TRANSPORTS: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
+/** Tried in this order until one of them lives, unless the user has chosen one. */
+const AUTO: TransportName[] = ['websocket', 'sse', 'poll']
+
+export class PageClient extends Tailrace {
+  private readonly switching: SwitchedTransport
+
+  constructor(private readonly keys: Keys) {
+    const switching = new SwitchedTransport()
+    super({
+      url: location.origin,
+      token: ({ isFresh }) => keys.token(isFresh),
+      transport: switching,
+      // A page may be open for days: a prompt waits as long as it is.
+      giveUpMs: Number.MAX_SAFE_INTEGER,
+    })
+    this.switching = switching
+    switching.env = this.env
+  }
+
+  /** The transport in use; `auto` is for a user who has not chosen. */
+  choose(name: TransportName | 'auto'): void {
+    this.switching.choose(name)
+    setTimeout(() => this.reconnect(), 20) // without the pause that follows a broken connection
+  }
+
+  get transportInUse(): TransportName {
+    return this.switching.inUse
+  }
+
+  /** A request that may be repeated, until it is answered. Throws TailraceError that waiting cannot cure. */
+  async json<T>(path: string, { method, signal }: { method?: string; signal?: AbortSignal } = {}): Promise<T> {
+    return this.signedIn(() => this.call((limit) => requestJson<T>(this.env, path, { method, signal: limit }), signal))
+  }
+
+  /** Ask for another key as long as the server refuses the one that is there. */
+  async signedIn<T>(send: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await send()
+      } catch (error) {
+        if (!(error instanceof TailraceError) || error.code !== 'unauthorized') throw error
+      }
+    }
+  }
+
+  /** Fetch something that is not JSON, for example the bytes of a file. */
+  async fetch(path: string, options: RequestInit = {}): Promise<Response> {
+    for (;;) {
+      const key = this.keys.current
+      const headers = new Headers(options.headers)
+      if (key) headers.set('authorization', `Bearer ${key}`)
+      const response = await fetch(path, { ...options, headers })
+      if (response.status !== 401) return response
+      if (this.keys.current === key) await this.keys.token(true)
+    }
+  }
+}
+
+class SwitchedTransport implements Transport {
+  /** The package asks for a name; this transport stands for all four. */
+  readonly name = 'sse'
+  env!: Environment
+  private made = new Map<TransportName, Transport>()
+  private names: TransportName[] = AUTO
+  private readers = new Set<AbortController>()
+  private connections = new Map<string, number>()
+  private cursors = new Map<string, string>()
+
+  get inUse(): TransportName {
+    return this.names[0]
+  }
+
+  choose(name: TransportName | 'auto'): void {
+    this.names = name === 'auto' ? AUTO : [name]
+    // Each reading comes back with its cursor, over the transport that was chosen.
+    for (const each of this.readers) each.abort(switched())
+  }
+
+  async read(asked: ReadRequest): Promise<void> {
+    const name = this.inUse
+    const reconnects = this.connections.get(asked.id) ?? 0
+    this.connections.set(asked.id, reconnects + 1)
+    const tell = (state: 'opening' | 'live' | 'lost') =>
+      bus.emit('connection', { generation: asked.id, transport: name, state, reconnects })
+    const stopper = new AbortController()
+    const abort = () => stopper.abort(asked.signal.reason)
+    asked.signal.addEventListener('abort', abort, { once: true })
+    if (asked.signal.aborted) abort()
+    this.readers.add(stopper)
+    let isLive = false
+    let isOver = false
+    tell('opening')
+    try {
+      await this.transport(name).read({
+        ...asked,
+        signal: stopper.signal,
+        event: (event) => {
+          this.tell(asked.id, event)
+          isOver ||= event.type === 'end'
+          asked.event(event)
+        },
+        alive: (heartbeatS) => {
+          if (!isLive) tell('live')
+          isLive = true
+          asked.alive(heartbeatS)
+        },
+        over: () => {
+          isOver = true
+          asked.over()
+        },
+      })
+    } catch (error) {
+      if (!isLive && !asked.signal.aborted && !stopper.signal.aborted) this.turn(name)
+      throw stopper.signal.aborted && !asked.signal.aborted ? switched() : error
+    } finally {
+      this.readers.delete(stopper)
+      asked.signal.removeEventListener('abort', abort)
+      if (isOver) this.connections.delete(asked.id)
+      else if (!asked.signal.aborted) tell('lost')
+    }
+  }
+
+  close(): void {
+    for (const each of this.made.values()) each.close()
+  }
+
+  /** Nothing arrived over this transport: the next connection tries the next one. */
+  private turn(name: TransportName): void {
+    if (this.names.length > 1 && this.names[0] === name) this.names = [...this.names.slice(1), name]
+  }
+
+  private tell(generation: string, event: Parameters<ReadRequest['event']>[0]): void {
+    const known = this.cursors.get(generation) ?? START
+    const isNew = event.id === START || compareIds(event.id, known) > 0
+    if (isNew) this.cursors.set(generation, event.id)
+    const text = event.type === 'token' ? event.text : ''
+    bus.emit('event', { generation, id: event.id, type: event.type, text, repeated: !isNew, event })
+  }
+
+  private transport(name: TransportName): Transport {
+    let found = this.made.get(name)
+    if (!found) {
+      found =
+        name === 'websocket' ? new WebSocketTransport(this.env)
+        : name === 'poll' ? new PollTransport(this.env)
+        : new StreamTransport(name, this.env)
+      this.made.set(name, found)
+    }
+    return found
+  }
+}
+
+const switched = () => new TailraceError('switched', 'The transport was changed.', { retryable: true })

@@ -1,0 +1,371 @@
+/**
+ * The open conversation: the answers of one session, those that other tabs and other people start, and the
+ * prompts that no node has accepted yet. Knows no DOM. After each change it calls its hooks.
+ */
+
+import { TailraceError, type TailraceEvent } from 'tailrace'
+import { bus } from '../bus.js'
+import type { PageClient } from '../client.js'
+import type { Archive } from '../store/archive.js'
+import { randomName } from '../store/memory.js'
+import { outbox, type Unsent } from '../store/outbox.js'
+import { arrange, type Place } from './arrange.js'
+import { historyOf } from './history.js'
+import { Turn, type Entry, type PageFile, type Snapshot } from './turn.js'
+
+/** Between two looks at the session's listing, ms; and while nobody sees the page. */
+const LOOK_MS = 1_500
+const LOOK_HIDDEN_MS = 15_000
+/** A look that takes longer means that the server cannot be reached. */
+const LATE_MS = 2_500
+/** A prompt that waits longer says so. */
+const UNSENT_MS = 1_000
+/** Older pages of a conversation; a page has 100 answers. */
+const PAGES_MAX = 20
+const LOADS_MAX = 4
+
+export interface Hooks {
+  /** Turns came, went or changed places. */
+  arranged(): void
+  /** Something of this turn has changed. */
+  changed(turn: Turn): void
+  reachable(isReachable: boolean): void
+  problem(text: string): void
+  /** A generation of this conversation is new. */
+  started(): void
+}
+
+export interface Asked {
+  prompt: string
+  /** With pictures and texts of files; otherwise the prompt itself. */
+  content?: unknown
+  files?: PageFile[]
+  model: string
+  title: string
+  /** The turn that the new one takes the place of. */
+  replaced?: Turn
+}
+
+interface Listing { generations: Entry[]; next_before: string | null }
+
+export class Conversation {
+  readonly turns = new Map<string, Turn>()
+  private readonly chosen = new Map<string, string>()
+  private readonly leaving = new AbortController()
+  private readonly deliveries = new Map<string, AbortController>()
+  private readonly loads = new Map<string, Promise<void>>()
+  private waitingLoads: (() => void)[] = []
+  private running = 0
+  private wake = () => {}
+  private isWhole = false
+
+  constructor(
+    private readonly client: PageClient, private readonly archive: Archive, readonly session: string,
+    private readonly hooks: Hooks,
+  ) {}
+
+  /** Never returns before `leave`. */
+  async open(): Promise<void> {
+    for (const kept of await this.archive.session(this.session)) {
+      if (this.turns.has(kept.id)) continue
+      const turn = new Turn(kept)
+      Object.assign(turn, { text: kept.text, reasoning: kept.reasoning, model: kept.model, metadata: kept.metadata, isLoaded: true })
+      this.turns.set(turn.id, turn)
+    }
+    for (const unsent of outbox.of(this.session)) this.take(unsent)
+    this.arranged()
+    while (!this.leaving.signal.aborted) {
+      await this.look()
+      await new Promise<void>((resolve) => {
+        this.wake = resolve
+        setTimeout(resolve, document.hidden ? LOOK_HIDDEN_MS : LOOK_MS)
+      })
+    }
+  }
+
+  leave(): void {
+    this.leaving.abort()
+    this.wake()
+  }
+
+  /** Look for new answers now. */
+  lookNow(): void {
+    this.wake()
+  }
+
+  /** The turns in the order of the conversation. Those without a place are older versions of a prompt. */
+  path(): { turn: Turn; place: Place }[] {
+    const links = [...this.turns.values()].sort((a, b) => a.created_at - b.created_at)
+    return arrange(links, this.chosen).map((place) => ({ turn: this.turns.get(place.id)!, place }))
+  }
+
+  get active(): Turn[] {
+    return this.path().map(({ turn }) => turn).filter(({ isActive }) => isActive)
+  }
+
+  choose(turn: Turn, step: number): void {
+    const place = this.path().find(({ place: { id } }) => id === turn.id)?.place
+    const wanted = place?.versions[place.versions.indexOf(turn.id) + step]
+    if (!place || !wanted) return
+    this.chosen.set(place.versions[0], wanted)
+    this.arranged()
+  }
+
+  async send(asked: Asked): Promise<void> {
+    const path = this.path().map(({ turn }) => turn)
+    const at = asked.replaced ? path.indexOf(asked.replaced) : -1
+    const before = at < 0 ? path : path.slice(0, at)
+    const key = randomName()
+    const page = {
+      key, after: before.at(-1)?.id ?? '', replaces: asked.replaced?.id ?? '', title: asked.title, files: asked.files,
+    }
+    const turn = new Turn({ id: key, prompt: asked.prompt, status: 'unsent', created_at: Date.now() / 1000 })
+    Object.assign(turn, { metadata: { page }, content: Array.isArray(asked.content) ? asked.content : undefined, isLoaded: true, sentAt: performance.now() })
+    this.turns.set(key, turn)
+    if (asked.replaced) this.chosen.delete(this.firstVersion(asked.replaced))
+    this.arranged()
+    await Promise.allSettled(before.slice(-20).map((each) => this.load(each)))
+    const content = asked.content ?? asked.prompt
+    const unsent: Unsent = {
+      key, session: this.session, prompt: asked.prompt, createdAt: turn.created_at,
+      body: {
+        messages: [...historyOf(before), { role: 'user', content }], model: asked.model || undefined,
+        session: this.session, metadata: { page },
+      },
+    }
+    outbox.put(unsent)
+    await this.deliver(unsent, turn)
+  }
+
+  /** Send again a prompt that was refused. */
+  async sendAgain(turn: Turn): Promise<void> {
+    const unsent = outbox.of(this.session).find(({ key }) => key === turn.note.key)
+    turn.problem = ''
+    turn.isLate = false
+    this.hooks.changed(turn)
+    if (unsent) await this.deliver(unsent, turn)
+  }
+
+  discard(turn: Turn): void {
+    const key = turn.note.key ?? turn.id
+    this.deliveries.get(key)?.abort()
+    outbox.remove(key)
+    this.turns.delete(turn.id)
+    this.arranged()
+  }
+
+  /** End what is being answered. Returns the prompt of a turn that had not been sent. */
+  stop(): string {
+    let prompt = ''
+    for (const turn of this.active) {
+      if (turn.status === 'unsent') {
+        prompt = turn.prompt
+        this.discard(turn)
+      } else {
+        void this.client.signedIn(() => this.client.cancel(turn.id)).catch((error) => this.hooks.problem(explain(error)))
+      }
+    }
+    return prompt
+  }
+
+  /** Read the text of a turn, unless it is there. */
+  load(turn: Turn): Promise<void> {
+    if (turn.isLoaded || turn.status === 'unsent') return Promise.resolve()
+    let loading = this.loads.get(turn.id)
+    if (!loading) {
+      loading = this.inTurn(() => this.read(turn)).finally(() => this.loads.delete(turn.id))
+      this.loads.set(turn.id, loading)
+    }
+    return loading
+  }
+
+  private async look(): Promise<void> {
+    const { signal } = this.leaving
+    const late = setTimeout(() => this.hooks.reachable(false), LATE_MS)
+    try {
+      let before = ''
+      let isNew = false
+      const found = new Set<string>()
+      for (let page = 0; page < (this.isWhole ? 1 : PAGES_MAX); page += 1) {
+        const path = `/v1/sessions/${encodeURIComponent(this.session)}${before && `?before=${before}`}`
+        const { generations, next_before } = await this.client.json<Listing>(path, { signal })
+        if (signal.aborted) return
+        for (const entry of generations.reverse()) {
+          found.add(entry.id)
+          isNew = this.list(entry) || isNew
+        }
+        before = next_before ? encodeURIComponent(next_before) : ''
+        if (isNew) this.arranged()
+        if (!before) break
+      }
+      if (!this.isWhole) this.missing(found)
+      this.isWhole = true
+      this.hooks.reachable(true)
+    } catch (error) {
+      if (!signal.aborted) this.hooks.problem(explain(error))
+    } finally {
+      clearTimeout(late)
+    }
+  }
+
+  /** Returns whether the turn is new. */
+  private list(entry: Entry): boolean {
+    const page = entry.metadata?.page as { key?: string } | undefined
+    const mine = page?.key ? this.turns.get(page.key) : undefined
+    if (mine && mine.id !== entry.id) return this.accepted(mine, entry.id)
+    const known = this.turns.get(entry.id)
+    if (known) {
+      const wasActive = known.isActive
+      known.isArchived = false
+      known.list(entry)
+      if (known.isLoaded && wasActive && !this.follows.has(known.id)) void this.follow(known)
+      return false
+    }
+    const turn = new Turn(entry)
+    turn.list(entry)
+    this.turns.set(turn.id, turn)
+    if (turn.isActive) void this.load(turn)
+    this.hooks.started()
+    return true
+  }
+
+  private readonly follows = new Set<string>()
+
+  /** What this browser has kept, and the server has not. */
+  private missing(found: Set<string>): void {
+    for (const turn of this.turns.values()) {
+      if (found.has(turn.id) || turn.status === 'unsent') continue
+      turn.isArchived = true
+      if (turn.isActive) turn.status = 'cancelled'
+      this.hooks.changed(turn)
+    }
+    this.arranged()
+  }
+
+  private take(unsent: Unsent): void {
+    const turn = new Turn({ id: unsent.key, prompt: unsent.prompt, status: 'unsent', created_at: unsent.createdAt })
+    const messages = unsent.body.messages as { content: unknown }[]
+    const content = messages.at(-1)?.content
+    Object.assign(turn, { metadata: unsent.body.metadata, content: Array.isArray(content) ? content : undefined, isLoaded: true, isLate: true })
+    this.turns.set(turn.id, turn)
+    void this.deliver(unsent, turn)
+  }
+
+  private async deliver(unsent: Unsent, turn: Turn): Promise<void> {
+    const stopper = new AbortController()
+    this.deliveries.set(unsent.key, stopper)
+    const late = setTimeout(() => {
+      turn.isLate = true
+      this.hooks.changed(turn)
+    }, UNSENT_MS)
+    try {
+      const { signal } = stopper
+      const answer = await this.client.signedIn(
+        () => this.client.generate({ ...(unsent.body as object), idempotencyKey: unsent.key, signal }))
+      if (this.turns.has(unsent.key)) this.accepted(turn, answer.id)
+      this.hooks.started()
+    } catch (error) {
+      if (stopper.signal.aborted) return
+      turn.problem = explain(error)
+      this.hooks.changed(turn)
+    } finally {
+      clearTimeout(late)
+      this.deliveries.delete(unsent.key)
+    }
+  }
+
+  /** A node has accepted the prompt of this turn. */
+  private accepted(turn: Turn, id: string): boolean {
+    const key = turn.id
+    outbox.remove(key)
+    this.turns.delete(key)
+    turn.id = id
+    turn.status = 'queued'
+    turn.problem = ''
+    this.turns.set(id, turn)
+    this.arranged()
+    void this.follow(turn)
+    return true
+  }
+
+  private async read(turn: Turn): Promise<void> {
+    try {
+      const snapshot = await this.client.json<Snapshot>(`/v1/generations/${turn.id}`, { signal: this.leaving.signal })
+      turn.adopt(snapshot)
+      const { id, cursor, text, status } = turn
+      bus.emit('adopted', { generation: id, cursor, text, status })
+      this.hooks.changed(turn)
+      if (turn.isActive) void this.follow(turn)
+      else this.keep(turn)
+    } catch (error) {
+      if (this.leaving.signal.aborted) return
+      turn.problem = explain(error)
+      this.hooks.changed(turn)
+    }
+  }
+
+  /** Read the events after the turn's cursor, to the end. */
+  private async follow(turn: Turn): Promise<void> {
+    if (this.follows.has(turn.id)) return
+    const { id } = turn
+    this.follows.add(id)
+    const { signal } = this.leaving
+    try {
+      await this.client.signedIn(async () => {
+        for await (const event of this.client.attach(id, turn.cursor || null, { signal })) this.event(turn, event)
+      })
+      // Nothing followed the cursor: the end was a part of what the page had adopted.
+      if (turn.isActive && !signal.aborted) turn.adopt(await this.client.json<Snapshot>(`/v1/generations/${id}`, { signal }))
+      this.keep(turn)
+    } catch (error) {
+      if (!signal.aborted) turn.problem = explain(error)
+    } finally {
+      this.follows.delete(id)
+      if (!signal.aborted) this.hooks.changed(turn)
+    }
+  }
+
+  private event(turn: Turn, event: TailraceEvent): void {
+    turn.take(event, performance.now())
+    if (event.type === 'end') turn.endedAt = Date.now() / 1000
+    if (event.type === 'reset') bus.emit('reset', { generation: turn.id, reason: event.reason, resets: turn.resets })
+    this.hooks.changed(turn)
+  }
+
+  private keep(turn: Turn): void {
+    const { id, prompt, text, reasoning, model, status, created_at, metadata } = turn
+    void this.archive.put({ id, session: this.session, prompt, text, reasoning, model, status, created_at, metadata })
+  }
+
+  private firstVersion(turn: Turn): string {
+    return this.path().find(({ place: { id } }) => id === turn.id)?.place.versions[0] ?? ''
+  }
+
+  private arranged(): void {
+    const last = this.path().at(-1)?.turn
+    const isSame = (bus.newest?.generation ?? '') === (last?.id ?? '')
+    this.hooks.arranged()
+    if (!isSame) bus.emit('newest', last ? { generation: last.id, status: last.status, prompt: last.prompt } : null)
+  }
+
+  /** At most a few requests at once, or a long conversation would keep other requests waiting. */
+  private async inTurn(act: () => Promise<void>): Promise<void> {
+    if (this.running >= LOADS_MAX) await new Promise<void>((resolve) => this.waitingLoads.push(resolve))
+    this.running += 1
+    try {
+      await act()
+    } finally {
+      this.running -= 1
+      this.waitingLoads.shift()?.()
+    }
+  }
+}
+
+/** What the reader can do about an error. */
+export function explain(error: unknown): string {
+  if (!(error instanceof TailraceError)) return `This page has a defect: ${String(error)}`
+  if (error.status === 410) return 'This answer is past its retention: the server no longer keeps it.'
+  if (error.status === 404) return `${error.message}. It was deleted, or was never there.`
+  if (error.status === 413) return 'This is too long for this server. Shorten it, remove files, or start a new chat.'
+  return error.message
+}

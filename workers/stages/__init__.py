@@ -1,0 +1,54 @@
+"""The stages of all models of one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from shared.config.models import Model, ModelTable
+from shared.log.records import Begun, Entry
+from shared.log.request import Request
+from workers.stages.contract import Answer, Services, Stage
+from workers.stages.kinds import build_stage
+from workers.stages.pipeline import Pipeline
+
+
+class Stages:
+    """The stages by model.
+
+    Raises:
+        ConfigurationError: a stage cannot be built.
+    """
+
+    def __init__(self, models: Mapping[str, Model], services: Services) -> None:
+        self._services = services
+        tables = models.tables if isinstance(models, ModelTable) else models
+        # By identity: the models of a server's list share the tuple of `[models."*"]`.
+        self._built = {
+            id(model.stages): self._build(model) for model in tables.values() if model.stages
+        }
+
+    def _build(self, model: Model) -> list[Stage]:
+        built = (build_stage(table, model, self._services) for table in model.stages)
+        return [stage for stage in built if stage is not None]
+
+    def open(
+        self, model: Model, begun: Begun, request: Request, log: Sequence[Entry]
+    ) -> Pipeline | None:
+        """Return the stages of one attempt; None: the model has none, and nothing is to be called.
+
+        Args:
+            log: all entries so far, with the `start` of this attempt.
+        """
+        if not model.stages:
+            return None
+        answer = Answer(
+            model=model,
+            request=request,
+            meta=begun.meta,
+            log=log,
+            is_first=begun.start[0].seq == 1,
+            held_s=int(begun.fields.get(b"held_ms") or 0) / 1000,
+        )
+        opened = (stage.open(answer) for stage in self._built[id(model.stages)])
+        stages = [stage for stage in opened if stage is not None]
+        return Pipeline(stages, log) if stages else None

@@ -1,0 +1,142 @@
+"""Filters one text that arrives in pieces: the answer, or the thoughts, or one tool call. Pure.
+
+What may still become a match is held back, and nothing else. The output has as many characters as
+the input, so a server that repeats an answer is compared by its length (workers/takeover/
+repetition.py). A match is replaced by a row of mask characters. No match contains a mask character,
+so a worker that finds only the masked text in the log goes on with the same results.
+
+    ├─ before ─┼─────── held ───────┤          before: the last visible character, for borders
+                 shown ─┤                       shown: left already: the text was interrupted
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from workers.stages.filter.symbols import INVISIBLE_MAX, is_invisible
+
+
+class Finder(Protocol):
+    """Finds matches in a text.
+
+    Attributes:
+        needs_before: the character before the text says whether a match may begin.
+        held_max: the most characters that are held back.
+    """
+
+    needs_before: bool
+    held_max: int
+
+    def find(self, text: str, at: int, is_whole: bool) -> tuple[int, int] | None:
+        """Return the first match from `at` on, or the place from which a match may begin.
+
+        The second kind of place reaches to the end of the text. A match that reaches to the end is
+        also only possible, unless the text is whole: what follows may change the match.
+        """
+        ...
+
+
+class Matcher:
+    """One text and one finder.
+
+    Args:
+        stops: the text ends before the first match.
+
+    Attributes:
+        is_stopped: a match has ended the text.
+    """
+
+    __slots__ = ("_before", "_find", "_held", "_mask", "_needs_before", "_shown", "_stops",
+                 "is_stopped")  # fmt: skip
+
+    def __init__(self, finder: Finder, mask: str, *, stops: bool) -> None:
+        self._find = finder.find
+        self._needs_before = finder.needs_before
+        self._mask = mask
+        self._stops = stops
+        self._held = self._before = ""
+        self._shown = 0
+        self.is_stopped = False
+
+    @property
+    def held(self) -> int:
+        """The number of characters that are held back."""
+        return len(self._held) - self._shown
+
+    def feed(self, text: str) -> str:
+        """Return the text that may leave now."""
+        if self._shown:
+            return self._advance(text, is_whole=False)
+        before = self._before
+        whole = before + self._held + text
+        found = self._find(whole, len(before), False)
+        if found is None:
+            at = len(whole)
+        else:
+            at, end = found
+            if end < len(whole):
+                return self._advance(text, is_whole=False)
+        # The usual case: no match, and perhaps the beginning of a match at the end.
+        self._held = whole[at:]
+        left = whole[len(before) : at]
+        if left and self._needs_before:
+            last = left[-1]
+            self._before = last if last < "\x80" else _last(before + left)
+        return left
+
+    def interrupt(self) -> str:
+        """Return what is held back, because other content follows.
+
+        A match that may still grow is masked as it is. If the text goes on later and completes a
+        match that has begun, the rest of this match is masked.
+        """
+        before, shown = self._before, self._held[: self._shown]
+        left = self.flush()
+        if not self.is_stopped:
+            self._before, self._held, self._shown = before, "", 0
+            self.fold(shown + left)
+        return left
+
+    def flush(self) -> str:
+        """Return what is held back, because the text is whole."""
+        return self._advance("", is_whole=True)
+
+    def fold(self, text: str) -> None:
+        """Take text that has left in an earlier attempt."""
+        self._advance(text, is_whole=False)
+        self._shown = len(self._held)
+        self.is_stopped = False
+
+    def _advance(self, text: str, *, is_whole: bool) -> str:
+        text = self._before + self._held + text
+        begin = at = len(self._before)
+        while (found := self._find(text, at, is_whole)) is not None:
+            start, end = found
+            if end == len(text) and not is_whole:
+                at = start
+                break
+            if self._stops and end > begin + self._shown:
+                self.is_stopped = True
+                return self._leave(text[begin:start], "")
+            text = text[:start] + self._mask * (end - start) + text[end:]
+            at = end
+        else:
+            at = len(text)
+        return self._leave(text[begin:at], text[at:])
+
+    def _leave(self, text: str, held: str) -> str:
+        if self._needs_before and text:
+            self._before = _last(self._before + text)
+        shown = self._shown
+        self._shown = max(shown - len(text), 0)
+        self._held = held
+        return text[shown:]
+
+
+def _last(text: str) -> str:
+    """Return the last visible character, and what is behind it."""
+    at = len(text) - 1
+    least = at - INVISIBLE_MAX - 1
+    while at > 0 and at > least and is_invisible(text[at]):
+        at -= 1
+    return text[at:]

@@ -1,0 +1,99 @@
+"""Passes the events of one attempt through the stages of its model, in the order of the list.
+
+    model ──▶ stage ──▶ stage ──▶ outbox
+
+Before the model is asked, each stage may work (`prepare`). Events of a stage pass through the
+stages behind it. A stage that returns `Finish` ends the answer: the stages behind it are flushed,
+and the model is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from shared.log.events import AnyEvent, decode_known
+from shared.log.records import Entry
+from shared.log.request import Request
+from workers.backends.contract import BackendItem, Finish
+from workers.stages.contract import AnswerStage, Items
+
+Reading = AsyncGenerator[Items, None]
+
+
+class Pipeline:
+    """The stages of one attempt.
+
+    Args:
+        log: the entries of the earlier attempts.
+    """
+
+    def __init__(self, stages: Sequence[AnswerStage], log: Sequence[Entry]) -> None:
+        self._stages = stages
+        self._is_over = False
+        limits = [stage.ends_in_s for stage in stages if stage.ends_in_s is not None]
+        self._until_s = min(limits) + _now_s() if limits else None
+        for _, raw in log:
+            if (event := decode_known(raw)) is not None:
+                for stage in stages:
+                    stage.fold(event)
+
+    async def read(self, request: Request, ask: Callable[[Request], Reading]) -> Reading:
+        """Yield what belongs to the log.
+
+        Args:
+            ask: asks the model.
+
+        Raises:
+            BackendError: the attempt has failed. Items yielded before remain valid.
+        """
+        for at, stage in enumerate(self._stages):
+            if (steps := stage.prepare(request)) is None:
+                continue
+            async with aclosing(steps):
+                async for step in steps:
+                    if isinstance(step, Request):
+                        request = step
+                        continue
+                    yield self.feed(step, at + 1)
+                    if self._is_over:
+                        return
+        async with aclosing(ask(request)) as stream:
+            while not self._is_over:
+                try:
+                    async with asyncio.timeout_at(self._until_s):
+                        items = await anext(stream, None)
+                except TimeoutError:
+                    if self._until_s is None or _now_s() < self._until_s:
+                        raise
+                    items = [Finish("length", is_cut=True)]
+                if items is None:
+                    return
+                yield self.feed(items)
+
+    def feed(self, items: Items, first: int = 0) -> Items:
+        """Return what leaves the stages, beginning at the stage `first`. Nothing after `Finish`."""
+        if self._is_over or not items:
+            return []
+        finish: BackendItem | None = items[-1] if isinstance(items[-1], Finish) else None
+        left = items if finish is None else items[:-1]
+        for at in range(first, len(self._stages)):
+            stage = self._stages[at]
+            left = stage.feed(left) if left else []
+            if not (left and isinstance(left[-1], Finish)) and finish is not None:
+                left = [*left, *stage.flush()]
+            if left and isinstance(left[-1], Finish):  # this stage ends the answer
+                finish = left.pop()
+        if finish is None:
+            return left
+        self._is_over = True
+        return [*left, finish]
+
+    def flush(self) -> list[AnyEvent]:
+        """Return what is held back, because the answer ends without a `Finish` of the model."""
+        return [item for item in self.feed([Finish("stop")]) if not isinstance(item, Finish)]
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
