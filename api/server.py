@@ -25,6 +25,7 @@ import uvicorn
 import uvloop
 
 from api.app import create_app
+from api.console.node_report import NodeReporter
 from api.edge.auth import Authenticator
 from api.edge.metrics import Metrics
 from api.hub.hub import Hub
@@ -140,6 +141,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         )
         node.metrics.watch_hub(hub.statistics)
         node.metrics.watch_shards(functools.partial(shard_states, redis))
+        hub.first_tokens.observe = node.metrics.first_tokens.observe
+        node.acceptance.on_asked = hub.first_tokens.expect
         if node.timeline.is_on:
             hub.audience.listener = node.note_readers
         await serve_node(node, listener, stopping)
@@ -154,6 +157,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
     settle()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
+        reporting = group.create_task(NodeReporter(node).run(), name="node report")
         janitor = Janitor(node.redis, node.store, node.settings)
         keeping = group.create_task(janitor.run(), name="janitor")
         identifying = group.create_task(node.authenticator.run(), name="credentials")
@@ -182,6 +186,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         node.hub.audience.tell(is_last=True)
         await node.timeline.close()
         watching.cancel()
+        reporting.cancel()
         learning.cancel()
         keeping.cancel()
         identifying.cancel()

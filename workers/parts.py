@@ -10,6 +10,7 @@ from typing import Any
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.log.store import Store
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
@@ -61,6 +62,7 @@ class WorkerParts:
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
+        metrics: takes the measures of attempts, for the metrics port.
         timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
         figures: what the runs measure, for the console.
@@ -84,6 +86,7 @@ class WorkerParts:
     counters: dict[str, float]
     timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    metrics: AnswerMetrics = NO_METRICS
     figures: WorkerFigures = field(default_factory=WorkerFigures)
     stages: Stages = field(init=False)
 

@@ -21,6 +21,7 @@ from shared.config.models import Model, can_serve
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, withdraw
@@ -71,6 +72,7 @@ class Worker:
         name: str,
         models: Mapping[str, Model],
         backends: Mapping[str, Backend],
+        metrics: AnswerMetrics = NO_METRICS,
     ) -> None:
         self.redis = redis
         self.settings = settings
@@ -104,6 +106,7 @@ class Worker:
             takeover=lambda: self._takeover,
             counters=self.counters,
             timeline=TimelineWriter(redis, settings),
+            metrics=metrics,
             spawn=lambda work: self._tasks.create_task(work),
         )
         self.runs: dict[str, Run] = {}

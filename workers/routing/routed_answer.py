@@ -12,18 +12,17 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from shared.config.models import Model
-from shared.errors import BackendError
+from shared.errors import BackendError, Unavailable
 from shared.log.events import AnyEvent, Start
 from shared.log.records import Entry
 from shared.log.request import Request
-from shared.log.tally import rest_of
 from workers.backends.contract import Backend
 from workers.routing.call import Call, Items
 from workers.routing.health import Health
@@ -144,6 +143,11 @@ class RoutedAnswer:
         """Return what the stages of the request that is read hold back."""
         return self._call.flush() if self._call is not None else ()
 
+    async def finished(self) -> None:
+        """Let the stages of the request that was read work after the end."""
+        if self._call is not None:
+            await self._call.finished()
+
     def push_late(self, items: Items) -> None:
         """Pass on what a seam held back for too long."""
         if not items:  # a stage holds the text back
@@ -186,12 +190,11 @@ class RoutedAnswer:
             BackendError: there are backends, and none has a free slot.
         """
         health, generation_id = self._parts.health, self._routed.generation_id
-        for leg in legs:
-            if await health.admit(leg.name, generation_id):
-                return self._start(leg)
-        for leg in legs if is_last_resort else ():
-            if await health.take_slot(leg.name, generation_id):
-                return self._start(leg)
+        for may_go in (health.admit, health.take_slot) if is_last_resort else (health.admit,):
+            for leg in legs:
+                with suppress(Unavailable):  # the renewal stops the run if Redis stays away
+                    if await may_go(leg.name, generation_id):
+                        return self._start(leg)
         if legs and is_last_resort and not self._failures:
             raise BackendError("upstream_error", "no backend has a free slot", is_outage=True)
         return None
@@ -213,7 +216,7 @@ class RoutedAnswer:
         asked = Asked(
             backend=backend,
             request=request,
-            rest=rest_of(request, given),
+            given=given,
             plan=leg.plan,
             form=leg.form,
             seed=routed.generation_id,

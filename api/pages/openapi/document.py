@@ -10,6 +10,7 @@ from typing import Any
 
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
 from api.pages.openapi import batches as openapi_batches
+from api.pages.openapi import console as openapi_console
 from api.pages.openapi import deletions as openapi_deletions
 from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import files as openapi_files
@@ -205,6 +206,7 @@ PATHS: Json = {
     **openapi_schedules.PATHS,
     **openapi_shares.PATHS,
     **openapi_usage.PATHS,
+    **openapi_console.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -251,6 +253,7 @@ PATHS: Json = {
     },
     "/openapi.json": {"get": page("openapi", "This document.", "application/json", OBJECT)},
     "/docs": {"get": page("docs", "This document as a page.", "text/html")},
+    "/console": {"get": page("console", "The operators' console.", "text/html")},
     "/": {"get": page("chat", "A chat page.", "text/html")},
     "/page/{name}": {
         "get": {
