@@ -25,8 +25,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
-    tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
-    tr:{q<n>.<m>}:…      the same on a cluster
+    tr:{q<n>}:…, tr:{q<n>.<m>}:…  the same in partition n of several, and on a cluster
     tr:deleted           channel  ids of deleted generations, for all nodes
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
@@ -232,10 +231,6 @@ def chat_stops(owner: str, chat: str) -> str:
 
 def file(file_id: str) -> str:
     return f"tr:file:{file_id}"
-
-
-def files(owner: str) -> str:
-    return files_by(_digest(owner))
 
 
 def files_by(digest: str) -> str:

@@ -23,7 +23,6 @@ from shared.errors import BackendError, Unavailable
 from shared.log.events import AnyEvent, Start
 from shared.log.records import Entry
 from shared.log.request import Request
-from shared.log.tally import rest_of
 from workers.backends.contract import Backend
 from workers.routing.call import Call, Items
 from workers.routing.health import Health
@@ -144,6 +143,11 @@ class RoutedAnswer:
         """Return what the stages of the request that is read hold back."""
         return self._call.flush() if self._call is not None else ()
 
+    async def finished(self) -> None:
+        """Let the stages of the request that was read work after the end."""
+        if self._call is not None:
+            await self._call.finished()
+
     def push_late(self, items: Items) -> None:
         """Pass on what a seam held back for too long."""
         if not items:  # a stage holds the text back
@@ -212,7 +216,7 @@ class RoutedAnswer:
         asked = Asked(
             backend=backend,
             request=request,
-            rest=rest_of(request, given),
+            given=given,
             plan=leg.plan,
             form=leg.form,
             seed=routed.generation_id,
