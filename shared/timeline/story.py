@@ -76,7 +76,7 @@ def _steady(stored: Sequence[Timed], meta: Meta) -> list[Timed]:
         if moment.worker:
             at_ms = limits[who] = min(at_ms, limits.get(who, at_ms))
         steady.append(Timed(at_ms, moment))
-    return steady
+    return steady[::-1]  # equal moments of one millisecond keep their order
 
 
 def row_of(timed: Timed) -> dict[str, Any]:
