@@ -146,10 +146,12 @@ class Run:
             if begun is None:
                 return
             self.begun = begun
-            if begun.start[0].seq > 1:
-                self.parts.counters["takeovers"] += 1
+            self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
-            error = await self._stream(begun)
+            with self.parts.health.start(self.model.name) as call:
+                self.timeline.call = call
+                error = await self._stream(begun)
+                call.close(error, tokens=self.timeline.pieces, is_abandoned=self._stop is not None)
             await note.settle(has_ended=self._end is not None)
             if self._end is not None:
                 ending = await self._finish(self._end)

@@ -231,7 +231,7 @@ class OwnerEraser:
             )
         digest = keys.digest_of(owner)
         names = [
-            keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files(owner),
+            keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files_by(digest),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
             keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),
             keys.owner_told(owner),
