@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.config.kinds.plugin import CLASS
+from shared.config.stages.documents import DOCUMENTS
 from shared.config.stages.filter import FILTER
 from shared.config.stages.spec import StageSpec, StageTable
 from shared.errors import ConfigurationError
@@ -22,7 +23,13 @@ from shared.errors import ConfigurationError
 GROUP = "tailrace.stages"  # of entry points
 STAGES_MAX = 16  # of one model
 
-STAGES: Mapping[str, StageSpec] = {spec.name: spec for spec in (FILTER,)}
+STAGES: Mapping[str, StageSpec] = {
+    spec.name: spec
+    for spec in (
+        DOCUMENTS,
+        FILTER,
+    )
+}
 PLUGIN = StageSpec(name="plugin", has_any_member=True, is_repeatable=True)
 
 
