@@ -86,6 +86,8 @@ def row_of(timed: Timed) -> dict[str, Any]:
 
 def _beginning(meta: Meta, partition: str) -> list[Timed]:
     accepted = Moment("accepted", node=meta.node)
+    if meta.is_produced:
+        return [Timed(meta.created_at_ms, accepted)]
     queued = Moment("queued", lane=meta.priority, partition=partition)
     return [Timed(meta.created_at_ms, accepted), Timed(meta.created_at_ms, queued)]
 
