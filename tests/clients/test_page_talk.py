@@ -365,8 +365,10 @@ async def test_the_figures_are_behind_their_switch(place: Place) -> None:
     assert "1-" not in await chat.page.evaluate("document.querySelector('main').innerText")
     await chat.page.click("#figures")
     await chat.page.until(f"!{line}.hidden", "the figures")
+    await chat.page.until(f"{line}.textContent.includes(' · worker ')", "the worker's name")
     said = await chat.page.evaluate(f"{line}.textContent")
 
+    assert said.startswith("node ")
     assert "attempt 1 · event 1-" in said and "websocket" in said and "first token" in said
     await chat.close()
 

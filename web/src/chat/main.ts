@@ -175,7 +175,7 @@ channel?.addEventListener('message', ({ data }) => {
 
 new BreakPanel(client)
 chooseTransport()
-figures.listen(() => transcript.repaint())
+figures.listen((turn) => transcript.repaint(turn))
 enter(sessionIn(location.hash) || asSession(ofBrowser.get(SESSION)) || randomName())
 void listModels()
 sidebar.refresh()
