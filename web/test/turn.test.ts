@@ -6,6 +6,7 @@ import { noteOf, picturesOf, textOf, Turn } from '../src/chat/talk/turn.ts'
 
 const made = (prompt = 'why', ...events) => {
   const turn = new Turn({ id: 'gen_1', prompt, created_at: 0 })
+  turn.isLoaded = true
   events.forEach((event, at) => turn.take({ id: `1-${at + 1}`, ...event }, 1000 + at))
   return turn
 }
@@ -71,6 +72,12 @@ test('the history has prompts, answers and signed thoughts, and leaves failures 
   const bad = made('two', { ...end, status: 'failed' })
   assert.deepEqual(historyOf([good, bad]), [
     { role: 'user', content: 'one' }, { role: 'assistant', content: 'first', reasoning_details: [thought] }])
+})
+
+test('a history has no holes', () => {
+  const [one, two, three] = ['one', 'two', 'three'].map((prompt) => made(prompt, { type: 'token', text: 'x' }, end))
+  two.isLoaded = false
+  assert.deepEqual(historyOf([one, two, three]).map(({ content }) => content), ['three', 'x'])
 })
 
 test('a long history keeps its newest part', () => {

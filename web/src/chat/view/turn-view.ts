@@ -11,6 +11,7 @@ export interface TurnActions {
   edit(turn: Turn, prompt: string): void
   retry(turn: Turn): void
   sendAgain(turn: Turn): void
+  readAgain(turn: Turn): void
   dismiss(turn: Turn): void
   version(turn: Turn, step: number): void
   /** The text is needed, because the turn comes into view. */
@@ -49,6 +50,8 @@ export class TurnView implements Painted {
   private readonly line = h('p', { class: 'figures' })
   private readonly markdown = new MarkdownView(this.answer)
   private isNear = false
+  /** The text of the answer, as long as it is not rendered. */
+  private plain = ''
   private shownFiles = -1
   private shownCalls = ''
   private shownAttached: unknown
@@ -109,7 +112,7 @@ export class TurnView implements Painted {
     setText(this.prompt, turn.prompt)
     if (this.shownAttached !== turn.content) this.showAttached()
     if (this.isNear) this.markdown.update(turn.text, !turn.isActive)
-    else if (this.answer.textContent !== turn.text) this.answer.textContent = turn.text
+    else if (this.plain !== turn.text) this.answer.textContent = this.plain = turn.text
     this.paintReasoning()
     this.progress.hidden = !turn.progress || !turn.isActive
     if (turn.progress && turn.isActive) {
@@ -133,6 +136,7 @@ export class TurnView implements Painted {
     field.value = this.turn.prompt
     const close = () => {
       form.replaceWith(this.prompt)
+      this.ask.classList.remove('editing')
       document.getElementById('prompt')?.focus()
     }
     const form = h('form', { class: 'edit' }, field, h('div', { class: 'buttons' },
@@ -153,6 +157,7 @@ export class TurnView implements Painted {
       }
     })
     this.prompt.replaceWith(form)
+    this.ask.classList.add('editing')
     field.focus()
   }
 
@@ -213,7 +218,11 @@ export class TurnView implements Painted {
     if (this.noteActions.dataset.key === key) return
     this.noteActions.dataset.key = key
     this.noteActions.hidden = !key
-    const again = turn.status === 'unsent' ? () => this.actions.sendAgain(turn) : () => this.actions.retry(turn)
+    const again = () => {
+      if (turn.status === 'unsent') this.actions.sendAgain(turn)
+      else if (turn.problem) this.actions.readAgain(turn)
+      else this.actions.retry(turn)
+    }
     this.noteActions.replaceChildren(
       h('button', { type: 'button', onclick: again }, 'Try again'),
       ...(turn.status === 'unsent' ? [h('button', { type: 'button', onclick: () => this.actions.dismiss(turn) }, 'Discard')] : []))
