@@ -24,9 +24,17 @@ test('tokens join to the text, and reasoning has its time', () => {
 
 test('progress is shown until the text comes', () => {
   const turn = made('why', { type: 'progress', stage: 'load', current: 1, total: 4, percentage: 25 })
-  assert.deepEqual(turn.progress, { stage: 'load', percentage: 25 })
+  assert.deepEqual(turn.progress, [{ agent: '', stage: 'load', percentage: 25 }])
   turn.take({ id: '1-2', type: 'token', text: 'x' }, 0)
-  assert.equal(turn.progress, null)
+  assert.deepEqual(turn.progress, [])
+})
+
+test('each agent has its own progress, and a name of data its last value', () => {
+  const step = (agent, percentage) => ({ type: 'progress', agent, stage: 'read', current: 0, total: 0, percentage })
+  const turn = made('why', step('a', 10), step('b', 20), step('a', 30), { type: 'data', name: 'n', value: 1 },
+    { type: 'data', name: 'n', value: 2 })
+  assert.deepEqual(turn.progress.map(({ agent, percentage }) => [agent, percentage]), [['b', 20], ['a', 30]])
+  assert.deepEqual(turn.data, [{ name: 'n', value: 2 }])
 })
 
 test('a reset makes everything before it void', () => {

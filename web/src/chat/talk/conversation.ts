@@ -4,6 +4,7 @@
  */
 
 import { TailraceError, type TailraceEvent } from 'tailrace'
+import { compareIds } from 'tailrace-source/events.js'
 import { bus } from '../bus.js'
 import type { PageClient } from '../client.js'
 import type { Archive } from '../store/archive.js'
@@ -30,6 +31,8 @@ const LOADS_MAX = 4
 const NEWEST = 10
 /** So many turns before a prompt are read, so that they can go along. */
 const HISTORY_TURNS = 50
+/** Pages of an answer's events; a page has about 1 MiB. */
+const EVENT_PAGES_MAX = 8
 
 export interface Hooks {
   /** Turns came, went or changed places. */
@@ -53,6 +56,7 @@ export interface Asked {
   replaced?: Turn
 }
 
+interface EventPage { events: TailraceEvent[]; last_event_id: string }
 interface Listing { generations: Entry[]; next_before: string | null }
 
 export class Conversation {
@@ -311,6 +315,10 @@ export class Conversation {
     try {
       const snapshot = await this.client.json<Snapshot>(`/v1/generations/${turn.id}`, { signal: this.leaving.signal })
       turn.adopt(snapshot)
+      const pictures = turn.files // of the snapshot; a `reset` among the events is older
+      turn.files = []
+      await this.missed(turn)
+      turn.files.push(...pictures)
       const { id, cursor, text, status } = turn
       bus.emit('adopted', { generation: id, cursor, text, status })
       this.hooks.changed(turn)
@@ -320,6 +328,18 @@ export class Conversation {
       if (this.leaving.signal.aborted) return
       turn.problem = explain(error)
       this.hooks.changed(turn)
+    }
+  }
+
+  /** Files, data and progress up to the turn's cursor: the snapshot has only what belongs to the text. */
+  private async missed(turn: Turn): Promise<void> {
+    let cursor = ''
+    for (let page = 0; turn.cursor && page < EVENT_PAGES_MAX; page += 1) {
+      const path = `/v1/generations/${turn.id}/events?wait=0${cursor && `&last_event_id=${cursor}`}`
+      const { events, last_event_id } = await this.client.json<EventPage>(path, { signal: this.leaving.signal })
+      for (const event of events) if (compareIds(event.id, turn.cursor) <= 0) turn.beside(event)
+      if (!events.length || compareIds(last_event_id, turn.cursor) >= 0) return
+      cursor = last_event_id
     }
   }
 
