@@ -30,7 +30,7 @@ class App(BaseHTTPRequestHandler):
         if self.path not in FILES:
             return self.answer(404, b"not found", "text/plain")
         name, kind = FILES[self.path]
-        page = (HERE / name).read_text().replace("{{TAILRACE}}", os.environ["TAILRACE_PUBLIC_URL"])
+        page = (HERE / name).read_text().replace("{{TAILRACE}}", os.environ["PUBLIC_URL"])
         self.answer(200, page.encode(), kind)
 
     def do_POST(self) -> None:
