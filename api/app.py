@@ -15,6 +15,7 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
+from api.console.routes import console_routes
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -160,12 +161,14 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/share/{id}", DELETE=shares.delete),
         http_route("/v1/usage", GET=usage.get),
         http_route("/v1/workers", GET=listings.workers),
+        *console_routes(node),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),
         http_route("/metrics", GET=health.metrics),
         http_route("/openapi.json", GET=pages.openapi),
         http_route("/docs", GET=pages.docs),
         http_route("/", GET=pages.chat),
+        http_route("/console", GET=pages.console),
         http_route("/page/{name}", GET=pages.asset),
     ]
 

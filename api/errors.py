@@ -60,6 +60,12 @@ CODES: dict[str, ErrorCode] = {
     "invalid_request": ErrorCode(422),
     "idempotency_mismatch": ErrorCode(422),
     "stream_reset": ErrorCode(409),
+    "generation_ended": ErrorCode(409),
+    "not_produced": ErrorCode(409),
+    "producer_fenced": ErrorCode(409),
+    "sequence_conflict": ErrorCode(409),
+    "sequence_gap": ErrorCode(409),
+    "answer_full": ErrorCode(413),
     "too_many_schedules": ErrorCode(409),
     "too_many_shares": ErrorCode(409),
     "rate_limited": ErrorCode(429, is_retryable=True),
@@ -122,9 +128,9 @@ ErrorShape = Callable[[RequestError], ErrorBody]
 
 
 def native_shape(error: RequestError) -> ErrorBody:
-    """Return `{"error":{"code","message","retryable"}}`."""
+    """Return `{"error":{"code","message","retryable"}}`, with `RequestError.members`."""
     members = {"code": error.code, "message": error.message, "retryable": error.retryable}
-    return ErrorBody(msgspec.json.encode({"error": members}))
+    return ErrorBody(msgspec.json.encode({"error": {**members, **error.members}}))
 
 
 async def send_error(

@@ -25,6 +25,7 @@ import uvicorn
 import uvloop
 
 from api.app import create_app
+from api.console.node_report import NodeReporter
 from api.edge.auth import Authenticator
 from api.edge.metrics import Metrics
 from api.hub.hub import Hub
@@ -156,6 +157,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
     settle()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
+        reporting = group.create_task(NodeReporter(node).run(), name="node report")
         janitor = Janitor(node.redis, node.store, node.settings)
         keeping = group.create_task(janitor.run(), name="janitor")
         identifying = group.create_task(node.authenticator.run(), name="credentials")
@@ -184,6 +186,7 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         node.hub.audience.tell(is_last=True)
         await node.timeline.close()
         watching.cancel()
+        reporting.cancel()
         learning.cancel()
         keeping.cancel()
         identifying.cancel()

@@ -86,14 +86,19 @@ def run(args: argparse.Namespace) -> int:
         from cli.doctor import doctor
 
         return doctor(settings, continuation=args.continuation)
-    if args.command == "bench":
-        from cli.client.bench import bench
-
-        return bench(settings, args)
     if args.command == "models":
         from cli.models import discover
 
         return discover(args.output)
+    return ask(settings, args)
+
+
+def ask(settings: Settings, args: argparse.Namespace) -> int:
+    """Run a command that asks an API node; return its exit code."""
+    if args.command == "bench":
+        from cli.client.bench import bench
+
+        return bench(settings, args)
     if args.command == "batch":
         from cli.client.batch import batch
 

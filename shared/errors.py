@@ -22,6 +22,9 @@ the codes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 from shared.text.private_addresses import hide_private
@@ -47,12 +50,17 @@ class ConfigurationError(TailraceError):
 class RequestError(TailraceError):
     """A request that gets a 4xx or 5xx response.
 
+    Attributes:
+        members: further members of the error object in the native shape.
+
     Args:
         status: the HTTP status.
         code: a stable name, lower case with underscores.
         message: for a person; says what to do.
         retry_after_s: the value of the `Retry-After` header, s, if waiting can help.
     """
+
+    members: Mapping[str, object] = MappingProxyType({})
 
     def __init__(
         self,

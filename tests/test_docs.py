@@ -406,6 +406,14 @@ def run_shell(script: str) -> str:
     return done.stdout
 
 
+async def test_the_commands_of_producers_md_write_a_log(cluster: Cluster) -> None:
+    (block,) = shell_blocks(ROOT / "docs" / "producers.md")
+    output = run_shell(on(cluster, block))
+    events = [json.loads(line) for line in output.splitlines() if line.startswith('{"id":"1-')]
+
+    assert [event["type"] for event in events] == ["start", "progress", "token", "end"]
+
+
 def seqs_and_types(output: str) -> list[tuple[int, str]]:
     """What a block printed, NDJSON and then server-sent events, or either of them."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]

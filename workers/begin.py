@@ -30,6 +30,7 @@ async def become_holder(
     survives_worker: bool,
     is_claimed: bool,
     is_stopped: Callable[[], bool],
+    writes_start: bool = True,
 ) -> Outcome | None:
     """Try to become the holder of a generation.
 
@@ -37,6 +38,7 @@ async def become_holder(
         survives_worker: False: a generation whose worker died ends.
         is_claimed: the entry is not new, so an absent generation does not come any more.
         is_stopped: whether the run was told to stop.
+        writes_start: False: this worker appends `start` itself.
 
     Returns:
         the answer of begin. `Absent`: the generation was never accepted. None: stopped before.
@@ -50,8 +52,9 @@ async def become_holder(
     pause_s = BEGIN_PAUSE_S
     while True:
         outcome = await _try_begin(
-            parts, ticket, token, takeover, began_s, survives_worker=survives_worker
-        )
+            parts, ticket, token, takeover, began_s,
+            survives_worker=survives_worker, writes_start=writes_start,
+        )  # fmt: skip
         if isinstance(outcome, Begun | Ended | Held):
             return outcome
         is_final = is_claimed or parts.clock() > began_s + ABSENT_ENTRY_DROP_S
@@ -71,6 +74,7 @@ async def _try_begin(
     began_s: float,
     *,
     survives_worker: bool,
+    writes_start: bool,
 ) -> Outcome | None:
     """Call begin once; None: Redis did not answer, but the outage is still short."""
     try:
@@ -81,6 +85,7 @@ async def _try_begin(
             quiet_until_ms=takeover.quiet_until_ms,
             forgive_until_ms=takeover.forgive_until_ms,
             survives_worker=survives_worker,
+            writes_start=writes_start,
         )
     except Unavailable:
         # Begin may have happened. Repeated with the same token it gives the same attempt.

@@ -15,13 +15,11 @@ class WorkerFigures:
         tokens: pieces of text that backends gave, also those of answers that still run.
         first_tokens: from the acceptance of a generation to the first token of its answer.
         gaps: the longest pause of each running answer in each report of the worker.
-        gap_max_s: the longest pause of all answers since `take_gap_max`.
     """
 
     tokens: int = 0
     first_tokens: Counts = field(default_factory=dict)
     gaps: Counts = field(default_factory=dict)
-    gap_max_s: float = 0.0
 
     def note_first_token(self, seconds: float) -> None:
         """Count the first token of an answer, `seconds` after its acceptance."""
@@ -30,4 +28,3 @@ class WorkerFigures:
     def note_gap(self, seconds: float) -> None:
         """Count the longest pause of one answer since the last report."""
         add(self.gaps, seconds)
-        self.gap_max_s = max(self.gap_max_s, seconds)

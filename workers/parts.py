@@ -15,6 +15,7 @@ from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
 from workers.figures import WorkerFigures
+from workers.health.health import BackendHealth
 from workers.stages import Stages
 from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
@@ -30,6 +31,10 @@ COUNTERS = (
     "takeovers",
     "leases_lost",
     "handed_over",
+    "backend_calls",
+    "backend_failures",
+    "continued_elsewhere",
+    "hedges",
 )
 
 
@@ -53,6 +58,7 @@ class WorkerParts:
     Attributes:
         worker: the worker's name, unique in the deployment.
         verdicts: how the models continue an answer.
+        health: which backends may be asked, and what is known of them.
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
@@ -74,6 +80,7 @@ class WorkerParts:
     models: Mapping[str, Model]
     backends: Mapping[str, Backend]
     verdicts: Verdicts
+    health: BackendHealth
     clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]

@@ -84,13 +84,11 @@ class WorkerReport:
         for run in self._runs.values():
             if run.is_holding and (gap_s := run.timeline.take_gap(now_s)) is not None:
                 figures.note_gap(gap_s)
-        gap_max_s, figures.gap_max_s = figures.gap_max_s, 0.0
         return msgspec.structs.replace(
             presence,
             counters=presence.counters | {"tokens": float(figures.tokens)},
             first_tokens=dict(figures.first_tokens),
             gaps=dict(figures.gaps),
-            gap_max_s=gap_max_s,
         )
 
     def _live(self) -> list[LiveRun]:

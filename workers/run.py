@@ -23,11 +23,11 @@ from typing import Literal
 
 from shared.config.models import Model
 from shared.errors import BackendError, Unavailable
-from shared.log.events import Counts, End
+from shared.log.events import Counts, End, Start
 from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
-from shared.log.tally import rest_of
 from shared.queue.lanes import Delivery, LaneEntry, put_back
+from workers import source
 from workers.backends import Backend, BackendItem, Finish
 from workers.begin import become_holder, open_outbox
 from workers.deadline import Deadline
@@ -35,10 +35,7 @@ from workers.failures.failed_attempt import FailedAttempt
 from workers.failures.outage import Postponed
 from workers.parts import WorkerParts
 from workers.running_note import RunningNote
-from workers.stages.pipeline import Pipeline
 from workers.story import HANDED_OVER
-from workers.takeover.answer import Asked, read_answer
-from workers.takeover.continuation import AttemptPlan, plan_for
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
@@ -81,8 +78,8 @@ class Run:
     _postponed: Postponed | None = None  # set if the attempt met an outage of the model server
     _usage: AnswerUsage = field(init=False)  # set when the stream starts
     _end: End | None = None  # set once the end is in the outbox
+    _source: source.Source | None = None  # set when the backend is asked
     _meter: OwnerMeter | None = None
-    _stages: Pipeline | None = None
     timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
     # For the worker and the appender
@@ -97,7 +94,7 @@ class Run:
 
     @property
     def _backend(self) -> Backend:
-        return self.parts.backends[self.model.name]
+        return source.writing_backend(self.parts, self.model, self.outbox.log)
 
     @property
     def outbox(self) -> Outbox:
@@ -112,7 +109,7 @@ class Run:
         """Whether another worker could continue without a `reset`."""
         if self._outbox is None or self.request is None:
             return self.begun is None
-        return self._plan(self.request).can_hand_over
+        return source.can_hand_over(self.parts, self.model, self.outbox.log, self.request)
 
     def usage_if_cancelled(self) -> Counts | None:
         """Return the counts so far, for a grace that ends at a renewal; None: nothing to say."""
@@ -149,10 +146,12 @@ class Run:
             if begun is None:
                 return
             self.begun = begun
-            if begun.start[0].seq > 1:
-                self.parts.counters["takeovers"] += 1
+            self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
-            error = await self._stream(begun)
+            with self.parts.health.start(self.model.name) as call:
+                self.timeline.call = call
+                error = await self._stream(begun)
+                call.close(error, tokens=self.timeline.pieces, is_abandoned=self._stop is not None)
             await note.settle(has_ended=self._end is not None)
             if self._end is not None:
                 ending = await self._finish(self._end)
@@ -172,12 +171,14 @@ class Run:
         match await become_holder(
             self.parts, self.ticket, survives_worker=self.model.on_takeover != "fail",
             is_claimed=self.delivery.is_claimed, is_stopped=lambda: self._stop is not None,
+            writes_start=self.model.route is None,
         ):  # fmt: skip
             case Begun() as begun:
                 return begun
             case Ended():
                 await self._leave()
-                await stop_upstream_of_ended(self._backend, self.parts.store, self.id)
+                backends = source.backends_of(self.parts, self.model)
+                await stop_upstream_of_ended(backends, self.parts.store, self.id)
             case Held(wait_ms):
                 # Never acknowledge here. If this process stood still after its read, another
                 # worker may have claimed this very entry and hold the generation through it.
@@ -188,7 +189,7 @@ class Run:
 
     async def _open_outbox(self, begun: Begun) -> RunningNote:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
-        self.timeline = AttemptTimeline.of(begun, self.parts, self.model.kind.name)
+        self.timeline = AttemptTimeline.of(begun, self.parts, source.backend_name(self.model))
         self._outbox = await open_outbox(self.parts, self.id, begun)
         return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
@@ -202,9 +203,9 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=self._backend.counts_whole)
+        whole, pricing = self._backend.counts_whole, self.parts.stages.pricing_of(self.model)
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=whole, pricing=pricing)
         self._meter = OwnerMeter(self.parts.store, begun)
-        self._stages = self.parts.stages.open(self.model, begun, request, self.outbox.log)
         deadline = Deadline(self.parts, begun, self.timeline.began_s)
         error: BackendError | None = None
         try:
@@ -244,17 +245,16 @@ class Run:
         Raises:
             BackendError: the attempt has failed.
         """
-        asked = Asked(
-            backend=self._backend, request=request,
-            rest=rest_of(request, 0 if self._backend.counts_whole else self._usage.given),
-            plan=self._plan(request), form=self.parts.verdicts.form_of(self.model),
-            seed=self.id, late=self._push_late, log=self.outbox.log, stages=self._stages,
+        assert self.begun is not None
+        self._source = source.open_source(
+            self.parts, self.begun, request,
+            outbox=self.outbox, usage=self._usage, late=self._push_late,
         )  # fmt: skip
         try:
             async with asyncio.timeout(None) as self._stop_scope:
                 if self._stop is not None:
                     return
-                async with aclosing(read_answer(asked)) as stream:
+                async with aclosing(self._source.read()) as stream:
                     async for items in stream:
                         self.timeline.note_connected(self.parts.clock())
                         if self.outbox.stopped == "ended" and self._end is None:
@@ -275,10 +275,6 @@ class Run:
                 raise
         finally:
             self._stop_scope = None
-
-    def _plan(self, request: Request) -> AttemptPlan:
-        form = self.parts.verdicts.form_of(self.model)
-        return plan_for(self._backend, form, self.outbox.log, request=request, model=self.model)
 
     def _push_late(self, items: Sequence[BackendItem]) -> None:
         """Push what the seam held back; too long an answer is noticed at the next push."""
@@ -303,14 +299,16 @@ class Run:
             raise BackendError("answer_too_large", message, retryable=False)
 
     def _push_end(self, end: End) -> None:
-        for event in self._stages.flush() if self._stages is not None else ():
+        if self.outbox.lacks_start:  # no backend of the route has spoken
+            self.outbox.push(Start(self.outbox.attempt, self.ticket.model))
+        for event in self._source.flush() if self._source is not None else ():
             self.outbox.push(event)
-        self._push_usage()
+        self._push_usage(is_end=True)
         self._end = end
         self.outbox.push(end)
 
-    def _push_usage(self) -> None:
-        if (usage := self._usage.take_last()) is not None:
+    def _push_usage(self, *, is_end: bool = False) -> None:
+        if (usage := self._usage.take_last(is_end=is_end)) is not None:
             self.outbox.push(usage)
 
     async def _wait_for_room(self) -> None:
@@ -328,6 +326,8 @@ class Run:
         self._count_loss()
         if self.outbox.stopped != "ended":
             return self.outbox.stopped or "outage"
+        if end.status == "completed" and self._source is not None:
+            await self._source.finished()
         await self._leave()
         return end.status if end.error is None else end.error.code
 
@@ -396,4 +396,5 @@ class Run:
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         fields = self.timeline.leave(begun, self.parts, ending, self._end)
+        fields |= self._source.log_fields() if self._source is not None else {}
         log.info("generation left", extra=fields | {"model": self.ticket.model, "ending": ending})

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from shared.log.events import End, Reasoning, Reset, Token
+from shared.log.events import End, Reasoning, Reset, Start, Token
 from shared.log.records import Begun
 from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
 from workers.figures import WorkerFigures
+from workers.health.health import Call
 from workers.parts import WorkerParts
 from workers.story import GAP_S, AttemptStory, split_ending
 
@@ -32,8 +33,9 @@ class AttemptTimeline:
         output_s: when the backend last gave anything, by the same clock; None: it gave nothing.
         longest_gap_s: the longest pause between two outputs since `take_gap`.
         story: the moments of the attempt.
-        backend: the name of the backend that answers.
+        backend: the name of the backend that answers; empty: no backend of a route has spoken yet.
         metrics: what this worker's own port shows.
+        call: of the backend, for its health; None: not yet, or a route notes its calls itself.
     """
 
     began_s: float
@@ -45,6 +47,7 @@ class AttemptTimeline:
     backend: str = ""
     model: str = ""
     metrics: AnswerMetrics = NO_METRICS
+    call: Call | None = None
     connected_s: float | None = None
     first_token_s: float | None = None
     pieces: int = 0
@@ -66,7 +69,8 @@ class AttemptTimeline:
         """Note that the backend has answered; only the first call counts."""
         if self.connected_s is None:
             self.connected_s = now_s - self.began_s
-            self.story.connected(self.backend)
+            if self.backend:
+                self.story.connected(self.backend)
 
     def note_item(self, item: BackendItem, now_s: float) -> None:
         """Note that the backend gave an item of the answer, before it is joined with others."""
@@ -75,6 +79,9 @@ class AttemptTimeline:
             self.note_token(item, now_s)
         elif isinstance(item, Reasoning):
             self.story.reasoned()
+        elif isinstance(item, Start):  # of a backend of a route
+            self.backend = item.backend
+            self.story.connected(item.backend)
         elif isinstance(item, Reset):
             self.story.note(Moment("reset"), 0)
 
@@ -98,6 +105,8 @@ class AttemptTimeline:
                 self.longest_gap_s = gap_s
             if gap_s > GAP_S:
                 self.story.paused(gap_s)
+        elif self.call is not None:
+            self.call.first_token()
         self.output_s = now_s
 
     def take_gap(self, now_s: float) -> float | None:

@@ -96,6 +96,7 @@ class Metrics:
             "Free bytes on the disk of the files; NaN where the files are in a bucket.",
             registry=self.registry,
         )
+        self.lag_max_s = 0.0
         self.presences: list[Presence] = []
         self.registry.register(WorkerCollector(self))
 
@@ -115,7 +116,14 @@ class Metrics:
         while True:
             due_s = time.monotonic() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
-            self.loop_lag_seconds.set(max(0.0, time.monotonic() - due_s))
+            lag_s = max(0.0, time.monotonic() - due_s)
+            self.loop_lag_seconds.set(lag_s)
+            self.lag_max_s = max(self.lag_max_s, lag_s)
+
+    def take_lag_max(self) -> float:
+        """Return the longest lag since the last call, s."""
+        lag_s, self.lag_max_s = self.lag_max_s, 0.0
+        return lag_s
 
     def watch_hub(self, statistics: Callable[[], HubStatistics]) -> None:
         """Add the hub's counters to the registry."""
@@ -192,6 +200,7 @@ HUB_COUNTERS = (
     ("bytes_delivered", "Bytes of those events, as framed."),
     ("cuts", "Subscribers cut for reading too slowly."),
     ("rotations", "Subscribers broken off at the maximum age of a connection."),
+    ("resumes", "Subscribers that began at a cursor."),
     ("resets", "Subscribers sent back to the start after a loss."),
     ("repairs", "Times a copy was read again because a live frame did not match."),
     ("reconnects", "Times the live connection was opened again."),

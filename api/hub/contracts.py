@@ -140,6 +140,7 @@ class HubCounters:
     bytes_delivered: int = 0  # bytes, counted once for each reader
     cuts: int = 0  # readers broken off because they were too slow
     rotations: int = 0  # connections broken off at their age
+    resumes: int = 0  # streams and socket readings that began at a cursor
     resets: int = 0  # readers that were sent `reset` because their cursor was not in the log
 
 

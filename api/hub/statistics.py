@@ -21,7 +21,7 @@ class HubStatistics:
         connections: open connections by transport.
         relays: generations with a copy on this node.
         bytes_kept: memory of all copies, bytes, approximately.
-        events_delivered, bytes_delivered, cuts, rotations, resets: as in `HubCounters`.
+        events_delivered, bytes_delivered, cuts, rotations, resumes, resets: as in `HubCounters`.
         repairs: reads of a log after something was missed.
         reconnects: attempts to connect the live connection after the first one.
         probes_lost: probes that the live connection did not receive in time.
@@ -35,6 +35,7 @@ class HubStatistics:
     bytes_delivered: int
     cuts: int
     rotations: int
+    resumes: int
     resets: int
     repairs: int
     reconnects: int
@@ -67,6 +68,7 @@ def statistics_of(hub: CountedHub) -> HubStatistics:
         bytes_delivered=hub.counters.bytes_delivered,
         cuts=hub.counters.cuts,
         rotations=hub.counters.rotations,
+        resumes=hub.counters.resumes,
         resets=hub.counters.resets,
         repairs=hub.repairs_closed + sum(relay.feed.repairs for relay in relays),
         reconnects=getattr(hub.live, "reconnects", 0),

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from shared.config.credentials import ADMIN, LEEWAY_S, ORDINARY, Identity
+from shared.config.credentials import ADMIN, CONTENT, LEEWAY_S, ORDINARY, Identity
 from shared.config.limits import claim_problem
 from shared.config.owner_names import owner_name_problem
 
@@ -129,7 +129,7 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
     value = claims["scope"]
     if not isinstance(value, str):
         raise TokenRefused("its claim scope must be a string, with spaces between the scopes")
-    return frozenset(value.split(" ")) & (ORDINARY | {ADMIN})
+    return frozenset(value.split(" ")) & (ORDINARY | {ADMIN, CONTENT})
 
 
 def _sessions(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from api.errors import request_error
-from shared.config.credentials import ACT, ADMIN, ORDINARY, Identity
+from shared.config.credentials import ACT, ADMIN, CONTENT, ORDINARY, Identity
 from shared.config.owner_names import owner_name_problem
 
 ON_BEHALF_OF = "x-on-behalf-of"
@@ -40,5 +40,5 @@ def act_for(identity: Identity, headers: Sequence[str]) -> Identity:
         raise request_error("invalid_request", "X-On-Behalf-Of must be UTF-8") from None
     if problem := owner_name_problem(user):
         raise request_error("invalid_request", f"X-On-Behalf-Of: the name {problem}")
-    scopes = ORDINARY if ADMIN in identity.scopes else identity.scopes - {ACT}
+    scopes = ORDINARY if ADMIN in identity.scopes else identity.scopes - {ACT, CONTENT}
     return replace(identity, owner=user, scopes=scopes, is_keyless=True, by=identity)

@@ -94,7 +94,9 @@ def check_native(
     body = read_object(raw, bytes_max=settings.body_bytes_max)
     if is_scheduled(body):
         raise invalid_request("run_at and cron are for POST /v1/generations and /v1/batches")
-    request = Request(messages=_messages(body), params=check_params(body))
+    if body.get("producer") not in (None, False):
+        raise invalid_request("producer is for POST /v1/generations, answered in application/json")
+    request = Request(messages=read_messages(body), params=check_params(body))
     return check_members(
         body, request, owner=owner, models=models, settings=settings,
         idempotency_key=idempotency_key, webhook=read_webhook(body, settings),
@@ -140,13 +142,13 @@ def check_members(
         RequestError: 400 a bad key; 404 `model_not_found`; 422 for a wrong member.
     """
     check_urls(request, settings)
-    model, session, metadata = _model(body, models), read_session(body), _metadata(body)
-    priority = _priority(body)
+    model, session, metadata = _model(body, models), read_session(body), read_metadata(body)
+    priority = read_priority(body)
     if (rules := models[model].rules).forward:
         params = rules.forwarded(body, request.params)
         request = msgspec.structs.replace(request, params=params)
     if "on_disconnect" in body:
-        grace_s = _grace_s(body["on_disconnect"])
+        grace_s = read_grace_s(body["on_disconnect"])
     new = NewGeneration(
         owner=owner,
         model=model,
@@ -204,6 +206,8 @@ class CheckedMembers:
         new = self.new
         meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
         # Without a webhook the digest stays equal to the digest of versions before webhooks.
+        if new.producer is not None:
+            meaning += ["producer"]
         return _encode_canonical(meaning if new.webhook is None else [*meaning, new.webhook])
 
 
@@ -228,7 +232,7 @@ def check_idempotency_key(key: str) -> str:
     return key
 
 
-def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:
     if ("prompt" in body) == ("messages" in body):
         raise invalid_request("give either prompt or messages")
     if "prompt" in body:
@@ -275,6 +279,9 @@ def _may_lack_content(message: dict[str, Any]) -> bool:
     """Whether `content` may be null or an empty array: the message says something without it."""
     if message["role"] in _RESULT_ROLES:
         return True
+    calls = message.get("tool_calls")
+    if calls and not isinstance(calls, list):
+        return False
     return message["role"] == "assistant" and any(message.get(name) for name in _INSTEAD_OF_CONTENT)
 
 
@@ -315,12 +322,17 @@ def read_session(body: Mapping[str, Any]) -> str:
         raise invalid_request("session must be a string")
     if len(session) > SESSION_CHARACTERS_MAX:
         raise invalid_request(f"session must be at most {SESSION_CHARACTERS_MAX} characters long")
-    if any(ord(character) < 32 or 127 <= ord(character) < 160 for character in session):
+    if has_controls(session):
         raise invalid_request("session must not hold control characters")
     return session
 
 
-def _metadata(body: Mapping[str, Any]) -> bytes:
+def has_controls(text: str) -> bool:
+    """Whether a text holds control characters of ASCII or Latin-1."""
+    return any(ord(character) < 32 or 127 <= ord(character) < 160 for character in text)
+
+
+def read_metadata(body: Mapping[str, Any]) -> bytes:
     metadata = body.get("metadata", {})
     if not isinstance(metadata, dict):
         raise invalid_request("metadata must be an object")
@@ -330,7 +342,7 @@ def _metadata(body: Mapping[str, Any]) -> bytes:
     return encoded
 
 
-def _priority(body: Mapping[str, Any]) -> str:
+def read_priority(body: Mapping[str, Any]) -> str:
     priority = body.get("priority", PRIORITIES[0])
     if priority not in PRIORITIES:
         raise invalid_request(f"priority must be one of {', '.join(PRIORITIES)}")
@@ -349,7 +361,7 @@ def upstream_priority(body: dict[str, Any]) -> dict[str, Any]:
     return {"priority": body.pop("priority")}
 
 
-def _grace_s(value: Any) -> float | None:
+def read_grace_s(value: Any) -> float | None:
     """Return `on_disconnect` in seconds; None: go on without readers; 0: cancel at once."""
     if value == "continue":
         return None

@@ -72,6 +72,10 @@ class PageRoutes:
         policy = {"content-security-policy": POLICY + TRUSTED_TYPES}
         return self._file(request, "index.html", policy)
 
+    async def console(self, request: Request) -> ASGIApp:
+        """GET /console: the operators' console."""
+        return self._file(request, "console.html")
+
     async def docs(self, request: Request) -> ASGIApp:
         """GET /docs: the OpenAPI document as a page."""
         return self._file(request, "docs.html")

@@ -83,6 +83,7 @@ class Subscriber:
         prefix: bytes = b"",
     ) -> None:
         self.position = Position(cursor, port.now())
+        port.counters.resumes += bool(cursor.seq)
         self.is_queued = False
         self.outcome: ReadingOutcome | None = None
         self._on_over: Callable[[ReadingOutcome], None] | None = on_over

@@ -80,6 +80,7 @@ class Subscription:
     ) -> None:
         self.key = key
         self.position = Position(cursor, socket.port.now())
+        socket.port.counters.resumes += bool(cursor.seq)
         self.relay = relay
         self.is_over = False
         self._socket = socket

@@ -158,7 +158,24 @@ class BatchRoutes:
         self.node.refuse_while_draining()
         key = _key(request)
         async with answer_deadline():
-            batch = await self._batch(request)
+            batch = await self.batches.get(request.path_params["id"], owner)
+            await self.node.note_planner(request)
+        return _answer(await self.redrive_of(batch, key=key))
+
+    async def redrive_of(self, batch: Batch, *, key: str) -> Batch:
+        """Create a batch of the lines that failed in `batch`, for its owner.
+
+        Args:
+            key: a second call with the same key returns the batch that the first one has created.
+                Empty: each call creates a batch.
+
+        Raises:
+            RequestError: 422 `invalid_request`: the batch has not ended, or no line has failed.
+            NotFound: its input file is gone.
+            Unavailable, FilesUnavailable: repeat the call with the same key.
+        """
+        owner = batch.owner
+        async with answer_deadline():
             if not batch.is_final:
                 raise invalid_request(
                     f"this batch is {batch.status}: wait for its end, or cancel it"
@@ -166,7 +183,6 @@ class BatchRoutes:
             if not await self.batches.dead_letters(batch.id, 0, 1):
                 raise invalid_request("no line of this batch has failed")
             record = await find_input(self.node.files, batch.input_file_id, owner)
-            await self.node.note_planner(request)
             new_id = new_batch_id()
             if key:
                 new_id = await self.batches.reserve(owner, key, f"redrive {batch.id}", new_id)
@@ -193,7 +209,7 @@ class BatchRoutes:
         )
         async with answer_deadline():
             created, _ = await self.batches.create(new)
-        return _answer(created)
+        return created
 
     async def _failed_lines(self, batch: Batch, record: FileRecord) -> AsyncIterator[bytes]:
         start = 0

@@ -19,10 +19,11 @@ ANONYMOUS = "anonymous"  # the only owner of a deployment without keys
 EVERYBODY = "*"  # all owners, in an operator's listing; no owner may have this name
 GENERATE, READ, BATCH, SCHEDULES = "generate", "read", "batch", "schedules"
 ADMIN = "admin"  # also everything that the four scopes above allow
+CONTENT = "content"  # with `admin`: read the prompts and answers of every owner
 ACT = "act"  # of keys only: name the user for whom the request asks
 LEEWAY_S = 30.0  # the clocks of issuer and node may differ by this much
 ORDINARY = frozenset({GENERATE, READ, BATCH, SCHEDULES})
-SCOPES = (ADMIN, GENERATE, READ, BATCH, SCHEDULES, ACT)
+SCOPES = (ADMIN, CONTENT, GENERATE, READ, BATCH, SCHEDULES, ACT)
 KEY_CHARACTERS_MIN = 16  # a shorter key works, but causes a warning: it can be guessed
 OWNERS_SHOWN = 10  # names in one message
 
@@ -69,6 +70,11 @@ class Identity:
         """Whether it may read the metrics, the workers and the work of all owners."""
         return ADMIN in self.scopes
 
+    @property
+    def reads_everything(self) -> bool:
+        """Whether it may read the prompts and answers of every owner."""
+        return self.scopes >= {ADMIN, CONTENT}
+
     def covers(self, session: str) -> bool:
         """Whether the credentials allow the session, whoever owns its generations."""
         return bool(session) and any(
@@ -82,7 +88,7 @@ class Identity:
             return generation_id == self.share.generation
         if self.share is not None and session != self.share.session:
             return False
-        return owner == self.owner or self.covers(session)
+        return owner == self.owner or self.covers(session) or self.reads_everything
 
     def ends_at(self, now: float) -> float | None:
         """Return when connections that begin at `now` must end, Unix s; None: never.
@@ -100,7 +106,7 @@ class Identity:
 
 
 # Without keys every client may do everything, also what needs an operator's key otherwise.
-NOBODY_IN_PARTICULAR = Identity(ANONYMOUS, frozenset({ADMIN}))
+NOBODY_IN_PARTICULAR = Identity(ANONYMOUS, frozenset({ADMIN, CONTENT}))
 
 
 def read_keys(value: str) -> dict[str, Identity]:

@@ -103,6 +103,7 @@ class Settings:
 
     worker_slots: int = 100  # generations that one worker runs at once
     lease_s: float = 3.0  # a worker without a renewal for this long loses its generations
+    producer_lease_s: float = 30.0  # an outside producer that is silent for this long is lost
     attempts_max: int = 3  # failures before a generation ends `attempts_exhausted`
     redis_outage_s: float = 10.0  # a worker keeps its backends running this long without Redis
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
@@ -138,6 +139,7 @@ class Settings:
 
     upstream_connect_s: float = 10.0  # limits on one backend request
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
+    backend_cooldown_s: float = 15.0  # the longest cool-down of a backend that fails
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     cancel_usage_s: float = 0.5  # a cancelled answer is read on for so long, for its usage

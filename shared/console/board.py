@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.console.reports import LiveRun, NodeReport, Point, read_nodes, read_points, read_runs
+from shared.errors import Unavailable
 from shared.queue.presence import Presence
 from shared.redis import keys
 from shared.redis.client import Client, Command, translated
@@ -25,6 +26,7 @@ DRAIN_KEPT_MS = 600_000  # a worker that has not read its order by then is gone
 NODES_KEPT_MS = 3_600_000
 POINT_S = 10
 POINTS = 360  # one hour
+RUNS_PLACE = 2  # in `read_commands`
 RUNS_MAX = 1_000  # of one worker in its report
 
 
@@ -84,7 +86,26 @@ def read_commands() -> list[Command]:
         ("HGETALL", keys.WORKERS),
         ("HGETALL", keys.WORKER_RUNS),
         ("HGETALL", keys.NODES),
+        ("EXISTS", keys.WATCHED),
     ]
+
+
+async def read_all(redis: Client, *, has_runs: bool = False) -> Reading:
+    """Return all reports.
+
+    Args:
+        has_runs: with the runs of the workers, which may be a megabyte.
+    """
+    commands = read_commands()
+    if not has_runs:
+        del commands[RUNS_PLACE]
+    replies = await ClientPipeline(redis).run(commands)
+    if not has_runs:
+        replies.insert(RUNS_PLACE, None)
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise Unavailable(f"Redis refuses: {reply}") from reply
+    return Reading.of(replies)
 
 
 _presences = msgspec.json.Decoder(Presence)
@@ -96,17 +117,19 @@ class Reading(NamedTuple):
     Attributes:
         now_ms: Redis's clock.
         runs: by worker; workers that have not reported their runs are absent.
+        is_watched: a console is open somewhere.
     """
 
     now_ms: int
     workers: list[Presence]
     runs: dict[str, list[LiveRun]]
     nodes: list[NodeReport]
+    is_watched: bool = False
 
     @classmethod
     def of(cls, replies: Sequence[Any]) -> Reading:
         """Read the replies of `read_commands`, as a `Pipeline` returns them."""
-        clock, presences, runs, nodes = replies
+        clock, presences, runs, nodes, watched = replies
         workers = []
         for _, raw in pairs(presences):
             try:
@@ -118,6 +141,7 @@ class Reading(NamedTuple):
             workers,
             {name.decode(): read_runs(raw) for name, raw in pairs(runs)},
             read_nodes(raw for _, raw in pairs(nodes)),
+            bool(watched),
         )
 
 
@@ -125,6 +149,8 @@ def pairs(reply: Any) -> list[tuple[bytes, bytes]]:
     """Return the fields of a hash: redis-py has a mapping, our own connections a list."""
     if isinstance(reply, dict):
         return list(reply.items())
+    if reply is None:
+        return []
     return list(zip(reply[::2], reply[1::2], strict=True))
 
 

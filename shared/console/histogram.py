@@ -50,14 +50,12 @@ def quantile(counts: Mapping[int, int], share: float) -> float | None:
 
     Within a bucket the durations count as evenly spread on the logarithmic scale.
     """
-    rank = share * sum(counts.values())
-    if not rank:
-        return None
+    rank = max(1, math.ceil(share * sum(counts.values())))
     seen = 0
     for bucket in sorted(counts):
         count = counts[bucket]
         if seen + count >= rank:
-            part = (rank - seen) / count
+            part = (rank - seen - 0.5) / count
             return float(LEAST_S * GROWTH ** (bucket + part))
         seen += count
     return None

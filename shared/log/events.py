@@ -37,11 +37,13 @@ class Start(Event, frozen=True, tag="start"):
 class Token(Event, frozen=True, tag="token"):
     """A piece of the answer. The borders between pieces have no meaning.
 
-    For `extra` of every event see shared/log/extra.py.
+    For `extra` of every event see shared/log/extra.py. `agent` of every event is the name of the
+    agent whose event this is, where several agents write one answer.
     """
 
     text: str
     extra: dict[str, Any] | None = None
+    agent: str = ""
 
 
 class Reasoning(Event, frozen=True, tag="reasoning"):
@@ -49,6 +51,7 @@ class Reasoning(Event, frozen=True, tag="reasoning"):
 
     text: str
     extra: dict[str, Any] | None = None
+    agent: str = ""
 
 
 class Extra(Event, frozen=True, tag="extra"):
@@ -65,6 +68,7 @@ class ToolCall(Event, frozen=True, tag="tool_call"):
     name: str = ""
     arguments: str = ""
     extra: dict[str, Any] | None = None
+    agent: str = ""
 
 
 class Progress(Event, frozen=True, tag="progress"):
@@ -74,6 +78,7 @@ class Progress(Event, frozen=True, tag="progress"):
     current: int
     total: int
     percentage: float
+    agent: str = ""
 
 
 class File(Event, frozen=True, tag="file"):
@@ -83,6 +88,7 @@ class File(Event, frozen=True, tag="file"):
     media_type: str
     url: str = ""
     data: str = ""
+    agent: str = ""
 
 
 class Data(Event, frozen=True, tag="data"):
@@ -90,6 +96,7 @@ class Data(Event, frozen=True, tag="data"):
 
     name: str
     value: Any
+    agent: str = ""
 
 
 class Reset(Event, frozen=True, tag="reset"):

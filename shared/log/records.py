@@ -13,7 +13,7 @@ import msgspec
 
 from shared.errors import Refusal, Unavailable
 from shared.log.events import Counts, End, Failure, Status
-from shared.log.ids import EventId, parse_event_id
+from shared.log.ids import START, EventId, parse_event_id
 
 Entry = tuple[EventId, bytes]  # the JSON of one event, and its place in the log
 # A holder restores lost entries within this time after its last accepted call, or never. So a
@@ -187,6 +187,13 @@ class Append(msgspec.Struct, frozen=True):
     status: Status | None = None
     before_attempt: int = 0
     pushes_lease: bool = True
+
+    @property
+    def before(self) -> EventId:
+        """The id of the entry before the first one."""
+        if not self.before_seq:
+            return START
+        return EventId(self.before_attempt or self.attempt, self.before_seq)
 
 
 def parse_writing(reply: Any) -> Writing | Unavailable:

@@ -177,13 +177,11 @@ class Store(MetaReader):
             quiet_until_ms: until then, on Redis's clock, an expired lease is not taken over.
             forgive_until_ms: a lease that expired before this does not count as a failure.
             survives_worker: False: a generation whose worker died ends (`on_takeover = "fail"`).
-            writes_start: False: the caller appends `start`, before everything else.
+            writes_start: False: the caller appends `start` itself.
         """
-        args = [
-            token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms,
-            self.settings.attempts_max, self.retention_ms, int(not survives_worker),
-            int(not writes_start),
-        ]  # fmt: skip
+        limits = self.settings.attempts_max, self.retention_ms
+        flags = int(not survives_worker), int(not writes_start)
+        args = [token, self.lease_ms, worker, quiet_until_ms, forgive_until_ms, *limits, *flags]
         reply = await self.scripts.run("begin", with_readers(generation_id), args)
         match reply[0]:
             case b"held":
@@ -364,12 +362,11 @@ class Store(MetaReader):
         await self.scripts.run_all([(name, call) for call in calls])
 
     def _append(self, batch: Append) -> Call:
-        before = EventId(batch.before_attempt or batch.attempt, batch.before_seq)
         return keys_of(batch.generation_id), [
             batch.token, batch.attempt, batch.before_seq,
             self.lease_ms if batch.pushes_lease else "",
             batch.status or "", self.retention_ms,
-            str(before if batch.before_seq else START), *batch.entries,
+            str(batch.before), *batch.entries,
         ]  # fmt: skip
 
 

@@ -40,7 +40,7 @@ from shared.queue.new_generation import meta_fields, queued_meta, request_size
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
-from shared.queue.time_limits import note_due
+from shared.queue.time_limits import note_due, watch_producer
 from shared.queue.turns import entering
 from shared.redis import keys
 from shared.redis.client import Client, translated
@@ -189,7 +189,7 @@ class Acceptor:
         meta and add no entry. Without a key no client can know the id yet.
         """
         seen, tags = self._waiting[new.priority], self._partitions.tags
-        if new.idempotency_key or len(seen) < len(tags):
+        if new.producer or new.idempotency_key or len(seen) < len(tags):
             return False
         return sum(seen.values()) + FAR_FROM_FULL * len(tags) <= self.settings.queue_max
 
@@ -269,6 +269,10 @@ class Acceptor:
             await Pieces(generation_id, new.request, kept).deposit(self.store.scripts.pipeline)
 
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
+        if new.producer is not None:
+            # No worker takes it. Noted before it exists: then it ends also if this process dies.
+            await watch_producer(self.store, generation_id, new.producer.lease_s)
+            return
         if len(self._partitions.tags) > 1:
             # Only the sum decides, and the script knows one partition. Prompts that other nodes
             # accept at this moment may exceed the bound by their number.
@@ -308,5 +312,6 @@ class Acceptor:
         return names, [generation_id, entry, waiting_max, *rest]
 
     async def _index(self, generation_id: str, new: NewGeneration, created_at_ms: int) -> None:
-        await note_due(self.store, [(generation_id, new.time_limits)], created_at_ms)
+        if new.producer is None:
+            await note_due(self.store, [(generation_id, new.time_limits)], created_at_ms)
         await self._listing.add(Listed(generation_id, new.owner, new.session, created_at_ms))

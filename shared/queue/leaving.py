@@ -22,8 +22,20 @@ from shared.redis.client import Client, Command, translated
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
-# Fields of meta that decide which records and keys have to change at the end.
-_LEFT = ("idem", "webhook", "owner", "wait", PIECES, MARK, "end", "queue_wait", "deadline")
+# Fields of meta that decide which records and keys have to change at the end. The last three say
+# that the generation is in the index `due`.
+_LEFT = (
+    "idem",
+    "webhook",
+    "owner",
+    "wait",
+    PIECES,
+    MARK,
+    "end",
+    "queue_wait",
+    "deadline",
+    "producer",
+)
 
 
 async def forget(store: Store, generation_id: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.later.webhooks import Webhook, encode_webhook
 from shared.log.owner_bytes import request_bytes
+from shared.log.producing import ProducerTerms, producer_fields
 from shared.log.records import Meta
 from shared.log.request_pieces import PIECES, piece_count
 from shared.queue.allowance import MARK, Allowance
@@ -31,6 +32,7 @@ class NewGeneration:
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
         node: the API node that accepts it; empty: the jobs role.
+        producer: set if a producer outside of the workers writes the answer.
     """
 
     owner: str
@@ -50,6 +52,7 @@ class NewGeneration:
     tokens: int = 0
     limits: OwnerLimits = NO_LIMITS
     node: str = ""
+    producer: ProducerTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,8 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
     if new.wait_s is not None:
         fields["wait"] = str(round(new.wait_s * 1000))
     fields |= limit_fields(new.time_limits)
+    if new.producer is not None:
+        fields |= producer_fields(new.producer)
     if new.idempotency_key:
         fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
     if new.limits.has_prompt_limit:

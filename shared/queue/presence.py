@@ -26,7 +26,6 @@ class Presence(msgspec.Struct, frozen=True):
     counters: dict[str, float]  # since the worker started; names as in docs/operations.md
     first_tokens: dict[int, int] = {}  # histograms of shared/console/histogram.py, since the start:
     gaps: dict[int, int] = {}  # the longest pause of each answer in each report
-    gap_max_s: float = 0.0  # since the last report
 
 
 _presences = msgspec.json.Decoder(Presence)

@@ -33,7 +33,10 @@ COUNTED_AS = {
     "queue_timeout": "queue_timeouts",
     "deadline_exceeded": "deadlines_exceeded",
     "cancelled": "waits_abandoned",
+    "producer_lost": "producers_lost",
 }
+# Two looks this far apart must find that a producer has no lease, s, while it could reach Redis.
+SPARE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,13 @@ async def note_due(
     await store.scripts.pipeline.run(commands)
 
 
+async def watch_producer(store: Store, generation_id: str, lease_s: float) -> None:
+    """Put a generation of an outside producer into the index `due`, in time for its lease."""
+    tag, now_ms = partitions_of(store.settings).of(generation_id), await store.now_ms()
+    due: Command = ("ZADD", keys.due(tag), now_ms + _ms(lease_s), generation_id)
+    await store.scripts.pipeline.run([due])
+
+
 async def end_due(store: Store, tag: str, now_ms: int) -> Counter[str]:
     """End the generations of a partition whose time is over, those that are due first.
 
@@ -131,6 +141,13 @@ async def end_hopeless(store: Store, ids: Sequence[str]) -> Counter[str]:
     """
     outcomes = await _lapse(store, ids)
     partitions, ended = partitions_of(store.settings), dict[str, str]()
+    for generation_id, (outcome, detail) in zip(ids, outcomes, strict=True):
+        if outcome == "ok":
+            ended[generation_id] = detail
+        if outcome in ("ok", "ended"):
+            # Before it leaves the index: a generation of an outside producer is in no other one.
+            # The process that wrote its end may have died before this step.
+            await forget(store, generation_id)
     with translated():
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id, (outcome, detail) in zip(ids, outcomes, strict=True):
@@ -140,13 +157,10 @@ async def end_hopeless(store: Store, ids: Sequence[str]) -> Counter[str]:
             elif outcome != "away":
                 pipeline.zrem(name, generation_id)
             if outcome == "ok":
-                ended[generation_id] = detail
                 # A worker of an older version holds it and has no timer: this stops it.
                 pipeline.publish(keys.CANCEL, generation_id)
         if ids:
             await pipeline.execute()
-    for generation_id in ended:
-        await forget(store, generation_id)
     for priority in keys.PRIORITIES:
         await leave_line(store, list(ended), priority)
     return Counter(COUNTED_AS[code] for code in ended.values())
@@ -157,7 +171,7 @@ async def _lapse(store: Store, ids: Sequence[str]) -> list[tuple[str, str]]:
     calls: list[tuple[str, Call]] = []
     for name in ids:
         touched = (keys.meta(name), keys.log(name), keys.readers(name))
-        calls.append(("lapse", (touched, [store.retention_ms, _ms(HOLDER_LATE_S)])))
+        calls.append(("lapse", (touched, [store.retention_ms, _ms(HOLDER_LATE_S), _ms(SPARE_S)])))
     replies = await store.scripts.run_mixed(calls)
     raise_unless_partial(replies)
     return [

@@ -15,6 +15,7 @@ COUNTERS = (
     "webhooks_given_up", "schedules_fired", "schedules_late", "schedules_refused",
     # findings of the janitors
     "generations_put_back", "queue_timeouts", "deadlines_exceeded", "waits_abandoned",
+    "producers_lost",
     "queue_entries_dropped", "workers_forgotten", "generations_listed",
     "consumers_dropped", "index_entries_dropped",
     "files_expired", "files_orphaned", "files_missing", "files_unfinished", "batch_parts_orphaned",

@@ -1,6 +1,6 @@
 """Every key and channel name in Redis.
 
-Invariant: no other module builds a name.
+Invariant: no other module builds a name, but shared/redis/backend_keys.py, with those of backends.
 
 Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
 `{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
@@ -18,7 +18,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
     tr:{q}:running       zset     id -> when a worker last reported it, ms
-    tr:{q}:due           zset     id -> when a time limit of its request may end it, ms
+    tr:{q}:due           zset     id -> when a time limit, or a lost producer, may end it, ms
     tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
@@ -77,15 +77,6 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{tr:workers}:runs        hash    worker -> its runs, JSON; only while a console is open
     tr:{tr:workers}:nodes       hash    API node -> its report, JSON
     tr:{tr:workers}:history     stream  entry id = end of ten seconds, ms; field `e` = a point, JSON
-    tr:{backends}:breakers  hash  backend -> its breaker, JSON
-    tr:{backends}:busy      hash  worker -> its calls in flight at each backend, JSON
-    tr:{backends}:reports   hash  worker -> what it measured at each backend, JSON
-    tr:{backends}:slotted   hash  backend with slots -> when a worker last said so, ms
-    tr:{backends}:probe:<d> string  of a backend: a worker probes it, so others do not; expires
-    tr:{slots:<d>}:held     zset  of a backend with slots: id -> until when it has a slot, ms
-    tr:{slots:<d>}:line     zset  id that waits for a slot -> its place
-    tr:{slots:<d>}:entries  hash  id that waits for a slot -> its queue entry, JSON
-    tr:{slots:<d>}:turns    hash  owner -> the last place that it got
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -107,10 +98,6 @@ WATCHED = "tr:{tr:workers}:watched"
 WORKER_RUNS = "tr:{tr:workers}:runs"
 NODES = "tr:{tr:workers}:nodes"
 HISTORY = "tr:{tr:workers}:history"
-BREAKERS = "tr:{backends}:breakers"
-BACKENDS_BUSY = "tr:{backends}:busy"
-BACKEND_REPORTS = "tr:{backends}:reports"
-SLOTTED = "tr:{backends}:slotted"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -207,17 +194,6 @@ def requeued(generation_id: str, tag: str = QUEUE) -> str:
 
 def drain_order(worker: str) -> str:
     return f"tr:{{tr:workers}}:drain:{worker}"
-
-
-def backend_probe(backend: str) -> str:
-    """Return the key of the lock of a backend's probe."""
-    return f"tr:{{backends}}:probe:{_digest(backend)}"
-
-
-def slots(backend: str) -> list[str]:
-    """Return the keys of the slots of a backend: held, line, entries, turns."""
-    tag = f"tr:{{slots:{_digest(backend)}}}"
-    return [f"{tag}:{part}" for part in ("held", "line", "entries", "turns")]
 
 
 def share(share_id: str) -> str:

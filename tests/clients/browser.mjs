@@ -1,18 +1,20 @@
 // A Chromium that pages are opened in, told what to do on stdin and answering on stdout, one JSON
 // object a line: {"id":1,"do":"open","url":…} → {"id":1,"value":"p1"} or {"id":1,"error":"…"}.
 // tests/support/browser.py is its other half. argv: the path of a Chromium, and
-// its further flags.
+// its further flags. firefox.mjs does the same with Firefox.
 
-import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
+import { serve } from "./browser-commands.mjs";
 
 const [executablePath, ...flags] = process.argv.slice(2);
 const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", ...flags] });
 const pages = new Map();
 
 const commands = {
-  async open({ url, first, within_s: seconds }) {
-    const page = await browser.newPage();
+  // `beside`: another page, whose storage the new page shares. `looks`: options of a new context.
+  async open({ url, first, beside, looks, within_s: seconds }) {
+    const context = beside ? pages.get(beside).page.context() : await browser.newContext(looks ?? {});
+    const page = await context.newPage();
     if (first) await page.addInitScript(first);
     const name = `p${pages.size + 1}`;
     const seen = [];
@@ -38,6 +40,15 @@ const commands = {
   async press({ page, key }) {
     await pages.get(page).page.keyboard.press(key);
   },
+  async select({ page, selector, value }) {
+    await pages.get(page).page.locator(selector).selectOption(value);
+  },
+  async attach({ page, selector, paths }) {
+    await pages.get(page).page.locator(selector).setInputFiles(paths);
+  },
+  async offline({ page, is_offline: isOffline }) {
+    await pages.get(page).page.context().setOffline(isOffline);
+  },
   async screenshot({ page, path }) {
     await pages.get(page).page.screenshot({ path });
   },
@@ -52,20 +63,5 @@ const commands = {
   },
 };
 
-function say(message) {
-  process.stdout.write(JSON.stringify(message) + "\n");
-}
-
-async function run({ id, do: name, ...given }) {
-  try {
-    say({ id, value: (await commands[name](given)) ?? null });
-  } catch (error) {
-    say({ id, error: String(error) });
-  }
-}
-
-say({ id: 0, value: browser.version() });
-for await (const line of createInterface({ input: process.stdin })) {
-  run(JSON.parse(line));
-}
+await serve(browser.version(), commands);
 await browser.close();

@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's headless Chromium, driven by playwright-core in Node.js.
+"""A real browser for tests, driven from Node.js: Debian's headless Chromium, or Firefox.
 
     async with Browser() as browser:
         page = await browser.open(url)
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.npm import CLIENTS, installed, tool
 from tests.support.wait import until
 
 CHROMIUM = ("chromium-headless-shell", "chromium")
+FIREFOX = ("firefox-esr", "firefox")
 ANSWER_S = 30.0
 LINE_BYTES_MAX = 2**24
 
@@ -32,9 +34,11 @@ class Browser:
     Args:
         flags: of Chromium's command line.
         within_s: the time limit of each request to the browser.
+        is_firefox: Firefox instead of Chromium, without the commands `type`, `attach`, `offline`.
     """
 
-    def __init__(self, *flags: str, within_s: float = ANSWER_S) -> None:
+    def __init__(self, *flags: str, within_s: float = ANSWER_S, is_firefox: bool = False) -> None:
+        self._program = ("firefox.mjs", FIREFOX) if is_firefox else ("browser.mjs", CHROMIUM)
         self._flags = flags
         self._within_s = within_s
         self._process: asyncio.subprocess.Process | None = None
@@ -46,8 +50,8 @@ class Browser:
         installed()
         self._process = await asyncio.create_subprocess_exec(
             tool("node"),
-            str(CLIENTS / "browser.mjs"),
-            tool(*CHROMIUM),
+            str(CLIENTS / self._program[0]),
+            tool(*self._program[1]),
             *self._flags,
             cwd=CLIENTS,
             stdin=asyncio.subprocess.PIPE,
@@ -70,9 +74,30 @@ class Browser:
             await self._process.wait()
         await self._reader
 
-    async def open(self, url: str, *, first: str = "") -> Page:
-        """Open a page; `first` is a script that runs before any of the page's own."""
-        return Page(self, await self.ask("open", url=url, first=first, within_s=self._within_s))
+    async def open(
+        self,
+        url: str,
+        *,
+        first: str = "",
+        beside: Page | None = None,
+        looks: Mapping[str, Any] | None = None,
+    ) -> Page:
+        """Open a page.
+
+        Args:
+            first: a script that runs before any of the page's own.
+            beside: a page whose storage the new page shares, as two tabs do; else it has its own.
+            looks: the size of the window, the colour scheme and so on, as Playwright names them.
+        """
+        name = await self.ask(
+            "open",
+            url=url,
+            first=first,
+            beside=beside.name if beside else "",
+            looks=looks,
+            within_s=self._within_s,
+        )
+        return Page(self, name)
 
     async def ask(self, name: str, **given: Any) -> Any:
         """Have the driver do something.
@@ -108,11 +133,11 @@ class Page:
 
     def __init__(self, browser: Browser, name: str) -> None:
         self._browser = browser
-        self._name = name
+        self.name = name
 
     async def evaluate(self, script: str) -> Any:
         """Evaluate an expression in the page; a promise is waited for."""
-        return await self._browser.ask("evaluate", page=self._name, script=script)
+        return await self._browser.ask("evaluate", page=self.name, script=script)
 
     async def until(self, script: str, what: str, within_s: float = ANSWER_S) -> Any:
         """Return the expression's value once it is true."""
@@ -120,32 +145,45 @@ class Page:
 
     async def type(self, text: str) -> None:
         """Type into deep-chat's input and send it."""
-        await self._browser.ask("type", page=self._name, text=text)
+        await self._browser.ask("type", page=self.name, text=text)
 
     async def fill(self, selector: str, text: str) -> None:
-        await self._browser.ask("fill", page=self._name, selector=selector, text=text)
+        await self._browser.ask("fill", page=self.name, selector=selector, text=text)
 
     async def click(self, selector: str) -> None:
-        await self._browser.ask("click", page=self._name, selector=selector)
+        await self._browser.ask("click", page=self.name, selector=selector)
 
     async def press(self, key: str) -> None:
         """Press a key, by the name that Playwright gives the key."""
-        await self._browser.ask("press", page=self._name, key=key)
+        await self._browser.ask("press", page=self.name, key=key)
+
+    async def select(self, selector: str, value: str) -> None:
+        """Choose an option of a `select` by its value."""
+        await self._browser.ask("select", page=self.name, selector=selector, value=value)
+
+    async def attach(self, selector: str, *paths: Path) -> None:
+        """Choose files in an input for files."""
+        given = [str(path) for path in paths]
+        await self._browser.ask("attach", page=self.name, selector=selector, paths=given)
+
+    async def offline(self, is_offline: bool) -> None:
+        """Take the network away from this page and those beside it, or give it back."""
+        await self._browser.ask("offline", page=self.name, is_offline=is_offline)
 
     async def reload(self) -> None:
-        await self._browser.ask("reload", page=self._name)
+        await self._browser.ask("reload", page=self.name)
 
     async def screenshot(self, path: Path) -> None:
         """Write a picture of the visible part of the page, as PNG."""
-        await self._browser.ask("screenshot", page=self._name, path=str(path))
+        await self._browser.ask("screenshot", page=self.name, path=str(path))
 
     async def errors(self) -> list[str]:
         """What the page threw and nobody caught."""
-        found: list[str] = await self._browser.ask("errors", page=self._name)
+        found: list[str] = await self._browser.ask("errors", page=self.name)
         return found
 
     async def close(self) -> None:
-        await self._browser.ask("close", page=self._name)
+        await self._browser.ask("close", page=self.name)
 
 
 class PageServer:

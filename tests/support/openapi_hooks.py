@@ -9,7 +9,8 @@ Loaded by schemathesis itself, in a process of its own (tests/conformance/test_o
 * A valid cursor: a read of an unknown generation with a cursor waits `CURSOR_WAIT_S`, because the
   node may be behind. One read in `CURSOR_KEPT` keeps the cursor, so that a run waits rarely.
 * `run_at`, `cron`, `timezone`: what looks like a cron or a zone gets to be one, and of two that
-  exclude each other one is left. There is no stream of what is scheduled, so none is asked for.
+  exclude each other one is left. There is no stream of what is scheduled, so none is asked for;
+  the same holds for `producer`.
 * Time limits: an answer that has a valid limit of a millisecond ends with an error of its own. Such
   a limit becomes an hour.
 """
@@ -40,7 +41,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     headers = case.headers if case.headers is not None else {}
     lengthen(case.body)
     accept = ACCEPTS[said % len(ACCEPTS)]
-    if is_scheduled(case.body):
+    if is_scheduled(case.body) or is_produced(case.body):
         accept = "application/json"
     if accept is not None and "Accept" not in headers:
         headers["Accept"] = accept
@@ -64,6 +65,10 @@ def lengthen(body: Any) -> None:
                 and 0 < value < LIMIT_S
             ):
                 body[name] = LIMIT_S
+
+
+def is_produced(body: Any) -> bool:
+    return isinstance(body, dict) and body.get("producer") not in (None, False)
 
 
 def is_scheduled(body: Any) -> bool:

@@ -95,6 +95,19 @@ LOGS = {
             End("completed", "length"),
         )
     ),
+    "agents": Log(
+        attempt(
+            1,
+            Progress("reading", 1, 2, 50.0, agent="reader"),
+            Progress("reading", 2, 2, 100.0, agent="checker"),
+            Reasoning("Hm.", agent="writer"),
+            Token("All ", agent="writer"),
+            Token("is "),
+            Token("well.", agent="reviewer"),
+            Data("row", 1, agent="writer"),
+            STOP,
+        )
+    ),
     "takeover": Log(
         [
             *attempt(1, Token("One, "), Token("two, ")),

@@ -17,7 +17,9 @@ __all__ = ["Backend", "Finish", "BackendItem", "build_backends", "is_plain"]
 def build_backends(
     models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
 ) -> dict[str, Backend]:
-    """Build a backend for each model; returns them by model name. Opens no connection.
+    """Build a backend for each model that is no route; returns them by model name.
+
+    Opens no connection.
 
     Args:
         environ: holds the variables that `api_key_env`, `headers` and `proxy` name, and the
@@ -36,9 +38,10 @@ def build_backends(
         return builder_of(model.kind.name)(model, settings, http, environ)
 
     if not isinstance(models, ModelTable) or models.pattern is None:
-        return {name: build(model) for name, model in models.items()}
+        return {name: build(model) for name, model in models.items() if model.route is None}
     found = ListedBackends(lambda name: build(models[name]))
-    found.update((name, build(model)) for name, model in models.tables.items())
+    tables = models.tables.items()
+    found.update((name, build(model)) for name, model in tables if model.route is None)
     return found
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from shared.config.models import Model, ModelTable
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
+from workers.stages.apart import PipelineApart
 from workers.stages.contract import Answer, Services, Stage
 from workers.stages.kinds import build_stage
 from workers.stages.pipeline import Pipeline
+from workers.writing.pricing import Pricing
 
 
 class Stages:
@@ -31,6 +33,20 @@ class Stages:
         built = (build_stage(table, model, self._services) for table in model.stages)
         return [stage for stage in built if stage is not None]
 
+    def pricing_of(self, model: Model) -> Pricing | None:
+        """Return the prices of a model; None: it has no stage `usage`."""
+        for table in model.stages:
+            if table.stage == "usage":
+                given = table.options
+                return Pricing(
+                    estimates=given.get("estimate", True),
+                    input=given.get("input_price"),
+                    output=given.get("output_price"),
+                    cached_input=given.get("cached_input_price"),
+                    currency=given.get("currency", "USD"),
+                )
+        return None
+
     def open(
         self, model: Model, begun: Begun, request: Request, log: Sequence[Entry]
     ) -> Pipeline | None:
@@ -46,9 +62,13 @@ class Stages:
             request=request,
             meta=begun.meta,
             log=log,
-            is_first=begun.start[0].seq == 1,
+            # A second request of this attempt, to another backend, finds more than `start`.
+            is_first=begun.start[0].seq == 1 and len(log) <= 1,
             held_s=int(begun.fields.get(b"held_ms") or 0) / 1000,
         )
         opened = (stage.open(answer) for stage in self._built[id(model.stages)])
         stages = [stage for stage in opened if stage is not None]
-        return Pipeline(stages, log) if stages else None
+        if not stages:
+            return None
+        is_apart = any(stage.is_apart for stage in stages)
+        return (PipelineApart if is_apart else Pipeline)(stages, log)

@@ -116,6 +116,15 @@ def upstream_of(log: Sequence[Entry]) -> str:
     return upstream_id
 
 
+def writer_of(log: Sequence[Entry]) -> str:
+    """Return the backend that wrote the newest part of a log; empty: none of a route."""
+    for _, raw in reversed(log):
+        if raw.startswith(b'{"type":"start"'):
+            event = _decode(raw)
+            return event.backend if isinstance(event, Start) else ""
+    return ""
+
+
 def _partial_answer(log: Sequence[Entry]) -> tuple[str, bool]:
     """Return the text since the last reset, and whether the answer holds nothing but text."""
     pieces: list[str] = []

@@ -7,7 +7,7 @@ stop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shared.errors import Unavailable
 from shared.log.events import End, decode_known
@@ -16,7 +16,7 @@ from shared.log.records import Entry
 from shared.log.store import Store
 from workers.backends.background import BackgroundBackend
 from workers.backends.contract import Backend
-from workers.takeover.continuation import upstream_of
+from workers.takeover.continuation import upstream_of, writer_of
 
 
 async def stop_upstream(backend: Backend, log: Sequence[Entry]) -> None:
@@ -25,9 +25,15 @@ async def stop_upstream(backend: Backend, log: Sequence[Entry]) -> None:
         await backend.cancel(upstream_id)
 
 
-async def stop_upstream_of_ended(backend: Backend, store: Store, generation_id: str) -> None:
-    """Stop the server's work on an answer whose generation has ended, unless it is complete."""
-    if not isinstance(backend, BackgroundBackend):
+async def stop_upstream_of_ended(
+    backends: Mapping[str, Backend], store: Store, generation_id: str
+) -> None:
+    """Stop the server's work on an answer whose generation has ended, unless it is complete.
+
+    Args:
+        backends: that may have written the answer, by the names of their tables.
+    """
+    if not any(isinstance(backend, BackgroundBackend) for backend in backends.values()):
         return
     log: list[Entry] = []
     try:
@@ -36,4 +42,4 @@ async def stop_upstream_of_ended(backend: Backend, store: Store, generation_id: 
         return  # the server ends the answer by itself, later
     end = decode_known(log[-1][1]) if log else None
     if isinstance(end, End) and end.status != "completed":
-        await stop_upstream(backend, log)
+        await stop_upstream(backends.get(writer_of(log)) or next(iter(backends.values())), log)

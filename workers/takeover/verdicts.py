@@ -65,7 +65,7 @@ class Verdicts:
     def _models(self) -> list[Model]:
         """Those with verdicts. A server's list may have changed since."""
         models = self._all_models.values()
-        return [model for model in models if not model.kind.continues_always]
+        return [m for m in models if not m.kind.continues_always and m.route is None]
 
     def form_of(self, model: Model) -> Form:
         return choose_form(model, self._found.get(model.name))

@@ -124,10 +124,24 @@ class Outbox:
             last = self._pending[-1] if self._pending else None
             if type(last) is type(event) and event.extra is None:
                 assert isinstance(last, Token | Reasoning)
-                if last.extra is None and len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
-                    self._pending[-1] = type(event)(last.text + event.text)
+                is_joined = last.extra is None and last.agent == event.agent
+                if is_joined and len(last.text) + len(event.text) <= JOINED_CHARS_MAX:
+                    self._pending[-1] = type(event)(last.text + event.text, agent=event.agent)
                     return
         self._pending.append(event)
+
+    @property
+    def lacks_start(self) -> bool:
+        """Whether this attempt has no `start` yet."""
+        return not self._pending and (not self.log or self.log[-1][0].attempt != self.attempt)
+
+    def whole_log(self) -> Sequence[Entry]:
+        """Return all entries, in order, with the events that were pushed last.
+
+        Text that is pushed later is not joined to these.
+        """
+        self._encode()
+        return self.log
 
     @property
     def is_settled(self) -> bool:

@@ -140,7 +140,8 @@ class ChunkBuilder:
                 return self._tool_call(event)
             case Progress():
                 # A client replaces a part that has the same id, so each stage has one part.
-                members = {"id": f"progress-{event.stage}", "data": _members_of(event)}
+                stage = f"{event.agent}-{event.stage}" if event.agent else event.stage
+                members = {"id": f"progress-{stage}", "data": _members_of(event)}
                 return self._complete_part("data-progress", members)
             case Data():
                 return self._complete_part(f"data-{event.name}", {"data": event.value})

@@ -255,7 +255,8 @@ def file_object(event: File) -> Response:
 
 def progress_text(event: Progress) -> str:
     """Return the text of a status, for example `pdf parsing 3/50`."""
-    return f"{event.stage.replace('_', ' ')} {event.current}/{event.total}"
+    named = f"{event.agent}: " if event.agent else ""
+    return f"{named}{event.stage.replace('_', ' ')} {event.current}/{event.total}"
 
 
 def _failure_of(raw: bytes) -> Failure:

@@ -66,7 +66,8 @@ class LobeFrameFold(FrameFold):
         self._set_running()
         match event:
             case Token():
-                return (self._frame("token", event_id, content=event.text),)
+                named = {"agent": event.agent} if event.agent else {}
+                return (self._frame("token", event_id, content=event.text, **named),)
             case Progress():
                 return (self._frame("progress", event_id, **_members_of(event)),)
             case Reset():

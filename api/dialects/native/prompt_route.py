@@ -13,12 +13,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.native.events import stream_events
+from api.dialects.native.producers import ProducerRoutes
 from api.dialects.prompt import find_accepted, note_allowance
 from api.errors import request_error
 from api.intake.arriving_body import Buffer, read_body
 from api.intake.body import CheckedMembers, check_idempotency_key, check_native
 from api.intake.large_body import generation_in_steps, read_members
 from api.intake.negotiation import choose_form
+from api.intake.producer_members import is_produced
 from api.intake.schedule_members import check_schedule_size, is_scheduled, without_timing
 from api.intake.time_limit_members import with_timeout_header
 from api.node import Node
@@ -50,6 +52,7 @@ class PromptRoute:
     def __init__(self, node: Node, keep_schedule: KeepSchedule) -> None:
         self.node = node
         self._keep_schedule = keep_schedule
+        self._producers = ProducerRoutes(node)
 
     async def create(self, request: Request) -> ASGIApp:
         """POST /v1/generations.
@@ -94,6 +97,10 @@ class PromptRoute:
         node = self.node
         body = await read_members(node.large, raw, bytes_max=node.settings.body_bytes_max)
         body = with_timeout_header(body, request.headers)
+        if is_produced(body):
+            if form != "json":
+                raise request_error("not_acceptable", "producer is answered in application/json")
+            return await self._producers.create(request, body, key=key, size=len(raw))
         if is_scheduled(body):
             if form != "json":
                 raise request_error("not_acceptable", "a schedule is answered in application/json")

@@ -10,9 +10,11 @@ from typing import Any
 
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
 from api.pages.openapi import batches as openapi_batches
+from api.pages.openapi import console as openapi_console
 from api.pages.openapi import deletions as openapi_deletions
 from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import files as openapi_files
+from api.pages.openapi import producers as openapi_producers
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
@@ -55,7 +57,7 @@ def page(name: str, summary: str, media_type: str, schema: Json = STRING) -> Jso
     return operation(name, summary, responses, security=[])
 
 
-STARTED: Json = {"anyOf": [ref("Accepted"), ref("Schedule")]}
+STARTED: Json = {"anyOf": [ref("Accepted"), ref("Schedule"), openapi_producers.PRODUCED]}
 CREATE = operation(
     "createGeneration",
     "Start a generation; with an Accept that names a stream, the answer is the stream.",
@@ -69,13 +71,17 @@ CREATE = operation(
             },
             "content": {**content(STARTED), **STREAMS},
         },
+        "201": answer(
+            "The new generation of a producer.", openapi_producers.PRODUCED, {"Location": LOCATION}
+        ),
         "202": answer("The new generation or schedule.", STARTED, {"Location": LOCATION}),
         "204": answer("A repeat: the generation has ended, and the cursor is its last event."),
         **errors(
             "invalid_json", "cursor_invalid", "idempotency_key_invalid", "model_not_found",
             "not_acceptable", "request_timeout", "expired", "body_too_large",
             "unsupported_media_type", "invalid_request", "idempotency_mismatch",
-            "too_many_schedules", "owner_full", "too_many_active", "too_many_connections",
+            "too_many_schedules", "generation_ended", "producer_fenced", "owner_full",
+            "too_many_active", "too_many_connections",
             "rate_limited", "quota_exhausted", "draining", "queue_full", "bodies_full", *SHARED,
         ),
     },
@@ -175,8 +181,9 @@ PATHS: Json = {
             ID,
         )
     },
-    "/v1/generations/{id}/events": {"get": EVENTS},
+    "/v1/generations/{id}/events": {"get": EVENTS, "post": openapi_producers.APPEND_EVENTS},
     **openapi_timeline.PATHS,
+    **openapi_producers.PATHS,
     "/v1/sessions/{session}": {
         "get": operation(
             "getSession",
@@ -199,6 +206,7 @@ PATHS: Json = {
     **openapi_schedules.PATHS,
     **openapi_shares.PATHS,
     **openapi_usage.PATHS,
+    **openapi_console.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -245,6 +253,7 @@ PATHS: Json = {
     },
     "/openapi.json": {"get": page("openapi", "This document.", "application/json", OBJECT)},
     "/docs": {"get": page("docs", "This document as a page.", "text/html")},
+    "/console": {"get": page("console", "The operators' console.", "text/html")},
     "/": {"get": page("chat", "A chat page.", "text/html")},
     "/page/{name}": {
         "get": {

@@ -20,6 +20,8 @@ from api.pages.openapi.schemas import (
     NULL,
     OPTIONS,
     OWNER_QUERY,
+    PRODUCED_MODEL,
+    PRODUCER,
     PROMPT,
     SHARED,
     STRING,
@@ -86,13 +88,23 @@ WHEN: Json = {
     },
 }
 
-NATIVE: Json = {**OPTIONS, **WHEN, "webhook": WEBHOOK}
+NATIVE: Json = {**OPTIONS, **WHEN, "webhook": WEBHOOK, "producer": {"enum": [False, None]}}
+
+# Of a generation that the caller writes: no model server is asked, and it waits for no worker.
+PRODUCED: Json = {
+    **{name: schema for name, schema in OPTIONS.items() if name != "queue_wait_s"},
+    "webhook": WEBHOOK,
+    "model": PRODUCED_MODEL,
+}
 
 SCHEMAS: Json = {
     "NewGeneration": {
         "oneOf": [
             record({"prompt": PROMPT}, {"messages": NULL, **NATIVE}),
             record({"messages": MESSAGES}, {"prompt": NULL, **NATIVE}),
+            record({"producer": PRODUCER}, {"prompt": NULL, "messages": NULL, **PRODUCED}),
+            record({"producer": PRODUCER, "prompt": PROMPT}, {"messages": NULL, **PRODUCED}),
+            record({"producer": PRODUCER, "messages": MESSAGES}, {"prompt": NULL, **PRODUCED}),
         ]
     },
     "Schedule": record(

@@ -16,7 +16,9 @@ from api.intake.body import (
     ROLES,
     SESSION_CHARACTERS_MAX,
 )
+from api.intake.producer_members import MODEL_CHARACTERS_MAX
 from shared.log.ids import GENERATION_ID
+from shared.log.producing import LEASE_S_MAX, LEASE_S_MIN
 
 Json = dict[str, Any]
 
@@ -129,7 +131,7 @@ MESSAGE: Json = {
         record({"role": {"enum": list(ROLES)}, "content": {"anyOf": [STRING, PARTS]}}),
         record(
             {"role": {"const": "assistant"}, "tool_calls": {"type": "array", "minItems": 1}},
-            {"content": {"anyOf": [STRING, PARTS, {"type": "null"}]}},
+            {"content": {"anyOf": [STRING, array(record({"type": STRING})), {"type": "null"}]}},
         ),
     ],
 }
@@ -200,6 +202,26 @@ OPTIONS: Json = {
         "type": ["number", "null"],
         "exclusiveMinimum": 0,
     },
+}
+
+PRODUCER: Json = {
+    "description": "No worker takes the generation: the caller writes its events.",
+    "anyOf": [
+        {"const": True},
+        {
+            "type": "object",
+            "properties": {
+                "lease_s": {"type": "number", "minimum": LEASE_S_MIN, "maximum": LEASE_S_MAX}
+            },
+        },
+    ],
+}
+PRODUCED_MODEL: Json = {
+    "description": "Any name.",
+    "type": ["string", "null"],
+    "minLength": 1,
+    "maxLength": MODEL_CHARACTERS_MAX,
+    "pattern": SESSION_PATTERN,
 }
 
 SCHEMAS: Json = {

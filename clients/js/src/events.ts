@@ -5,7 +5,11 @@ interface Base {
   id: string
   extra?: Record<string, unknown>
 }
-export interface StartEvent extends Base { type: 'start'; attempt: number; model: string }
+export interface StartEvent extends Base {
+  type: 'start'; attempt: number; model: string
+  /** Which backend of a route writes the answer from here on. */
+  backend?: string
+}
 export interface TokenEvent extends Base { type: 'token'; text: string }
 export interface ReasoningEvent extends Base { type: 'reasoning'; text: string }
 export interface ExtraEvent extends Base { type: 'extra' }

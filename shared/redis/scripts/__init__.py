@@ -23,8 +23,8 @@ from shared.redis.pipeline import ClientPipeline, Pipeline
 
 FOLDER = Path(__file__).parent
 MOVING = "TRYAGAIN"  # the slot of the keys is moving
-WITH_GRACE = ("attach", "begin", "lapse", "renew")
-WITH_TIME_LIMITS = ("begin", "lapse")
+WITH_GRACE = ("attach", "begin", "lapse", "produce", "produce_end", "renew")
+WITH_TIME_LIMITS = ("begin", "lapse", "produce", "produce_begin", "produce_end")
 WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
@@ -34,14 +34,15 @@ WITHOUT_PRELUDE = (
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
-    "finish", "close", "lapse", "seal", "delete", "renew", "release", "attach",
+    "finish", "produce_end", "close", "lapse", "seal", "delete", "renew", "release", "attach",
     "batch_cancel", "batch_move", "files_remove",
     "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
-# `finish` is an append that ends with the `end` event, and may run when memory is full.
+# `finish` is an append that ends with the `end` event, and may run when memory is full;
+# `produce_end` is the same for an outside producer.
 # `owner_charge` goes with `create`: if a full server refuses the one, it must refuse the other.
-FILES = {"finish": "append", "owner_charge": "owner_bytes"}
+FILES = {"finish": "append", "owner_charge": "owner_bytes", "produce_end": "produce"}
 
 
 @cache

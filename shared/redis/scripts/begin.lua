@@ -10,10 +10,11 @@
 -- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
   'status', 'attempt', 'token', 'lease', 'hist', 'failures', 'grace', 'model', 'start',
-  'created', 'deadline', 'queue_wait', 'waiting', 'worker', 'begins')
+  'created', 'deadline', 'queue_wait', 'waiting', 'worker', 'begins', 'producer')
 local status, known, token, seen = f[1], f[2], f[3], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended'} end
+if f[16] then return {'absent'} end  -- a producer outside of the workers writes it
 if token == ARGV[1] then
   local id = known .. '-' .. f[9]
   local entry = redis.call('XRANGE', KEYS[2], id, id)[1]

@@ -1,10 +1,11 @@
--- Ends a generation that has no worker and is hopeless: its deadline has passed, it has waited too long
--- for a worker, or its readers are gone.
+-- Ends a generation that nobody writes and that is hopeless: its deadline has passed, it has waited too
+-- long for a worker, its readers are gone, or its outside producer is lost.
 -- KEYS[3] readers
 -- ARGV[1] retention ms  [2] ms after its deadline in which a worker ends the generation itself
+--     [3] ms between two looks that find a producer without a lease: Redis may have been away
 -- Returns {'ok', code} | {'later', when to look again, ms; 0: never} | {'ended'} | {'absent'}
 local f = redis.call('HMGET', KEYS[1], 'status', 'attempt', 'hist', 'lease', 'grace',
-  'created', 'deadline', 'queue_wait', 'waiting')
+  'created', 'deadline', 'queue_wait', 'waiting', 'producer', 'spared')
 if not f[1] then return {'absent'} end
 if not is_active(f[1]) then return {'ended'} end
 local now, lease, deadline = now_ms(), tonumber(f[4] or '0'), nil
@@ -26,9 +27,29 @@ if not is_held or (deadline and deadline + tonumber(ARGV[2]) <= now) then
 end
 
 local again = math.huge
+if f[10] then
+  local free_at = math.max(lease, tonumber(f[9] or '0') + (f[9] and tonumber(f[10]) or 0))
+  if free_at <= now then
+    -- The first look only remembers this lease: a producer may have had no way to Redis until now.
+    local spare = math.min(tonumber(f[10]), tonumber(ARGV[3]))
+    local of, at = string.match(f[11] or '', '(%d+) (%d+)')
+    if of ~= decimal(free_at) then
+      at = decimal(now)
+      redis.call('HSET', KEYS[1], 'spared', decimal(free_at) .. ' ' .. at)
+    elseif tonumber(at) + spare <= now then
+      close('failed', failed_json('producer_lost',
+        'its producer has not written and not renewed its lease in time: ask again', 'true'),
+        f[2], f[3], now, tonumber(ARGV[1]))
+      return {'ok', 'producer_lost'}
+    end
+    free_at = tonumber(at) + spare
+  end
+  again = free_at
+end
 if deadline then
-  again = deadline
-  if is_held then again = deadline + tonumber(ARGV[2]) end
+  local due = deadline
+  if is_held then due = deadline + tonumber(ARGV[2]) end
+  again = math.min(again, due)
 end
 if f[8] then again = math.min(again, math.max(tonumber(f[9] or '0'), lease) + tonumber(f[8])) end
 if again == math.huge then return {'later', '0'} end

@@ -67,14 +67,13 @@ async def test_a_worker_counts_first_tokens_and_the_longest_pause(url):
 
         async def has_gap() -> bool:
             (presence,) = (await reading(harness)).workers
-            return presence.gap_max_s >= PAUSE_S
+            return (quantile(presence.gaps, 1.0) or 0) >= PAUSE_S
 
         await until(has_gap, DEADLINE_S)
         (presence,) = (await reading(harness)).workers
         gate.set()
 
     assert sum(presence.first_tokens.values()) == 1
-    assert quantile(presence.gaps, 1.0) >= PAUSE_S * 0.95
 
 
 async def test_a_worker_that_is_told_to_drain_hands_its_answers_over_and_ends(url):

@@ -26,18 +26,21 @@ class StartEvent(_Base):
     type: Literal["start"] = "start"
     attempt: int = 0
     model: str = ""
+    backend: str = ""  # which backend of a route writes the answer from here on
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent(_Base):
     type: Literal["token"] = "token"
     text: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningEvent(_Base):
     type: Literal["reasoning"] = "reasoning"
     text: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class ToolCallEvent(_Base):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class ProgressEvent(_Base):
     current: float = 0
     total: float = 0
     percentage: float = 0
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class FileEvent(_Base):
     media_type: str = ""
     url: str | None = None
     data: str | None = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ class DataEvent(_Base):
     type: Literal["data"] = "data"
     name: str = ""
     value: Any = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

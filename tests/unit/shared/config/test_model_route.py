@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from shared.config.model_route import POLICIES, RouteRules
+from shared.config.model_route import ALLOWED, POLICIES, RouteRules
 from shared.config.models import ModelTable, load_models
 from shared.errors import ConfigurationError
 
+ROOT = Path(__file__).parents[4]
+PAGE = ROOT / "docs" / "routing.md"
 BACKENDS = """
 [models.a]
 base_url = "http://localhost:9001/v1"
@@ -241,3 +244,24 @@ def test_a_route_whose_backends_are_all_left_out_is_left_out_too(tmp_path: Path)
     models = load(tmp_path, '[models.chat]\nroute = ["a", "b"]' + BACKENDS, "a,b")
 
     assert list(models) == ["c"]
+
+
+# The page and the example
+
+
+def test_the_first_block_of_the_page_is_a_whole_models_file(tmp_path: Path) -> None:
+    (text, *_) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.S)
+    models = load(tmp_path, text)
+
+    assert models["chat"].route is not None
+    assert list(models.for_clients()) == ["chat", "gpt"]
+
+
+def test_the_page_describes_every_member_and_every_policy() -> None:
+    rows = set(re.findall(r"^\| `([a-z_]+)` \|", PAGE.read_text(), re.M))
+
+    assert {*ALLOWED, "hidden", *POLICIES} <= rows
+
+
+def test_the_example_has_a_route() -> None:
+    assert load_models(str(ROOT / "models.example.toml"))["chat"].route is not None

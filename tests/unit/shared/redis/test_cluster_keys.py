@@ -18,6 +18,9 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from jobs.webhook_due import DueHooks
+from shared.backends.board import Busy, change_breaker, read_view
+from shared.backends.breaker import Breaker
+from shared.backends.slots import Slots, Waiter
 from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch
 from shared.config.limits import OwnerLimits
@@ -28,6 +31,15 @@ from shared.later.schedules import Schedule, Schedules, Timing
 from shared.later.webhooks import Webhook, WebhookEvent, end, register
 from shared.log.events import End
 from shared.log.ids import EventId
+from shared.log.producing import (
+    Appended,
+    OutsideEvents,
+    ProducerTerms,
+    Tenure,
+    append_outside,
+    begin_producing,
+    draw_token,
+)
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
@@ -45,7 +57,7 @@ from shared.timeline.writer import TimelineWriter
 from shared.usage.figures import Figures
 from shared.usage.ledger import Fact, Ledger
 from shared.usage.settlement import Settlement
-from tests.support.generation import ID, Holder, create, lose, token
+from tests.support.generation import END, ID, Holder, create, lose, token
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.script_monitor import ScriptMonitor
 from tests.support.wait import until
@@ -121,6 +133,7 @@ async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
         await fire_schedules(sharded)
         await count_files(sharded)
         await count_an_owner(sharded)
+        await share_backends(sharded)
         assert monitor.violations() == []
 
     run = {name for name in NAMES if digest_of(name) in monitor.touched}
@@ -229,6 +242,23 @@ async def live_a_generation(redis: Redis) -> None:
     await create(store, other)
     await store.close(other, CANCELLED)
     await store.seal("gen_third000")
+    await produce(acceptor)
+
+
+async def produce(acceptor: Acceptor) -> None:
+    store, name, mine = acceptor.store, "gen_produced", draw_token()
+    terms = ProducerTerms(lease_s=1.0, first_token=mine)
+    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=2.0, producer=terms)
+    await acceptor.accept(new, name)
+    begun = await begin_producing(store, name, mine, is_first=True)
+    assert isinstance(begun, Tenure)
+    said = OutsideEvents(name, mine, begun.attempt, begun.next_seq, [token("a")])
+    assert isinstance(await append_outside(store, said), Appended)
+    await end_hopeless(store, [name])
+    begun = await begin_producing(store, name, "next", is_first=False, is_reset=True)
+    assert isinstance(begun, Tenure)
+    said = OutsideEvents(name, "next", begun.attempt, begun.next_seq, [END], "completed")
+    assert isinstance(await append_outside(store, said), Appended)
 
 
 async def take_the_queue(redis: Redis) -> None:
@@ -312,3 +342,14 @@ async def count_an_owner(redis: Redis) -> None:
     for number in (1, 2, 0):
         names = [keys.owner_places("alice"), keys.owner_told("alice")]
         await scripts.run("limit_place", names, ["node", number, 1_000, 1, 1, 0, "reader", 1_000])
+
+
+async def share_backends(redis: Redis) -> None:
+    scripts = Scripts(redis)
+    assert (await change_breaker(scripts, "a", b"", Breaker(strikes=2)))[0]
+    slots = Slots(scripts, "a", 1, 1_000)
+    for name in (ID, "gen_second00"):
+        await slots.call(Waiter(name, entry=b"{}", owner="o"), kept=["gen_third000"])
+    assert (await slots.call(released=[ID, "gen_third000"])).entries == [b"{}"]
+    assert (await slots.call(Waiter("gen_second00"))).has_slot
+    await read_view(redis, "w-1", {"a": Busy(1)}, now_ms=1)

@@ -60,7 +60,7 @@ export function blocksOf(source: string, env: Env): Block[] {
     depth += token.nesting
     if (depth) continue
     const [from, to] = group[0].map ?? [0, 0]
-    blocks.push({ html: md.renderer.render(group, md.options, env), from, to })
+    blocks.push({ html: md.renderer.render(group, md.options, env).trimEnd(), from, to })
     group = []
   }
   return blocks

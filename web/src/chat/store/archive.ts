@@ -5,9 +5,9 @@
 
 const DATABASE = 'tailrace'
 const STORE = 'turns'
-/** The most answers that are kept for one owner, and the most characters of one answer. */
+/** The most answers that are kept for one owner, and the most characters of one answer with all that belongs to it. */
 const TURNS_MAX = 2_000
-const CHARACTERS_MAX = 200_000
+const CHARACTERS_MAX = 500_000
 
 export interface Kept {
   id: string
@@ -15,11 +15,12 @@ export interface Kept {
   session: string
   prompt: string
   text: string
-  reasoning: string
   model: string
   status: string
   created_at: number
   metadata: Record<string, unknown>
+  /** Reasoning, pictures, calls and figures; left out where they are too large. */
+  rest?: Record<string, unknown>
 }
 
 export class Archive {
@@ -28,7 +29,8 @@ export class Archive {
   constructor(public owner: string) {}
 
   async put(kept: Omit<Kept, 'owner'>): Promise<void> {
-    const row: Kept = { ...kept, owner: this.owner, text: kept.text.slice(0, CHARACTERS_MAX), reasoning: kept.reasoning.slice(0, CHARACTERS_MAX) }
+    const row: Kept = { ...kept, owner: this.owner, text: kept.text.slice(0, CHARACTERS_MAX) }
+    if (JSON.stringify(kept).length > CHARACTERS_MAX) delete row.rest
     await this.run('readwrite', (store) => store.put(row))
   }
 

@@ -23,6 +23,8 @@ const UNSENT_MS = 1_000
 /** Older pages of a conversation; a page has 100 answers. */
 const PAGES_MAX = 20
 const LOADS_MAX = 4
+/** So many answers are read at once. Older ones are read when they come near the window. */
+const NEWEST = 10
 
 export interface Hooks {
   /** Turns came, went or changed places. */
@@ -69,7 +71,8 @@ export class Conversation {
     for (const kept of await this.archive.session(this.session)) {
       if (this.turns.has(kept.id)) continue
       const turn = new Turn(kept)
-      Object.assign(turn, { text: kept.text, reasoning: kept.reasoning, model: kept.model, metadata: kept.metadata, isLoaded: true })
+      const { text, model, metadata, rest } = kept
+      Object.assign(turn, { text, model, metadata, isLoaded: rest !== undefined }, rest)
       this.turns.set(turn.id, turn)
     }
     for (const unsent of outbox.of(this.session)) this.take(unsent)
@@ -196,6 +199,7 @@ export class Conversation {
         }
         before = next_before ? encodeURIComponent(next_before) : ''
         if (isNew) this.arranged()
+        if (!page) for (const { turn } of this.path().slice(-NEWEST)) void this.load(turn)
         if (!before) break
       }
       if (!this.isWhole) this.missing(found)
@@ -235,7 +239,7 @@ export class Conversation {
   private missing(found: Set<string>): void {
     for (const turn of this.turns.values()) {
       if (found.has(turn.id) || turn.status === 'unsent') continue
-      turn.isArchived = true
+      turn.isArchived = turn.isLoaded = true
       if (turn.isActive) turn.status = 'cancelled'
       this.hooks.changed(turn)
     }
@@ -333,8 +337,8 @@ export class Conversation {
   }
 
   private keep(turn: Turn): void {
-    const { id, prompt, text, reasoning, model, status, created_at, metadata } = turn
-    void this.archive.put({ id, session: this.session, prompt, text, reasoning, model, status, created_at, metadata })
+    const { id, prompt, text, model, status, created_at, metadata, rest } = turn
+    void this.archive.put({ id, session: this.session, prompt, text, model, status, created_at, metadata, rest })
   }
 
   private firstVersion(turn: Turn): string {

@@ -95,6 +95,13 @@ export class Turn implements Link {
   get isActive(): boolean { return RUNNING.includes(this.status) && !this.problem }
   get details(): unknown[] { return this.extras }
 
+  /** What a browser keeps beside the text, so that nothing has to be read again. */
+  get rest(): Record<string, unknown> {
+    const { reasoning, calls, files, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras } = this
+    const { reasonedFrom, reasonedTo } = this
+    return { reasoning, calls, files, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras, reasonedFrom, reasonedTo }
+  }
+
   /** A row of the session's listing. The text comes with `adopt`. */
   list(entry: Entry): void {
     if (!this.isLoaded || !this.isActive) this.status = entry.status

@@ -1,0 +1,244 @@
+"""The rows of the console's table of generations: from reports, filtered, in pages. Pure.
+
+Rows of running generations come from the workers' reports, rows of waiting ones from the indexes of
+the queue, and rows of ended ones from meta. No row holds a piece of a prompt or of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+from starlette.datastructures import QueryParams
+
+from api.console.limits import PAGES_OF_ROWS_MAX, ROWS_PER_PAGE, SEARCH_CHARACTERS_MAX
+from api.errors import request_error
+from shared.console.queue_state import PartitionState
+from shared.console.reports import LiveRun, NodeReport
+from shared.log.records import ENDED
+
+STATES = ("", "running", "queued", "ended")  # "": all unfinished
+
+
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One generation. Times are Redis's clock, ms; members at their default are left out.
+
+    Attributes:
+        idle_ms: from the last output of the backend to the worker's report; None: none came yet.
+        tokens_per_s: over the time between two reports of the worker; None: not known yet.
+        waiting_ms: since it began to wait for a worker.
+        error: the code of its error.
+    """
+
+    id: str
+    state: str
+    owner: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    priority: str | None = None
+    worker: str | None = None
+    attempt: int = 0
+    readers: int = 0
+    tokens: int | None = None
+    tokens_per_s: float | None = None
+    idle_ms: int | None = None
+    waiting_ms: int | None = None
+    created_at_ms: int | None = None
+    ended_at_ms: int | None = None
+    error: str | None = None
+
+
+class Detail(NamedTuple):
+    """What meta says about a generation; it does not change while the generation runs."""
+
+    owner: str
+    model: str
+    priority: str
+    created_at_ms: int
+    status: str
+    attempt: int = 0
+    ended_at_ms: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows a page shows.
+
+    Attributes:
+        state: of `STATES`.
+        search: the beginning of an id.
+        page: from 1 on.
+    """
+
+    state: str = ""
+    owner: str = ""
+    model: str = ""
+    worker: str = ""
+    backend: str = ""
+    search: str = ""
+    page: int = 1
+
+    @classmethod
+    def read(cls, query: QueryParams) -> Filter:
+        """Read the filter of a request.
+
+        Raises:
+            RequestError: 422 `invalid_request`.
+        """
+        texts = {
+            name: query.get(name, "").strip()
+            for name in ("state", "owner", "model", "worker", "backend", "search")
+        }
+        if texts["state"] not in STATES:
+            raise request_error("invalid_request", "state must be running, queued or ended")
+        if any(len(text) > SEARCH_CHARACTERS_MAX for text in texts.values()):
+            limit = SEARCH_CHARACTERS_MAX
+            raise request_error("invalid_request", f"a filter has at most {limit} characters")
+        page = query.get("page") or "1"
+        if not page.isascii() or not page.isdigit() or not 1 <= int(page) <= PAGES_OF_ROWS_MAX:
+            message = f"page must be a number from 1 to {PAGES_OF_ROWS_MAX}"
+            raise request_error("invalid_request", message)
+        return cls(**texts, page=int(page))
+
+    def shows(self, row: Row) -> bool:
+        """Whether a row of the right state passes the filter."""
+        return (
+            (not self.state or row.state == self.state or self._shows_ended(row))
+            and (not self.owner or row.owner == self.owner)
+            and (not self.model or row.model == self.model)
+            and (not self.worker or row.worker == self.worker)
+            and (not self.backend or row.backend == self.backend)
+            and (not self.search or row.id.startswith(self.search))
+        )
+
+    def _shows_ended(self, row: Row) -> bool:
+        return self.state == "ended" and row.state in ENDED
+
+
+class RowPage(NamedTuple):
+    """One page of the table; `total`: rows that pass the filter, as far as they are known."""
+
+    rows: Sequence[Row]
+    total: int
+    page: int
+
+
+def cut(rows: Iterable[Row], wanted: Filter) -> RowPage:
+    """Return the rows of the wanted page.
+
+    Args:
+        rows: in the order in which they are shown.
+    """
+    found = [row for row in rows if wanted.shows(row)]
+    start = (wanted.page - 1) * ROWS_PER_PAGE
+    return RowPage(found[start : start + ROWS_PER_PAGE], len(found), wanted.page)
+
+
+@dataclass(slots=True)
+class Rates:
+    """Tokens per second of each run, from one report of its worker to the next."""
+
+    _seen: dict[tuple[str, int], tuple[int, int, float | None]] = field(default_factory=dict)
+
+    def update(self, runs: Mapping[str, Sequence[LiveRun]], at_ms: Mapping[str, int]) -> None:
+        """Take the runs of new reports; runs that are in none of them are forgotten.
+
+        Args:
+            at_ms: when each worker reported.
+        """
+        seen, self._seen = self._seen, {}
+        for worker, some in runs.items():
+            now_ms = at_ms.get(worker, 0)
+            for run in some:
+                key = run.id, run.attempt
+                tokens, then_ms, rate = seen.get(key, (run.tokens, now_ms, None))
+                if now_ms > then_ms:
+                    rate = round((run.tokens - tokens) * 1000 / (now_ms - then_ms), 1)
+                    tokens, then_ms = run.tokens, now_ms
+                self._seen[key] = tokens, then_ms, rate
+
+    def of(self, run: LiveRun) -> float | None:
+        """Return the rate of a run; None: the worker has reported the run only once."""
+        return self._seen.get((run.id, run.attempt), (0, 0, None))[2]
+
+
+def running_rows(
+    runs: Mapping[str, Sequence[LiveRun]],
+    living: Container[str],
+    readers: Mapping[str, int],
+    rates: Rates,
+) -> dict[str, Row]:
+    """Return the rows of running generations by id.
+
+    If two workers report a generation, the one with the higher attempt holds it.
+
+    Args:
+        living: workers that have reported lately.
+        readers: by generation.
+    """
+    found: dict[str, Row] = {}
+    for worker, some in runs.items():
+        if worker not in living:
+            continue
+        for run in some:
+            former = found.get(run.id)
+            if former is not None and former.attempt >= run.attempt:
+                continue
+            found[run.id] = Row(
+                run.id, "running", run.owner, run.model, run.backend, run.priority, worker,
+                run.attempt, readers.get(run.id, 0), run.tokens, rates.of(run),
+                None if run.idle_ms < 0 else run.idle_ms,
+                created_at_ms=run.created_at_ms,
+            )  # fmt: skip
+    return found
+
+
+def queued_rows(
+    partitions: Iterable[PartitionState],
+    details: Mapping[str, Detail | None],
+    readers: Mapping[str, int],
+    now_ms: int,
+) -> dict[str, Row]:
+    """Return the rows of waiting generations by id: the oldest of each partition."""
+    found: dict[str, Row] = {}
+    for partition in partitions:
+        for each in partition.queued:
+            known = details.get(each.id)
+            found[each.id] = Row(
+                each.id,
+                "queued",
+                known.owner if known else None,
+                known.model if known else None,
+                priority=each.priority,
+                attempt=known.attempt if known else 0,
+                readers=readers.get(each.id, 0),
+                waiting_ms=max(0, now_ms - each.since_ms),
+                created_at_ms=known.created_at_ms if known else each.since_ms,
+            )
+    return found
+
+
+def detail_row(generation_id: str, detail: Detail) -> Row:
+    """Return the row of a generation of which only meta is known."""
+    return Row(
+        generation_id, detail.status, detail.owner, detail.model, priority=detail.priority,
+        attempt=detail.attempt, created_at_ms=detail.created_at_ms,
+        ended_at_ms=detail.ended_at_ms or None, error=detail.error,
+    )  # fmt: skip
+
+
+def newest_first(rows: Iterable[Row]) -> list[Row]:
+    """Return rows in the order in which their generations were accepted, the newest first."""
+    return sorted(rows, key=lambda row: (row.created_at_ms or 0, row.id), reverse=True)
+
+
+def readers_of(nodes: Iterable[NodeReport]) -> dict[str, int]:
+    """Return the readers of each generation over all nodes."""
+    found: dict[str, int] = {}
+    for node in nodes:
+        for generation_id, count in node.readers_of.items():
+            found[generation_id] = found.get(generation_id, 0) + count
+    return found

@@ -1,0 +1,377 @@
+"""Reads everything that the consoles of this node show: one sampler for all pages.
+
+The sampler runs while at least one page is open. It reads each `TICK_S`, within
+`COMMANDS_PER_TICK` commands: the reports of all workers and nodes; some partitions of the queue, in
+turn; and one of the slow parts (api/console/background.py), in turn. With what is left it reads the
+owners and models of generations that rows show. The first tick reads all partitions.
+
+Invariant: the number of pages does not change what a tick costs Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from api.console.background import Background
+from api.console.details import Details, command
+from api.console.limits import COMMANDS_PER_TICK, PAGES_MAX, ROWS_PER_PAGE, TICK_S
+from api.console.rows import (
+    Filter,
+    Rates,
+    Row,
+    RowPage,
+    cut,
+    detail_row,
+    newest_first,
+    queued_rows,
+    readers_of,
+    running_rows,
+)
+from api.errors import request_error
+from api.hub.hub import Hub
+from shared.config.settings import Settings
+from shared.console.board import (
+    POINTS,
+    Reading,
+    history_command,
+    points_of,
+    read_commands,
+    watch_command,
+)
+from shared.console.history import living_nodes, living_workers, silent_ms_of
+from shared.console.queue_state import (
+    LOOK_COMMANDS,
+    PartitionState,
+    look_commands,
+    state_of,
+)
+from shared.console.reports import NodeReport, Point
+from shared.errors import Unavailable
+from shared.log.ids import is_generation_id
+from shared.log.records import ENDED
+from shared.log.store import Store
+from shared.queue.partitions import partitions_of
+from shared.queue.presence import Presence
+from shared.redis import keys
+from shared.redis.client import Client, Command
+from shared.redis.pipeline import ClientPipeline
+
+log = logging.getLogger(__name__)
+
+WATCH_EVERY = 2  # ticks; a console counts as open for `WATCHED_MS`
+HISTORY_EVERY = 3  # ticks
+LOOKS_PER_TICK = 2  # partitions
+BACKGROUND_COMMANDS = 10  # of one slow part
+OWNER_IDS_MAX = 1_000  # newest generations of an owner that a filter by owner looks through
+
+
+class SampledNode(Protocol):
+    """The part of a node that the sampler needs."""
+
+    redis: Client
+    store: Store
+    settings: Settings
+    hub: Hub
+
+
+class Watcher:
+    """One open page.
+
+    Attributes:
+        wanted: the filter of its table.
+        ids: the newest generations of the owner that the filter names; None: it names none, or
+            they are not read yet.
+    """
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.ids: list[str] | None = None
+        self.is_new = True
+
+
+class Sampler:
+    """What the consoles of one node show.
+
+    Attributes:
+        ticks: how often this sampler has read since it started; rises with each picture.
+        problem: why the last tick failed; empty: it did not.
+    """
+
+    def __init__(self, node: SampledNode) -> None:
+        self._node = node
+        self._pipeline = ClientPipeline(node.redis)
+        self.background = Background(node.redis, node.settings)
+        self._tags = partitions_of(node.settings).tags
+        self._silent_ms = silent_ms_of(node.settings.lease_s)
+        self._watchers: set[Watcher] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._picture = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._reset()
+
+    def _reset(self) -> None:
+        self.ticks = 0
+        self.problem = ""
+        self.now_ms = 0
+        self.workers: list[tuple[Presence, int]] = []  # with the age of the report, ms
+        self.nodes: list[NodeReport] = []
+        self.partitions: dict[str, PartitionState] = {}
+        self.points: list[Point] = []
+        self.running: dict[str, Row] = {}
+        self.unfinished: list[Row] = []
+        self._rates = Rates()
+        self._details = Details()
+        self._recent: list[str] = []  # running generations that the index names: see `_look_first`
+        self._commands = 0  # of this tick
+        self._pages: dict[Filter, RowPage] = {}
+
+    # Pages
+
+    @asynccontextmanager
+    async def watching(self, wanted: Filter) -> AsyncIterator[Watcher]:
+        """Count as an open page within `async with`.
+
+        Raises:
+            RequestError: 503 `unavailable`: this node has `PAGES_MAX` open consoles.
+        """
+        if len(self._watchers) >= PAGES_MAX:
+            raise request_error(
+                "unavailable", f"this node has {PAGES_MAX} open consoles: close one, or use another"
+            )
+        watcher = Watcher(wanted)
+        self._watchers.add(watcher)
+        self._wake.set()
+        if self._task is None or self._task.done():
+            self._task = self._node.hub.spawn(self._run())
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+            self._wake.set()
+
+    async def next_picture(self, seen: int) -> int:
+        """Wait for a picture after the one with this number, and return its number.
+
+        Raises:
+            TimeoutError: none came within three ticks.
+        """
+        async with asyncio.timeout(3 * TICK_S), self._picture:
+            await self._picture.wait_for(lambda: self.ticks > seen)
+        return self.ticks
+
+    def rows_of(self, watcher: Watcher) -> RowPage:
+        """Return the rows that a page shows, and note which details it lacks."""
+        page = self._pages.get(watcher.wanted)
+        if page is None:
+            page = self._pages[watcher.wanted] = self._cut(watcher)
+        return page
+
+    def _cut(self, watcher: Watcher) -> RowPage:
+        wanted = watcher.wanted
+        if is_generation_id(wanted.search):
+            return self._found([wanted.search], wanted)
+        if wanted.state == "ended" or (wanted.owner and watcher.ids is not None):
+            ids = watcher.ids if watcher.ids is not None else self.background.recent_ids
+            return self._found(ids, wanted)
+        page = cut(self.unfinished, wanted)
+        self._details.want(row.id for row in page.rows if row.owner is None)
+        return page
+
+    def _found(self, ids: Sequence[str], wanted: Filter) -> RowPage:
+        """Return a page of generations by id: of an owner, of a search, or ended ones."""
+        live = {row.id: row for row in self.unfinished}
+        rows: list[Row] = []
+        unknown: list[str] = []
+        stale: list[str] = []  # ran or waited when read, and are not in the reports any more
+        for generation_id in ids:
+            if (row := live.get(generation_id)) is not None:
+                rows.append(row)
+            elif generation_id not in self._details:
+                unknown.append(generation_id)
+            elif (detail := self._details[generation_id]) is not None:
+                rows.append(detail_row(generation_id, detail))
+                if detail.status not in ENDED:
+                    stale.append(generation_id)
+        self._details.want([*unknown, *stale])
+        # An id that is not read yet may pass the filter: it counts, so that pages can be reached.
+        page = cut(rows, wanted)
+        return page._replace(total=page.total + len(unknown))
+
+    # The loop
+
+    async def _run(self) -> None:
+        self._reset()
+        while self._watchers:
+            self._wake.clear()
+            try:
+                await self.tick()
+                self.problem = ""
+            except Unavailable as exc:
+                self.problem = str(exc)
+            async with self._picture:
+                self.ticks += 1
+                self._picture.notify_all()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait for the next tick. A new page whose owner's ids are missing does not wait."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + TICK_S
+        while (left_s := until_s - loop.time()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+            self._wake.clear()
+            if not self._watchers:
+                return
+            try:
+                await self._serve_new()
+            except Unavailable as exc:
+                self.problem = str(exc)
+            async with self._picture:
+                self.ticks += 1
+                self._picture.notify_all()
+
+    async def _serve_new(self) -> None:
+        """Read what a page needs that has just been opened, and nothing else."""
+        self._pages = {}
+        await self._read_ids([watcher for watcher in self._watchers if watcher.is_new])
+        for watcher in self._watchers:
+            watcher.is_new = False
+            self.rows_of(watcher)
+        await self._read_details(ROWS_PER_PAGE)
+
+    async def tick(self) -> None:
+        """Read once, and make the next picture.
+
+        Raises:
+            Unavailable: Redis did not answer in time; the picture stays as it was.
+        """
+        is_first = not self.ticks or not self.partitions
+        self._commands = 0
+        looks = self._tags if is_first else self._next_tags()
+        commands = read_commands()
+        base = len(commands)
+        for tag in looks:
+            commands += look_commands(tag)
+        if self.ticks % WATCH_EVERY == 0:
+            commands.append(watch_command())
+        has_history = self.ticks % HISTORY_EVERY == 0
+        if has_history:
+            commands.append(history_command(self.points[-1].at_ms if self.points else 0))
+        replies = await self._ask(commands)
+        _raise_errors(replies[:base])
+        self._take_reports(Reading.of(replies[:base]))
+        for n, tag in enumerate(looks):
+            some = replies[base + n * LOOK_COMMANDS : base + (n + 1) * LOOK_COMMANDS]
+            if (state := state_of(tag, some, self.now_ms)) is not None:
+                self.partitions[tag] = state
+        if has_history and not isinstance(replies[-1], Exception):
+            self.points = [*self.points, *points_of(replies[-1])][-POINTS:]
+        if is_first:
+            await self._look_first()
+        self._make_rows()
+        await self._read_more(is_first=is_first)
+
+    def _next_tags(self) -> Sequence[str]:
+        start = self.ticks * LOOKS_PER_TICK % len(self._tags)
+        return [*self._tags, *self._tags][start : start + min(LOOKS_PER_TICK, len(self._tags))]
+
+    def _take_reports(self, reading: Reading) -> None:
+        self.now_ms = reading.now_ms
+        workers = living_workers(reading, self._silent_ms)
+        self.workers = [(each, max(0, reading.now_ms - each.at_ms)) for each in workers]
+        self.nodes = living_nodes(reading)
+        self._rates.update(reading.runs, {each.worker: each.at_ms for each in workers})
+        living = {each.worker for each in workers}
+        self.running = running_rows(reading.runs, living, readers_of(self.nodes), self._rates)
+        if self.running:
+            self._recent = []
+
+    async def _look_first(self) -> None:
+        """Read some running generations from the index: workers report theirs within a second."""
+        if self.running or not any(state.running for state in self.partitions.values()):
+            return
+        commands: list[Command] = [
+            ("ZREVRANGE", keys.running(tag), 0, ROWS_PER_PAGE - 1) for tag in self._tags
+        ]
+        replies = await self._ask(commands)
+        found = [raw.decode() for reply in replies if isinstance(reply, list) for raw in reply]
+        self._recent = sorted(found, reverse=True)[: 2 * ROWS_PER_PAGE]
+        self._details.want(self._recent[:ROWS_PER_PAGE])
+        await self._read_details(ROWS_PER_PAGE)
+
+    def _make_rows(self) -> None:
+        readers = readers_of(self.nodes)
+        queued = queued_rows(self.partitions.values(), self._details, readers, self.now_ms)
+        rows = {**queued, **self.running}
+        for generation_id in self._recent:
+            detail = self._details.get(generation_id)
+            if generation_id not in rows and detail is not None:
+                rows[generation_id] = detail_row(generation_id, detail)
+        self.unfinished = newest_first(rows.values())
+        self._pages = {}
+
+    async def _read_more(self, *, is_first: bool) -> None:
+        """Read details and one slow part, within what is left of the tick's commands."""
+        watchers = list(self._watchers)
+        due = [
+            each for each in watchers if each.is_new or (each.wanted.owner and self.ticks % 5 == 4)
+        ]
+        await self._read_ids(due)
+        for watcher in watchers:
+            watcher.is_new = False
+            self.rows_of(watcher)
+        left = ROWS_PER_PAGE if is_first else max(0, COMMANDS_PER_TICK - self._commands)
+        background = min(BACKGROUND_COMMANDS, left // 2)
+        if not is_first and background:
+            used = await self.background.read_next(background, self.now_ms, self._owners())
+            left -= used
+            self._commands += used
+        await self._read_details(left)
+
+    def _owners(self) -> list[str]:
+        return list(dict.fromkeys(row.owner for row in self.unfinished if row.owner))[:10]
+
+    async def _read_ids(self, watchers: Sequence[Watcher]) -> None:
+        """Read the newest generations of the owners that filters name."""
+        named = [watcher for watcher in watchers if watcher.wanted.owner]
+        owners = list(dict.fromkeys(watcher.wanted.owner for watcher in named))
+        replies = await self._ask(
+            [("ZREVRANGE", keys.owner(owner), 0, OWNER_IDS_MAX - 1) for owner in owners]
+        )
+        found = {
+            owner: [raw.decode() for raw in reply]
+            for owner, reply in zip(owners, replies, strict=True)
+            if isinstance(reply, list)
+        }
+        for watcher in named:
+            watcher.ids = found.get(watcher.wanted.owner, watcher.ids)
+
+    async def _read_details(self, count: int) -> None:
+        """Read the details that rows lack, at most `count` of them."""
+        ids = self._details.take_wanted(count)
+        if not ids:
+            return
+        replies = await self._ask([command(each) for each in ids])
+        for generation_id, reply in zip(ids, replies, strict=True):
+            self._details.take(generation_id, reply)
+        self._make_rows()
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        self._commands += len(commands)
+        return await self._pipeline.run(commands)
+
+
+def _raise_errors(replies: Sequence[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise Unavailable(f"Redis refuses: {reply}") from reply

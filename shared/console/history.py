@@ -1,0 +1,121 @@
+"""Computes a point of the history from two readings of all reports. Pure.
+
+A process that is in the later reading only has begun in between, so that all its counts belong to
+the point. What a process counts after its last report is lost with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from shared.console.board import Reading
+from shared.console.histogram import Counts, merged, quantile, since
+from shared.console.reports import Event, NodeReport, Point
+from shared.queue.presence import Presence
+
+# Counters whose rise is an event, by the names of docs/operations.md, "Metrics".
+WORKER_EVENTS = ("takeovers", "leases_lost", "handed_over", "attempts_failed", "postponed")
+NODE_EVENTS = ("resumes", "repairs", "cuts", "resets", "reconnects")
+EVENTS_MAX = 50  # of one point
+SILENT_LEASES = 3  # without a report for so many leases, a worker counts as gone
+NODE_SILENT_MS = 15_000  # and a node after three reports
+
+
+class QueueState(NamedTuple):
+    """Generations of the whole queue, and how long a silent worker counts as living, ms."""
+
+    waiting: int
+    running: int
+    silent_ms: int
+
+
+def silent_ms_of(lease_s: float) -> int:
+    """Return after how long without a report a worker counts as gone, ms."""
+    return round(SILENT_LEASES * lease_s * 1000)
+
+
+def point_of(before: Reading, now: Reading, at_ms: int, queue: QueueState) -> Point:
+    """Return the point of the time between two readings.
+
+    Args:
+        at_ms: the end of the point.
+    """
+    seconds = max(0.001, (now.now_ms - before.now_ms) / 1000)
+    old = {each.worker: each for each in before.workers}
+    firsts = merged(_risen(each, old, "first_tokens") for each in now.workers)
+    gaps = merged(_risen(each, old, "gaps") for each in now.workers)
+    tokens = sum(_rise(each, old, "tokens") for each in now.workers)
+    nodes = living_nodes(now)
+    return Point(
+        at_ms=at_ms,
+        tokens_per_s=round(tokens / seconds, 2),
+        answers=sum(firsts.values()),
+        first_p50_s=_rounded(quantile(firsts, 0.5)),
+        first_p99_s=_rounded(quantile(firsts, 0.99)),
+        gap_p50_s=_rounded(quantile(gaps, 0.5)),
+        gap_p99_s=_rounded(quantile(gaps, 0.99)),
+        gap_max_s=_rounded(quantile(gaps, 1.0)),
+        redis_s=_rounded(max((node.redis_s for node in nodes), default=None)),
+        loop_lag_s=_rounded(max((node.loop_lag_s for node in nodes), default=None)),
+        waiting=queue.waiting,
+        running=queue.running,
+        readers=sum(sum(node.readers.values()) for node in nodes),
+        events=list(events_between(before, now, queue.silent_ms))[:EVENTS_MAX],
+    )
+
+
+def living_nodes(reading: Reading) -> list[NodeReport]:
+    """Return the nodes that have reported lately."""
+    return [node for node in reading.nodes if reading.now_ms - node.at_ms <= NODE_SILENT_MS]
+
+
+def living_workers(reading: Reading, silent_ms: int) -> list[Presence]:
+    """Return the workers that have reported lately."""
+    return [each for each in reading.workers if reading.now_ms - each.at_ms <= silent_ms]
+
+
+def events_between(before: Reading, now: Reading, silent_ms: int) -> Iterator[Event]:
+    """Yield what happened between two readings, and which processes came and went."""
+    old_workers = {each.worker: each for each in before.workers}
+    for worker in now.workers:
+        for name in WORKER_EVENTS:
+            if count := round(_rise(worker, old_workers, name)):
+                yield Event(name, worker.worker, count)
+    old_nodes = {each.node: each for each in before.nodes}
+    for node in now.nodes:
+        former = old_nodes.get(node.node)
+        for name in NODE_EVENTS:
+            count = node.counters.get(name, 0) - (former.counters.get(name, 0) if former else 0)
+            if count > 0:
+                yield Event(name, node.node, count)
+    yield from _comings("worker", *(_alive(reading, silent_ms) for reading in (before, now)))
+    yield from _comings("node", _alive_nodes(before), _alive_nodes(now))
+
+
+def _comings(kind: str, before: set[str], now: set[str]) -> Iterator[Event]:
+    yield from (Event(f"{kind}_started", name, 1) for name in sorted(now - before))
+    yield from (Event(f"{kind}_gone", name, 1) for name in sorted(before - now))
+
+
+def _alive(reading: Reading, silent_ms: int) -> set[str]:
+    return {each.worker for each in living_workers(reading, silent_ms)}
+
+
+def _alive_nodes(reading: Reading) -> set[str]:
+    return {node.node for node in living_nodes(reading)}
+
+
+def _rise(worker: Presence, old: Mapping[str, Presence], name: str) -> float:
+    former = old.get(worker.worker)
+    before = former.counters.get(name, 0.0) if former else 0.0
+    return max(0.0, worker.counters.get(name, 0.0) - before)
+
+
+def _risen(worker: Presence, old: Mapping[str, Presence], name: str) -> Counts:
+    former = old.get(worker.worker)
+    return since(getattr(worker, name), getattr(former, name) if former else {})
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 5)

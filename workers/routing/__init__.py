@@ -1,0 +1,1 @@
+"""Several backends behind one name: which one is asked, and which one goes on after a failure."""
