@@ -114,6 +114,8 @@ def details(moment: Moment) -> str:
         parts.append(f"lane {moment['lane']}")
     if moment.get("partition", "q") != "q":
         parts.append(f"partition {moment['partition']}")
+    if moment.get("request_id"):
+        parts.append(f"request {moment['request_id']}")
     if "waited_s" in moment:
         parts.append(f"waited {span(moment['waited_s'])}")
     if "again_s" in moment:
