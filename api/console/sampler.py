@@ -85,10 +85,12 @@ class Watcher:
         wanted: the filter of its table.
         ids: the newest generations of the owner that the filter names; None: it names none, or
             they are not read yet.
+        opened_at: the number of the picture before this page was opened.
     """
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: Filter, opened_at: int = 0) -> None:
         self.wanted = wanted
+        self.opened_at = opened_at
         self.ids: list[str] | None = None
         self.is_new = True
 
@@ -142,10 +144,13 @@ class Sampler:
             raise request_error(
                 "unavailable", f"this node has {PAGES_MAX} open consoles: close one, or use another"
             )
-        watcher = Watcher(wanted)
+        is_idle = self._task is None or self._task.done()
+        if is_idle:
+            self._reset()
+        watcher = Watcher(wanted, self.ticks)
         self._watchers.add(watcher)
         self._wake.set()
-        if self._task is None or self._task.done():
+        if is_idle:
             self._task = self._node.hub.spawn(self._run())
         try:
             yield watcher
@@ -204,7 +209,6 @@ class Sampler:
     # The loop
 
     async def _run(self) -> None:
-        self._reset()
         while self._watchers:
             self._wake.clear()
             try:
