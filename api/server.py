@@ -141,6 +141,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         )
         node.metrics.watch_hub(hub.statistics)
         node.metrics.watch_shards(functools.partial(shard_states, redis))
+        hub.first_tokens.observe = node.metrics.first_tokens.observe
+        node.acceptance.on_asked = hub.first_tokens.expect
         if node.timeline.is_on:
             hub.audience.listener = node.note_readers
         await serve_node(node, listener, stopping)

@@ -116,6 +116,8 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
     os.umask(UMASK)
     if args.lifeline:
         lifeline.hold(settings.drain_s + 5.0)
+        # Several workers of `up` cannot have one port; the nodes show their counters.
+        settings = dataclasses.replace(settings, metrics_port=0)
     if args.command == "api":
         from api.server import serve as serve_node
 
@@ -193,6 +195,9 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         command = commands.add_parser(role, help=what, description=what)
         # Set by `up`: the role ends when its standard input closes, because the supervisor died.
         command.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
+        if role != "api":
+            what = "show metrics for Prometheus on this port, at /metrics (none)"
+            command.add_argument("--metrics-port", type=int, metavar="P", help=what)
         if role == "api":
             _add_address(command, "port to listen on (8000)")
             processes = "nodes on this port; the kernel distributes the connections (1)"

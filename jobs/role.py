@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from arq import cron
@@ -33,6 +34,7 @@ from shared.config.redis_url import RedisUrl
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.store import FileStore
+from shared.later.lag import POLLED, SWEPT, note_beat
 from shared.later.schedules import Schedules
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
@@ -58,7 +60,9 @@ async def sweep(ctx: dict[Any, Any]) -> int:
     """Make one pass of the queue's janitor. If Redis is away, the next pass does the rest."""
     janitor: Janitor = ctx["janitor"]
     try:
-        return await janitor.sweep()
+        found = await janitor.sweep()
+        await note_beat(janitor.redis, SWEPT)
+        return found
     except Unavailable:
         return 0
 
@@ -109,7 +113,7 @@ async def _serve(settings: Settings) -> int:
         worker.ctx["stopping"] = stopping
         sys.stderr.write("tailrace jobs ready\n")
         sys.stderr.flush()
-        async with asyncio.TaskGroup() as tasks:
+        async with _metrics_port(settings, redis), asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(follow_redis(settings))
             learning = tasks.create_task(follow_list(redis, models))
             await work(worker, redis, sources, stopping, settings.drain_s)
@@ -117,6 +121,14 @@ async def _serve(settings: Settings) -> int:
             learning.cancel()
     await redis.aclose()
     return 0
+
+
+def _metrics_port(settings: Settings, redis: Client) -> AbstractAsyncContextManager[int]:
+    if not settings.metrics_port:
+        return nullcontext(0)
+    from shared.metrics.role_port import jobs_port
+
+    return jobs_port(settings, redis)
 
 
 async def _reach(store: Store, stopping: asyncio.Event) -> RedisUrl | None:
@@ -171,6 +183,7 @@ async def _queue_due(worker: JobsWorker, redis: Client, sources: Sequence[Source
             for source in sources:
                 for job in await source.due():
                     await worker.enqueue(job)
+            await note_beat(redis, POLLED)
             await _wake_up(redis)
         except (Unavailable, RedisError, OSError) as exc:
             log.warning("redis away", extra={"reason": str(exc)})

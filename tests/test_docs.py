@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from api.body_room import BodyRoom
 from api.edge.metrics import Metrics
@@ -29,6 +30,7 @@ from cli.main import build_parser
 from shared.config.settings import PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
+from shared.metrics.prometheus import WorkerMetrics
 from shared.queue.presence import Presence
 from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import COUNTERS
@@ -218,10 +220,17 @@ def metrics() -> Metrics:
     return metrics
 
 
+def worker_registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    WorkerMetrics(registry)
+    return registry
+
+
 def test_the_metrics_described_are_those_there_are() -> None:
     found = {
         f"{family.name}_total" if family.type == "counter" else family.name
-        for family in metrics().registry.collect()
+        for registry in (metrics().registry, worker_registry())
+        for family in registry.collect()
     }
     rows = table_rows(page("docs/operations.md"))
 
@@ -395,6 +404,14 @@ def run_shell(script: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+async def test_the_commands_of_producers_md_write_a_log(cluster: Cluster) -> None:
+    (block,) = shell_blocks(ROOT / "docs" / "producers.md")
+    output = run_shell(on(cluster, block))
+    events = [json.loads(line) for line in output.splitlines() if line.startswith('{"id":"1-')]
+
+    assert [event["type"] for event in events] == ["start", "progress", "token", "end"]
 
 
 def seqs_and_types(output: str) -> list[tuple[int, str]]:

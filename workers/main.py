@@ -9,12 +9,14 @@ import secrets
 import signal
 import socket
 import sys
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from shared.config.gc_tuning import settle
 from shared.config.logs import configure
 from shared.config.models import load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.redis.connections import connect
 from shared.redis.following import follow_redis
 from workers.backends import build_backends
@@ -50,12 +52,13 @@ async def _serve(settings: Settings) -> int:
     backends = build_backends(models, settings, os.environ)
     redis = connect(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    worker = Worker(redis, settings, name=name, models=models, backends=backends)
+    metrics, port = _metrics(settings)
+    worker = Worker(redis, settings, name=name, models=models, backends=backends, metrics=metrics)
     lists = ModelList(redis, models, settings, os.environ) if models.pattern else None
     ready = asyncio.Event()
     settle()
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with port, asyncio.TaskGroup() as tasks:
             announcing = tasks.create_task(_announce(ready, name))
             serving = tasks.create_task(worker.serve(ready))
             watching = tasks.create_task(follow_redis(settings))
@@ -71,6 +74,15 @@ async def _serve(settings: Settings) -> int:
             await backend.aclose()
         await redis.aclose()
     return 1 if serving.cancelled() else 0
+
+
+def _metrics(settings: Settings) -> tuple[AnswerMetrics, AbstractAsyncContextManager[int]]:
+    """Return what the runs measure, and the port that shows it."""
+    if not settings.metrics_port:
+        return NO_METRICS, nullcontext(0)
+    from shared.metrics.role_port import worker_port
+
+    return worker_port(settings)
 
 
 async def _announce(ready: asyncio.Event, name: str) -> None:

@@ -76,21 +76,26 @@ class AttemptStory:
             self._gaps += 1
             self.note(Moment("gap", seconds=round(seconds, 3)), 0)
 
-    def left(self, ending: str, seconds: float, pieces: int, end: End | None) -> None:
-        """Note how the attempt ended, and where the generation waits for the next attempt.
-
-        Args:
-            ending: as in the log line.
-            end: what this attempt has written as the end; None: no end.
-        """
-        word, _, code = ending.partition(": ")
-        if end is not None and end.error is not None and ending == end.error.code:
-            word, code = end.status, ending
+    def left(self, ending: str, code: str, seconds: float, pieces: int) -> None:
+        """Note how the attempt ended, and where the generation waits for the next attempt."""
         moment = Moment(
-            "attempt_ended", ending=word, code=code, seconds=round(seconds, 3), pieces=pieces
+            "attempt_ended", ending=ending, code=code, seconds=round(seconds, 3), pieces=pieces
         )
         self.note(moment, self.released_ms)
         if self.again_s is not None:
             self.note(Moment("released", lane="later", again_s=self.again_s), self.released_ms)
         elif ending == HANDED_OVER:
             self.note(Moment("released", lane="resume"), self.released_ms)
+
+
+def split_ending(ending: str, end: End | None) -> tuple[str, str]:
+    """Return how an attempt ended, and the code of its error if there is one.
+
+    Args:
+        ending: as in the log line `generation left`.
+        end: what the attempt has written as the end; None: no end.
+    """
+    if end is not None and end.error is not None and ending == end.error.code:
+        return end.status, ending
+    word, _, code = ending.partition(": ")
+    return word, code

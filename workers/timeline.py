@@ -11,11 +11,13 @@ from typing import Any, Self
 
 from shared.log.events import End, Reasoning, Reset, Start, Token
 from shared.log.records import Begun
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
 from workers.figures import WorkerFigures
+from workers.health.health import Call
 from workers.parts import WorkerParts
-from workers.story import GAP_S, AttemptStory
+from workers.story import GAP_S, AttemptStory, split_ending
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class AttemptTimeline:
         longest_gap_s: the longest pause between two outputs since `take_gap`.
         story: the moments of the attempt.
         backend: the name of the backend that answers; empty: no backend of a route has spoken yet.
+        metrics: what this worker's own port shows.
+        call: of the backend, for its health; None: not yet, or a route notes its calls itself.
     """
 
     began_s: float
@@ -41,6 +45,9 @@ class AttemptTimeline:
     longest_gap_s: float = 0.0
     story: AttemptStory = field(default_factory=AttemptStory)
     backend: str = ""
+    model: str = ""
+    metrics: AnswerMetrics = NO_METRICS
+    call: Call | None = None
     connected_s: float | None = None
     first_token_s: float | None = None
     pieces: int = 0
@@ -51,8 +58,12 @@ class AttemptTimeline:
         """Return the timeline of an attempt that begins now."""
         is_first = begun.start[0].seq == 1
         waited_s = _waited_s(begun, parts.store.lease_ms) if is_first else None
-        story = AttemptStory.of(begun, parts)
-        return cls(parts.clock(), parts.figures, waited_s, story=story, backend=backend)
+        own_wait_s = int(begun.fields.get(b"waited", 0)) / 1000
+        parts.metrics.begun(begun.meta.model, begun.meta.priority, own_wait_s)
+        return cls(
+            parts.clock(), parts.figures, waited_s, model=begun.meta.model,
+            story=AttemptStory.of(begun, parts), backend=backend, metrics=parts.metrics,
+        )  # fmt: skip
 
     def note_connected(self, now_s: float) -> None:
         """Note that the backend has answered; only the first call counts."""
@@ -84,6 +95,7 @@ class AttemptTimeline:
             self.story.note(Moment("first_token"), 0)
             if self.waited_s is not None:
                 self.figures.note_first_token(self.waited_s + self.first_token_s)
+                self.metrics.first_token(self.model, self.waited_s + self.first_token_s)
 
     def note_output(self, now_s: float) -> None:
         """Note that the backend gave something: text, reasoning or a part of a call."""
@@ -93,6 +105,8 @@ class AttemptTimeline:
                 self.longest_gap_s = gap_s
             if gap_s > GAP_S:
                 self.story.paused(gap_s)
+        elif self.call is not None:
+            self.call.first_token()
         self.output_s = now_s
 
     def take_gap(self) -> float | None:
@@ -116,7 +130,12 @@ class AttemptTimeline:
         parts.counters["generations"] += 1
         parts.counters["pieces"] += self.pieces
         now_s = parts.clock()
-        self.story.left(ending, now_s - self.began_s, self.pieces, end)
+        took_s = now_s - self.began_s
+        word, code = split_ending(ending, end)
+        self.story.left(word, code, took_s, self.pieces)
+        self.metrics.left(self.model, ending=word, code=code, seconds=took_s)
+        if end is not None and end.usage is not None:
+            self.metrics.counted(self.model, end.usage)
         return self.log_fields(begun, parts.store.lease_ms, now_s)
 
     def log_fields(self, begun: Begun, lease_ms: int, now_s: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from shared.config.models import Model, can_serve
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
+from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, withdraw
@@ -33,6 +34,8 @@ from shared.timeline.writer import TimelineWriter
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
+from workers.hand_over import hand_over
+from workers.health.care import BackendCare
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.report import presence_of
@@ -69,6 +72,7 @@ class Worker:
         name: str,
         models: Mapping[str, Model],
         backends: Mapping[str, Backend],
+        metrics: AnswerMetrics = NO_METRICS,
     ) -> None:
         self.redis = redis
         self.settings = settings
@@ -87,6 +91,7 @@ class Worker:
         self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
+        self.care = BackendCare(self.queue, models, settings)
         self.parts = WorkerParts(
             worker=name,
             settings=settings,
@@ -96,10 +101,12 @@ class Worker:
             models=models,
             backends=backends,
             verdicts=self.verdicts,
+            health=self.care.health,
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
             timeline=TimelineWriter(redis, settings),
+            metrics=metrics,
             spawn=lambda work: self._tasks.create_task(work),
         )
         self.runs: dict[str, Run] = {}
@@ -144,12 +151,12 @@ class Worker:
             renew_by = (self.parts, self.runs, self._presence, self._note_away)
             renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
-            background = (self.parts.timeline.run(), listen)
+            background = (self.parts.timeline.run(), *self.care.loops(), listen)
             own = [services.create_task(loop) for loop in (*loops, *background)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()
-                    await self._hand_over()
+                    await hand_over(self.runs, self._slot_freed, self.settings.drain_s)
                 finally:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
@@ -157,6 +164,7 @@ class Worker:
         await self.parts.timeline.close()
         with suppress(Unavailable):  # the presence record soon counts as old
             await withdraw(self.redis, self.parts.worker)
+            await self.care.withdraw()
 
     @property
     def is_connected(self) -> bool:
@@ -319,7 +327,7 @@ class Worker:
     async def _run(self, run: Run) -> None:
         logs.generation_id.set(run.id)
         try:
-            await run.execute()
+            await self.care.execute(run)
         except Exception:  # the boundary of a run: an error in one must not stop the others
             log.exception("run failed", extra={"generation_id": run.id})
         finally:
@@ -374,20 +382,3 @@ class Worker:
         if run is not None and run.is_holding:
             run.outbox.abandon("ended")
             run.on_answer()
-
-    async def _hand_over(self) -> None:
-        """Release runs that another worker can continue; give the others `drain_s` to finish."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + self.settings.drain_s
-        for run in list(self.runs.values()):
-            if run.can_hand_over():
-                run.stop("drain")
-        while self.runs and loop.time() < until_s:
-            self._slot_freed.clear()
-            try:
-                async with asyncio.timeout_at(until_s):
-                    await self._slot_freed.wait()
-            except TimeoutError:
-                break
-        for run in list(self.runs.values()):
-            run.stop("drain")

@@ -18,7 +18,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -30,12 +29,13 @@ from api.hub.statistics import HubStatistics
 from shared.config.redis_hosts import HostPort, named_host
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
+from shared.metrics.jobs import JobsMetrics
+from shared.metrics.prometheus import FirstTokenHistogram
 from shared.queue.overview import depths_of, oldest_waiting_s
 from shared.queue.partitions import Partitions
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
 from shared.redis.cluster.shard_states import ShardState
-from shared.redis.counts import read_counts
 from shared.redis.shards import is_partly_away
 
 SCRAPE_S = 1.0  # for one source of a scrape: Redis, or the disk
@@ -43,9 +43,6 @@ LAG_INTERVAL_S = 0.5  # between two measurements of the event loop's lag
 _METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE", "WS")
 _SOCKET_STATUS = {"websocket.accept": 101, "websocket.close": 403}
 ACCEPT_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
-# Without the creation time of each counter a scrape has half the size.
-disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -72,6 +69,7 @@ class Metrics:
             buckets=ACCEPT_BUCKETS,
             registry=self.registry,
         )
+        self.first_tokens = FirstTokenHistogram(self.registry)
         self.loop_lag_seconds = Gauge(
             "tailrace_loop_lag_seconds",
             "How late the event loop last ran a timer.",
@@ -92,22 +90,14 @@ class Metrics:
             ["priority"],
             registry=self.registry,
         )
-        self.jobs_ahead = Gauge(
-            "tailrace_jobs_ahead",
-            "Work of the jobs role that is not done: webhooks to deliver, hosts with due webhooks, "
-            "schedules, unfinished batches.",
-            ["what"],
-            registry=self.registry,
-        )
+        self.jobs = JobsMetrics(self.registry)
         self.files_free_bytes = Gauge(
             "tailrace_files_free_bytes",
             "Free bytes on the disk of the files; NaN where the files are in a bucket.",
             registry=self.registry,
         )
         self.lag_max_s = 0.0
-        self.jobs_done: dict[str, int] = {}
         self.presences: list[Presence] = []
-        self.registry.register(JobsCollector(self))
         self.registry.register(WorkerCollector(self))
 
     def count_answer(self, scope: Scope, message: Message) -> None:
@@ -165,20 +155,17 @@ class Metrics:
         """Update the metrics from Redis; without an answer in `SCRAPE_S` they stay empty."""
         self.queue_depth.clear()
         self.queue_oldest_seconds.clear()
-        self.jobs_ahead.clear()
-        self.presences, self.jobs_done = [], {}
+        self.jobs.clear()
+        self.presences = []
         self.redis_up.set(0)
         try:
             async with asyncio.timeout(SCRAPE_S):
                 await self._update_queue(redis, partitions)
                 self.redis_up.set(1)
                 self.presences = await workers_seen(redis)
-                self.jobs_done, ahead = await read_counts(redis)
+                await self.jobs.update(redis)
         except (Unavailable, TimeoutError):
             self.redis_up.set(float(is_partly_away(redis)))
-            return
-        for what, number in ahead.items():
-            self.jobs_ahead.labels(what).set(number)
 
     async def _update_queue(self, redis: Client, partitions: Partitions) -> None:
         depths = await depths_of(redis, partitions)
@@ -285,21 +272,6 @@ class BodyCollector(Collector):
             "Bodies and messages that were refused because the node held too many.",
             self._room.refusals,
         )
-
-
-class JobsCollector(Collector):
-    """The counters of the jobs role, from the last read of Redis."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        counters = CounterMetricFamily(
-            "tailrace_jobs", "Work that the jobs role has done, in total.", labels=["what"]
-        )
-        for name, number in self._metrics.jobs_done.items():
-            counters.add_metric([name], number)
-        yield counters
 
 
 class WorkerCollector(Collector):

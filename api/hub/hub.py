@@ -34,6 +34,7 @@ from api.hub.contracts import (
 from api.hub.drain import break_off_all
 from api.hub.erasure import DELETED_CHANNEL, Erasure
 from api.hub.feed import FeedState
+from api.hub.first_tokens import FirstTokens
 from api.hub.grace import GraceReporter
 from api.hub.live_connection import LiveSource, OpenConnection
 from api.hub.live_source import open_live_source
@@ -99,6 +100,7 @@ class Hub:
         self.grace = GraceReporter(store, node, lambda: self.now())
         self.erasure = Erasure(self)
         self.audience = Audience(lambda: self.now())
+        self.first_tokens = FirstTokens(lambda: self.now())
         self._upkeep = Upkeep(self)
         self._meta_lookup = MetaLookup(lambda generation_id: self.store.meta(generation_id))
         self._group = asyncio.TaskGroup()
@@ -265,6 +267,7 @@ class Hub:
     def _open(self, meta: Meta) -> Relay:
         relay = Relay(meta, self.store, spawn=self.spawn, host=self, lease_s=self.settings.lease_s)
         self.relays[meta.generation_id] = relay
+        self.first_tokens.watch(relay)
         if not meta.is_ended:
             channel = keys.live(meta.generation_id).encode()
             self._channels[channel] = relay

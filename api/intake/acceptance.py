@@ -45,6 +45,9 @@ class Acceptance:
         node: the name of the node, which meta notes.
         refused: counts prompts beyond a limit of their owner, by code.
         accept_seconds: takes the duration of each acceptance, failed ones included.
+
+    Attributes:
+        on_asked: called with the id and the model of each prompt before it is accepted.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Acceptance:
         self._accepted = accepted
         self._refused = refused
         self._accept_seconds = accept_seconds
+        self.on_asked: Callable[[str, str], None] | None = None
 
     async def accept(
         self,
@@ -93,6 +97,8 @@ class Acceptance:
         limits = self._limits_of(identity)
         if self._node or limits != NO_LIMITS:
             new = replace(new, limits=limits, node=self._node)
+        if self.on_asked is not None:
+            self.on_asked(generation_id, new.model)
         expecting: asyncio.Handle | None = None
         if is_read and not new.idempotency_key:
             meta = queued_meta(generation_id, new, 0)

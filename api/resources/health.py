@@ -22,6 +22,7 @@ from api.errors import RETRY_AFTER_S
 from api.node import Node
 from api.response import json_response
 from shared.errors import ConfigurationError, Unavailable
+from shared.later.lag import BEATS, JobsLag, read_lag
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client, client_follower, translated
@@ -59,6 +60,10 @@ class HealthRoutes:
             content["shards"] = {"all": shards.shards, "answering": shards.serving}
             if shards.serving < shards.shards:
                 degraded.append("shards")
+        if lag := await self._jobs_lag():
+            content["jobs"] = jobs_content(lag)
+            if lag.is_late:
+                degraded.append("jobs")
         if degraded:
             content["degraded"] = degraded
             content["status"] = "degraded" if is_ready else content["status"]
@@ -139,6 +144,14 @@ class HealthRoutes:
         sentinels = len(follower.sentinels.hosts)
         return {"sentinels": sentinels, "heard": len(follower.heard), "replicas": replicas}
 
+    async def _jobs_lag(self) -> JobsLag | None:
+        """Return the lag of the jobs role; None: Redis does not answer."""
+        try:
+            async with asyncio.timeout(READY_CHECK_S):
+                return await read_lag(self.node.redis)
+        except (Unavailable, TimeoutError):
+            return None
+
     async def _workers(self) -> list[tuple[Presence, int]] | None:
         """Return the workers as `workers_with_age_ms`; None: Redis does not answer."""
         try:
@@ -146,6 +159,17 @@ class HealthRoutes:
                 return await workers_with_age_ms(self.node.redis)
         except (Unavailable, TimeoutError):
             return None
+
+
+def jobs_content(lag: JobsLag) -> dict[str, Any]:
+    """Return the JSON of the lag of the jobs role: numbers only."""
+    what, oldest_s = lag.oldest
+    return {
+        "oldest_due_s": oldest_s,
+        "oldest_due": what if oldest_s else None,
+        "due_s": dict(lag.due),
+        "beat_s": {name: lag.beats.get(name) for name in BEATS},
+    }
 
 
 async def workers_with_age_ms(redis: Client) -> list[tuple[Presence, int]]:

@@ -19,15 +19,23 @@ from api.deadline import answer_deadline
 from api.errors import request_error
 from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.node import Node
-from api.resources.health import workers_with_age_ms
+from api.resources.health import jobs_content, workers_with_age_ms
 from api.response import json_response
 from shared.config.credentials import EVERYBODY, Identity
 from shared.config.models import Model
 from shared.errors import NotFound
+from shared.later.lag import read_lag
 from shared.log.records import Meta
 from shared.log.snapshot import progress, summary
 from shared.log.visibility import is_visible
-from shared.queue.overview import owner_ids, queue_depths, session_ids, unfinished_ids
+from shared.queue.overview import (
+    oldest_waiting_s,
+    owner_ids,
+    queue_depths,
+    session_ids,
+    unfinished_ids,
+)
+from shared.queue.partitions import partitions_of
 
 PAGE_GENERATIONS = 100
 _BEFORE = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -148,6 +156,8 @@ class ListingRoutes:
         async with answer_deadline():
             seen = await workers_with_age_ms(self.node.redis)
             depths = await queue_depths(self.node.store)
+            ages_s = await oldest_waiting_s(self.node.redis, partitions_of(self.node.settings))
+            lag = await read_lag(self.node.redis)
         workers = [
             {
                 "id": presence.worker,
@@ -158,7 +168,8 @@ class ListingRoutes:
             }
             for presence, age_ms in sorted(seen, key=lambda pair: pair[0].worker)
         ]
-        return json_response({"workers": workers, "queue": depths})
+        content = {"workers": workers, "queue": depths, "oldest_s": ages_s}
+        return json_response({**content, "jobs": jobs_content(lag)})
 
 
 def _hide_words(item: dict[str, Any]) -> None:

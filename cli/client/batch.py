@@ -26,6 +26,7 @@ from cli.client.batch_progress import ProgressBar, megabytes, span
 from cli.client.client import RequestRefused
 from cli.client.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from cli.client.terminal import complain, outcome, run_client, say, table
+from cli.client.typed_name import typed_name
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line, plain_text
 
@@ -77,7 +78,7 @@ async def _report_start(client: BatchClient, started: Object, is_watched: bool) 
     print(plain_line(started["id"]), flush=True)
     if is_watched:
         return await _watch(client, started["id"])
-    say(f"follow it: tailrace batch watch {started['id']}")
+    say(f"follow it: {typed_name()} batch watch {started['id']}")
     return EXIT_OK
 
 
@@ -91,7 +92,7 @@ async def _watch(client: BatchClient, batch_id: str) -> int:
             loop.add_signal_handler(signal.SIGINT, following.cancel)
     bar.close()
     if following.cancelled():
-        say(f"{batch_id} goes on; come back: tailrace batch watch {batch_id}")
+        say(f"{batch_id} goes on; come back: {typed_name()} batch watch {batch_id}")
         return EXIT_INTERRUPTED
     if isinstance(following.result(), Exception):
         raise following.result()
@@ -124,11 +125,13 @@ def _summary(found: Object) -> int:
     if len(errors) > ERRORS_SHOWN:
         say(f"  and {len(errors) - ERRORS_SHOWN} more")
     if found.get("output_file_id"):
-        say(f"results: tailrace batch results {batch_id}")
+        say(f"results: {typed_name()} batch results {batch_id}")
     if found.get("error_file_id"):
-        again = f"run them again: tailrace batch redrive {batch_id}"
-        say(f"failed lines: tailrace batch results --errors {batch_id}; {again}")
-    return EXIT_OK if found["status"] == "completed" else EXIT_FAILED
+        again = f"run them again: {typed_name()} batch redrive {batch_id}"
+        say(f"failed lines: {typed_name()} batch results --errors {batch_id}; {again}")
+    # A batch is completed also if each line of it has failed.
+    is_in_vain = counts["total"] > 0 and counts["completed"] == 0
+    return EXIT_OK if found["status"] == "completed" and not is_in_vain else EXIT_FAILED
 
 
 async def _ls(client: BatchClient) -> int:
@@ -172,7 +175,7 @@ async def _results(client: BatchClient, args: argparse.Namespace) -> int:
         await _print(pieces)
     if not args.errors and found.get("error_file_id"):
         failed = found["request_counts"]["failed"]
-        say(f"{failed:,} failed lines: tailrace batch results --errors {args.id}")
+        say(f"{failed:,} failed lines: {typed_name()} batch results --errors {args.id}")
     return EXIT_OK
 
 
@@ -222,5 +225,5 @@ def _advice(error: RequestRefused) -> str:
         case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
         case "not_found":
-            return f"{error}; `tailrace batch ls` lists your batches"
+            return f"{error}; `{typed_name()} batch ls` lists your batches"
     return str(error)

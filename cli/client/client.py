@@ -19,6 +19,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from cli.client.typed_name import typed_name
+
 PATIENCE_S = 60.0  # without any answer, before the client gives up
 RESPONSE_S = 10.0  # for a connection, and for the response to a request that is no stream
 SILENCE_S = 60.0  # between two reads of a stream; the server sends heartbeats more often
@@ -256,4 +258,5 @@ def describe(error: BaseException) -> str:
 
 def no_server(url: str) -> str:
     """Return the message for an address where no server listens."""
-    return f"no server answers at {url}: start one with `tailrace up`, or set TAILRACE_URL or --url"
+    start = f"start one with `{typed_name()} up`"
+    return f"no server answers at {url}: {start}, or set TAILRACE_URL or --url"

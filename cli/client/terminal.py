@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -24,10 +25,12 @@ from typing import Any, TypeVar
 
 from cli.client.client import Client, RequestRefused, ServerUnreachable
 from cli.client.exit_code import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
+from cli.client.typed_name import typed_name
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line, plain_text
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"  # SGR: faint, and reset
+DEAD_AFTER_S = 9.0  # a living worker reports every second
 PROMPT_CHARS_MAX = 40  # in a table
 
 ClientT = TypeVar("ClientT", bound=Client)
@@ -39,14 +42,16 @@ def chat(settings: Settings, args: argparse.Namespace) -> int:
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read().strip()
     if not prompt:
-        return complain('no prompt: run tailrace chat "…", or write the prompt to standard input')
+        return complain(
+            f'no prompt: run {typed_name()} chat "…", or write the prompt to standard input'
+        )
     body = {"prompt": prompt, "model": args.model or None, "session": args.session or None}
     return _run(settings, lambda client: _chat(client, body))
 
 
 def tail(settings: Settings, args: argparse.Namespace) -> int:
-    """Print an answer from its start or after an event id; Ctrl-C only stops reading."""
-    return _run(settings, lambda client: _follow(client, args.id, args.after))
+    """Print the events of an answer, one on each line; Ctrl-C only stops reading."""
+    return _run(settings, lambda client: _tail(client, args.id, args.after))
 
 
 def cancel(settings: Settings, args: argparse.Namespace) -> int:
@@ -137,6 +142,21 @@ async def _follow(client: Client, generation_id: str, cursor: str) -> int:
     return printer.exit_code
 
 
+async def _tail(client: Client, generation_id: str, cursor: str) -> int:
+    """Print events: for a pipe as they are on the wire, on a terminal with id and type first."""
+    is_terminal, exit_code = sys.stdout.isatty(), EXIT_FAILED
+    async for event in client.follow(generation_id, cursor, on_trouble=say):
+        if is_terminal:
+            rest = {name: value for name, value in event.items() if name not in ("id", "type")}
+            line = f"{event['id']:<8} {event['type']:<10} {json.dumps(rest, ensure_ascii=False)}"
+            print(plain_line(line), flush=True)
+        else:
+            print(json.dumps(event, ensure_ascii=False, separators=(",", ":")), flush=True)
+        if event["type"] == "end" and event["status"] == "completed":
+            exit_code = EXIT_OK
+    return exit_code
+
+
 async def _cancel(client: Client, generation_id: str) -> int:
     status = (await client.cancel(generation_id))["status"]
     print(plain_line(f"{generation_id} {status}"))
@@ -158,7 +178,7 @@ async def _ps(client: Client, session: str) -> int:
     rows = [
         [
             str(worker["id"]),
-            "draining" if worker["draining"] else "working",
+            state_of(worker),
             f"{worker['running']}/{worker['slots']}",
             f"{worker['seen_s']:.0f}s ago",
         ]
@@ -169,6 +189,13 @@ async def _ps(client: Client, session: str) -> int:
     states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
     print(f"\nqueue: {plain_line(states)}")
     return EXIT_OK
+
+
+def state_of(worker: dict[str, Any]) -> str:
+    """Return what a worker does; `dead`: it has not reported for three leases of the default."""
+    if worker["seen_s"] > DEAD_AFTER_S:
+        return "dead"
+    return "draining" if worker["draining"] else "working"
 
 
 class Printer:
@@ -278,7 +305,7 @@ def _advice(error: RequestRefused) -> str:
         case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
         case "not_found":
-            return f"{error}; `tailrace ps` lists the running generations"
+            return f"{error}; `{typed_name()} ps` lists the running generations"
     return str(error)
 
 

@@ -33,7 +33,7 @@ NO_CLUSTER_FOR_ARQ = (
 MAY_BE_ZERO = (
     "grace_s", "address_connections_max", "head_wait_s", "queue_partitions",
     "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
-    "owner_tokens_per_day", "usage_days", "cancel_usage_s",
+    "owner_tokens_per_day", "usage_days", "cancel_usage_s", "metrics_port",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
@@ -94,6 +94,8 @@ class Settings:
     cors_origins: str = ""  # origins that may read and open sockets, comma-separated, or *
     part_urls: str = ""  # hosts that URLs in prompts may name; empty: any; or "none"
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
+    metrics_host: str = "127.0.0.1"  # where a worker or a jobs role shows its metrics
+    metrics_port: int = 0  # 0: it shows none
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
     request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
@@ -137,6 +139,7 @@ class Settings:
 
     upstream_connect_s: float = 10.0  # limits on one backend request
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
+    backend_cooldown_s: float = 15.0  # the longest cool-down of a backend that fails
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     cancel_usage_s: float = 0.5  # a cancelled answer is read on for so long, for its usage
@@ -161,8 +164,10 @@ class Settings:
                 f"{PREFIX}QUEUE_PARTITIONS must be at most {QUEUE_PARTITIONS_MAX}, "
                 f"got {self.queue_partitions}"
             )
-        if not 0 <= self.port <= 65_535:
-            raise ConfigurationError(f"{PREFIX}PORT must be from 0 to 65535, got {self.port}")
+        for name in ("port", "metrics_port"):
+            if not 0 <= (port := getattr(self, name)) <= 65_535:
+                variable = PREFIX + name.upper()
+                raise ConfigurationError(f"{variable} must be from 0 to 65535, got {port}")
         if self.bodies_bytes_max < self.body_bytes_max:
             raise ConfigurationError(
                 f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from shared.batches.record import Batches, batch_keys, parts_prefix
+from shared.cache.answers import AnswerCache
 from shared.config.settings import Settings
 from shared.erasure.generations import GenerationEraser
 from shared.erasure.references import drop_references
@@ -31,7 +32,7 @@ from shared.log.ids import is_batch_id
 from shared.log.store import Store
 from shared.queue.overview import owner_ids
 from shared.queue.partitions import partitions_of
-from shared.redis import keys
+from shared.redis import cache_keys, keys
 from shared.redis.client import Client, translated
 from shared.redis.shards import is_partly_away
 from shared.usage.ledger import Ledger
@@ -67,6 +68,7 @@ class OwnerEraser:
         self.batches = Batches(redis, settings)
         self.schedules = Schedules(redis, settings.schedules_max)
         self.shares = Shares(redis)
+        self.cache = AnswerCache(redis)
         self.ledger = Ledger(redis, settings)
 
     async def step(self, owner: str, name: str, *, keeps_usage: bool = False) -> Step:
@@ -211,6 +213,8 @@ class OwnerEraser:
                 return int(await drop(self.redis, text.removeprefix(keys.hook(""))))
             case "files":
                 await self._erase_file(text.removeprefix(keys.file("")), owner)
+            case "cached":
+                await self.cache.drop(text)
             case "shares":
                 await self.shares.delete(subject.removeprefix("share:"), owner)
         return 1
@@ -224,7 +228,7 @@ class OwnerEraser:
             )
         digest = keys.digest_of(owner)
         names = [
-            keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files(owner),
+            keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files_by(digest),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
             keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),
             keys.owner_told(owner),
@@ -259,4 +263,5 @@ _PREFIXES = (
     (keys.hook("").encode(), "webhooks"),
     (keys.file("").encode(), "files"),
     (b"tr:{share:", "shares"),
+    (cache_keys.CACHED.encode(), "cached"),
 )

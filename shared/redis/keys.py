@@ -1,6 +1,6 @@
 """Every key and channel name in Redis.
 
-Invariant: no other module builds a name.
+Invariant: no other module builds a name, but shared/redis/backend_keys.py, with those of backends.
 
 Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
 `{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
@@ -25,8 +25,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
-    tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
-    tr:{q<n>.<m>}:…      the same on a cluster
+    tr:{q<n>}:…, tr:{q<n>.<m>}:…  the same in partition n of several, and on a cluster
     tr:deleted           channel  ids of deleted generations, for all nodes
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
@@ -45,6 +44,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{chat:<d>}:runs   zset     id -> created, ms; <d> = digest of owner and chat
     tr:{chat:<d>}:stops  string   number of stops
     tr:{jobs}:wake       list     wakes a jobs process
+    tr:{jobs}:beats      hash     sign of life of the jobs role -> when, ms
     tr:{jobs}:counts     hash     counter of the jobs role -> value
     tr:{jobs}:schedule:<id>   hash  one schedule: owner, kind, request, when, next, last
     tr:{jobs}:schedules       zset  id -> when to fire it, ms
@@ -77,15 +77,6 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{tr:workers}:runs        hash    worker -> its runs, JSON; only while a console is open
     tr:{tr:workers}:nodes       hash    API node -> its report, JSON
     tr:{tr:workers}:history     stream  entry id = end of ten seconds, ms; field `e` = a point, JSON
-    tr:{backends}:breakers  hash  backend -> its breaker, JSON
-    tr:{backends}:busy      hash  worker -> its calls in flight at each backend, JSON
-    tr:{backends}:reports   hash  worker -> what it measured at each backend, JSON
-    tr:{backends}:slotted   hash  backend with slots -> when a worker last said so, ms
-    tr:{backends}:probe:<d> string  of a backend: a worker probes it, so others do not; expires
-    tr:{slots:<d>}:held     zset  of a backend with slots: id -> until when it has a slot, ms
-    tr:{slots:<d>}:line     zset  id that waits for a slot -> its place
-    tr:{slots:<d>}:entries  hash  id that waits for a slot -> its queue entry, JSON
-    tr:{slots:<d>}:turns    hash  owner -> the last place that it got
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -107,10 +98,6 @@ WATCHED = "tr:{tr:workers}:watched"
 WORKER_RUNS = "tr:{tr:workers}:runs"
 NODES = "tr:{tr:workers}:nodes"
 HISTORY = "tr:{tr:workers}:history"
-BREAKERS = "tr:{backends}:breakers"
-BACKENDS_BUSY = "tr:{backends}:busy"
-BACKEND_REPORTS = "tr:{backends}:reports"
-SLOTTED = "tr:{backends}:slotted"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -120,6 +107,7 @@ PARTITIONS = "tr:partitions"
 QUEUE = "q"  # the hash tag of the queue, if it has one partition
 JOBS_WAKE = "tr:{jobs}:wake"
 JOBS_COUNTS = "tr:{jobs}:counts"
+JOBS_BEATS = "tr:{jobs}:beats"
 SCHEDULES = "tr:{jobs}:schedules"
 SCHEDULES_UNFINISHED = "tr:{jobs}:unfinished:"
 SCHEDULE_KEYS = "tr:{jobs}:schedule-key:"
@@ -208,17 +196,6 @@ def drain_order(worker: str) -> str:
     return f"tr:{{tr:workers}}:drain:{worker}"
 
 
-def backend_probe(backend: str) -> str:
-    """Return the key of the lock of a backend's probe."""
-    return f"tr:{{backends}}:probe:{_digest(backend)}"
-
-
-def slots(backend: str) -> list[str]:
-    """Return the keys of the slots of a backend: held, line, entries, turns."""
-    tag = f"tr:{{slots:{_digest(backend)}}}"
-    return [f"{tag}:{part}" for part in ("held", "line", "entries", "turns")]
-
-
 def share(share_id: str) -> str:
     return f"tr:{{share:{share_id}}}"
 
@@ -254,10 +231,6 @@ def chat_stops(owner: str, chat: str) -> str:
 
 def file(file_id: str) -> str:
     return f"tr:file:{file_id}"
-
-
-def files(owner: str) -> str:
-    return files_by(_digest(owner))
 
 
 def files_by(digest: str) -> str:

@@ -27,6 +27,7 @@ from shared.log.ids import START
 from shared.log.records import Meta
 from shared.log.request import Request
 from shared.log.store import Store
+from shared.metrics.answers import NO_METRICS
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.redis.connections import connect
 from tests.support.wait import until
@@ -134,6 +135,7 @@ class WorkerHarness:
             name=name,
             models=changes.get("models", self.models),
             backends=changes.get("backends", self.backends),
+            metrics=changes.get("metrics", NO_METRICS),
         )
         self._clients.push_async_callback(worker.aclose)
         return worker

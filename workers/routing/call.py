@@ -68,6 +68,11 @@ class Call:
         """Return what the stages hold back."""
         return self._asked.stages.flush() if self._asked.stages is not None else ()
 
+    async def finished(self) -> None:
+        """Let the stages work after the end."""
+        if self._asked.stages is not None:
+            await self._asked.stages.finished()
+
     def note(self, items: Sequence[BackendItem]) -> None:
         """Note events of the answer; nearly all are tokens."""
         if not self.has_spoken:

@@ -12,18 +12,17 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from shared.config.models import Model
-from shared.errors import BackendError
+from shared.errors import BackendError, Unavailable
 from shared.log.events import AnyEvent, Start
 from shared.log.records import Entry
 from shared.log.request import Request
-from shared.log.tally import rest_of
 from workers.backends.contract import Backend
 from workers.routing.call import Call, Items
 from workers.routing.health import Health
@@ -112,7 +111,7 @@ class RoutedAnswer:
         Raises:
             BackendError: the attempt has failed at every backend that may be asked.
         """
-        while (call := self._ask(self._legs(), is_last_resort=True)) is not None:
+        while (call := await self._ask(self._legs(), is_last_resort=True)) is not None:
             try:
                 async with aclosing(self._read(call)) as stream:
                     async for items in stream:
@@ -143,6 +142,11 @@ class RoutedAnswer:
     def flush(self) -> Sequence[AnyEvent]:
         """Return what the stages of the request that is read hold back."""
         return self._call.flush() if self._call is not None else ()
+
+    async def finished(self) -> None:
+        """Let the stages of the request that was read work after the end."""
+        if self._call is not None:
+            await self._call.finished()
 
     def push_late(self, items: Items) -> None:
         """Pass on what a seam held back for too long."""
@@ -176,20 +180,28 @@ class RoutedAnswer:
         health = self._parts.health
         return Load(health.busy(name), health.first_token_s(name))
 
-    def _ask(self, legs: Sequence[Leg], *, is_last_resort: bool) -> Call | None:
-        """Ask the first backend that is healthy; None: there is no backend to ask.
+    async def _ask(self, legs: Sequence[Leg], *, is_last_resort: bool) -> Call | None:
+        """Ask the first backend that is healthy and has a free slot; None: no backend may be asked.
 
         Args:
             is_last_resort: if all backends are cooling down, ask one of them.
-        """
-        for leg in legs:
-            if self._parts.health.allows(leg.name):
-                return self._start(leg)
-        return self._start(legs[0]) if legs and is_last_resort else None
 
-    def _ask_second(self) -> Call | None:
+        Raises:
+            BackendError: there are backends, and none has a free slot.
+        """
+        health, generation_id = self._parts.health, self._routed.generation_id
+        for may_go in (health.admit, health.take_slot) if is_last_resort else (health.admit,):
+            for leg in legs:
+                with suppress(Unavailable):  # the renewal stops the run if Redis stays away
+                    if await may_go(leg.name, generation_id):
+                        return self._start(leg)
+        if legs and is_last_resort and not self._failures:
+            raise BackendError("upstream_error", "no backend has a free slot", is_outage=True)
+        return None
+
+    async def _ask_second(self) -> Call | None:
         legs = [leg for leg in self._legs() if not leg.has_part]
-        call = self._ask(legs, is_last_resort=False)
+        call = await self._ask(legs, is_last_resort=False)
         if call is not None:
             self._parts.counters["hedges"] += 1
         return call
@@ -204,7 +216,7 @@ class RoutedAnswer:
         asked = Asked(
             backend=backend,
             request=request,
-            rest=rest_of(request, given),
+            given=given,
             plan=leg.plan,
             form=leg.form,
             seed=routed.generation_id,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,15 @@ from shared.errors import Refusal
 from shared.log.events import Token, decode
 from shared.queue.continuations import Verdict, store_verdict
 from shared.queue.endings import cancel
-from tests.support.backend_scripts import breaks_off, fails, says, says_and_waits
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
+from tests.support.backend_scripts import (
+    breaks_off,
+    fails,
+    says,
+    says_and_waits,
+    until_nothing_is_queued,
+)
 from tests.support.routes import RouteHarness
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S
@@ -307,6 +317,29 @@ async def test_a_bug_in_a_backend_of_a_race_ends_only_its_own_run(url):
         await until(lambda: not worker.runs, DEADLINE_S, "the run is over")
 
         assert not harness.tasks["one"].done()
+
+
+# The cost of a route
+
+
+async def test_a_route_asks_redis_no_oftener_than_one_backend(url, monkeypatch):
+    """One append with the first token, and one finish: for the route `m` as for `a`."""
+    counted: Counter[str] = Counter()
+    run_mixed = Scripts.run_mixed
+
+    async def counting(self: Scripts, calls: Sequence[tuple[str, Call]]):
+        counted.update(name for name, _ in calls)
+        return await run_mixed(self, calls)
+
+    monkeypatch.setattr(Scripts, "run_mixed", counting)
+    for model in ("a", "m"):
+        counted.clear()
+        async with RouteHarness(url, {"a": [says("hi")], "b": [says("ho")]}) as harness:
+            await harness.start()
+            await harness.ended(await harness.ask(model=model))
+            await until_nothing_is_queued(harness)
+
+        assert counted["append"] + counted["finish"] <= 2
 
 
 # Stages

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from prometheus_client import CollectorRegistry
+
 from shared.errors import BackendError
+from shared.metrics.prometheus import WorkerMetrics
 from shared.redis import keys
 from shared.timeline.moment import Moment
 from shared.timeline.story import read_story
@@ -115,3 +118,22 @@ async def test_a_drained_worker_tells_that_it_handed_over(url):
 
         assert (moments[5].ending, moments[6].lane) == ("handed over", "resume")
         assert moments[6].worker == "first"
+
+
+async def test_a_worker_measures_wait_first_token_run_and_outcome_by_model(url):
+    registry = CollectorRegistry()
+    async with WorkerHarness(url, says("Hello")) as harness:
+        await harness.start("one", metrics=WorkerMetrics(registry))
+        await harness.ended(await harness.ask())
+
+        def value(name: str, **labels: str) -> float | None:
+            return registry.get_sample_value(name, {"model": "m", **labels})
+
+        ended = {"ending": "completed", "code": ""}
+        await until(
+            lambda: value("tailrace_worker_attempts_total", **ended) == 1.0,
+            DEADLINE_S, "the attempt is counted",
+        )  # fmt: skip
+        assert value("tailrace_worker_wait_seconds_count", priority="interactive") == 1.0
+        assert value("tailrace_worker_first_token_seconds_count") == 1.0
+        assert value("tailrace_worker_run_seconds_count") == 1.0

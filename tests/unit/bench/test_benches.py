@@ -52,6 +52,7 @@ NAMELESS = (
     "turns",
     "credentials",
     "limits",
+    "routing",
 )
 
 

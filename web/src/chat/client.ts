@@ -6,6 +6,7 @@
 import { Tailrace, type ReadRequest, type Transport, type TransportName } from 'tailrace'
 import type { Environment } from 'tailrace-source/environment.js'
 import { TailraceError } from 'tailrace'
+import { broken } from 'tailrace-source/errors.js'
 import { compareIds, START } from 'tailrace-source/events.js'
 import { requestJson } from 'tailrace-source/http.js'
 import { PollTransport } from 'tailrace-source/transports/poll.js'
@@ -38,6 +39,18 @@ export class PageClient extends Tailrace {
   choose(name: TransportName | 'auto'): void {
     this.switching.choose(name)
     setTimeout(() => this.reconnect(), 20) // without the pause that follows a broken connection
+  }
+
+  /** Close the connections of all readings, as a network would; each comes back with its cursor. */
+  cut(): void {
+    this.switching.cut()
+  }
+
+  /** One request with the key that is there, for what may fail without harm. */
+  once(path: string, options: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(options.headers)
+    if (this.keys.current) headers.set('authorization', `Bearer ${this.keys.current}`)
+    return fetch(path, { ...options, headers })
   }
 
   get transportInUse(): TransportName {
@@ -93,6 +106,12 @@ class SwitchedTransport implements Transport {
     for (const each of this.readers) each.abort(switched())
   }
 
+  cut(): void {
+    for (const each of this.made.values()) each.close()
+    this.made.clear()
+    for (const each of this.readers) each.abort(broken('The connection was cut.'))
+  }
+
   async read(asked: ReadRequest): Promise<void> {
     const name = this.inUse
     const reconnects = this.connections.get(asked.id) ?? 0
@@ -128,7 +147,7 @@ class SwitchedTransport implements Transport {
       })
     } catch (error) {
       if (!isLive && !asked.signal.aborted && !stopper.signal.aborted) this.turn(name)
-      throw stopper.signal.aborted && !asked.signal.aborted ? switched() : error
+      throw stopper.signal.aborted && !asked.signal.aborted ? stopper.signal.reason : error
     } finally {
       this.readers.delete(stopper)
       asked.signal.removeEventListener('abort', abort)

@@ -5,6 +5,7 @@
 
 import './chat.css'
 import type { TransportName } from 'tailrace'
+import { BreakPanel } from './break/panel.js'
 import { bus } from './bus.js'
 import { PageClient, TRANSPORTS } from './client.js'
 import { Archive } from './store/archive.js'
@@ -172,6 +173,7 @@ channel?.addEventListener('message', ({ data }) => {
   if (data?.session === conversation.session) conversation.lookNow()
 })
 
+new BreakPanel(client)
 chooseTransport()
 figures.listen(() => transcript.repaint())
 enter(sessionIn(location.hash) || asSession(ofBrowser.get(SESSION)) || randomName())

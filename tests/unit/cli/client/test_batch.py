@@ -215,6 +215,15 @@ async def test_the_summary_says_how_it_ended_and_what_to_do(
     assert r"line 1: bad\x1b[2J 1" in output and "line 11" not in output and "and 2 more" in output
 
 
+@pytest.mark.parametrize("action", ["redrive", "watch"])
+async def test_a_batch_of_which_all_lines_failed_is_no_success(server: Server, action: str) -> None:
+    server.batch |= {"request_counts": {"total": 3, "completed": 0, "failed": 3}}
+    assert await run(server, action, watch=True) == 1
+
+    server.batch |= {"request_counts": {"total": 3, "completed": 1, "failed": 2}}
+    assert await run(server, action, watch=True) == 0
+
+
 async def test_results_resume_at_their_byte(
     server: Server, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from cli.client import client as client_module
 from cli.client.client import Client, RequestRefused, ServerUnreachable
-from cli.client.terminal import Printer, _advice, _chat, _ps, chat, table
+from cli.client.terminal import Printer, _advice, _chat, _ps, _tail, chat, state_of, table
 from shared.config.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -225,6 +225,37 @@ async def test_chat_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> Non
         assert await _chat(client, {"prompt": "x"}) == 0
 
     assert capsys.readouterr().out == "abc\n"
+
+
+async def test_tail_prints_one_event_on_each_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+        assert await _tail(client, "gen_12345678", "") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [event["id"] for event in LOG]
+    assert json.loads(lines[-1])["type"] == "end"
+
+
+async def test_tail_on_a_terminal_begins_with_id_and_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    log = [START, token("wipe\x1b[2J"), DONE]
+    async with local_node(events=Log(*log, break_after=9).answer) as url, Client(url) as client:
+        assert await _tail(client, "gen_12345678", "") == 0
+
+    lines = out.getvalue().splitlines()
+    assert lines[0] == '1-1      start      {"attempt": 1, "model": "demo"}'
+    assert len(lines) == 3 and "\x1b" not in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seen_s", "is_draining", "state"),
+    [(0.4, False, "working"), (0.4, True, "draining"), (30.0, False, "dead"), (30.0, True, "dead")],
+)
+def test_ps_says_when_a_worker_is_dead(seen_s: float, is_draining: bool, state: str) -> None:
+    assert state_of({"seen_s": seen_s, "draining": is_draining}) == state
 
 
 async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,6 @@ export class TurnView implements Painted {
 
   /** Render now also if nobody looks: for a turn that is being written. */
   come(): void {
-    if (this.isNear) return
     this.isNear = true
     seen.unobserve(this.element)
     if (!this.turn.isLoaded && this.turn.status !== 'unsent') this.actions.load(this.turn)
@@ -104,11 +103,12 @@ export class TurnView implements Painted {
 
   paint(): void {
     const { turn } = this
+    if (turn.isActive) this.isNear = true // its reader waits for it, also in a tab that is not in front
     this.element.dataset.state = stateOf(turn)
     this.element.classList.toggle('problem', Boolean(turn.problem))
     setText(this.prompt, turn.prompt)
     if (this.shownAttached !== turn.content) this.showAttached()
-    if (this.isNear || turn.isActive) this.markdown.update(turn.text, !turn.isActive)
+    if (this.isNear) this.markdown.update(turn.text, !turn.isActive)
     else if (this.answer.textContent !== turn.text) this.answer.textContent = turn.text
     this.paintReasoning()
     this.progress.hidden = !turn.progress || !turn.isActive
