@@ -10,13 +10,12 @@ from api.console.limits import ROWS_PER_PAGE
 from api.console.rows import (
     Detail,
     Filter,
-    Rates,
+    LiveRuns,
     Row,
     cut,
-    newest_first,
+    cut_unfinished,
     queued_rows,
     readers_of,
-    running_rows,
 )
 from shared.console.queue_state import Queued, look_commands, state_of
 from shared.console.reports import LiveRun, NodeReport
@@ -31,49 +30,49 @@ def detail(status: str = "queued", **members) -> Detail:
     return Detail("ann", "demo", "interactive", 1_000, status, **members)
 
 
-def test_a_row_of_a_running_generation_is_what_its_worker_reports():
-    found = running_rows({"w1": [run("g1")]}, {"w1"}, {"g1": 3}, Rates())
+def live(runs: dict[str, list[LiveRun]], at_ms: int = 1_000) -> LiveRuns:
+    found = LiveRuns()
+    found.update(runs, dict.fromkeys(runs, at_ms))
+    return found
 
-    assert found == {
-        "g1": Row(
-            "g1", "running", "ann", "demo", "openai", "interactive", "w1",
-            attempt=1, readers=3, tokens=5, idle_ms=20, created_at_ms=1_000,
-        )
-    }  # fmt: skip
+
+def test_a_row_of_a_running_generation_is_what_its_worker_reports():
+    assert live({"w1": [run("g1")]}).row("g1", 3) == Row(
+        "g1", "running", "ann", "demo", "openai", "interactive", "w1",
+        attempt=1, readers=3, tokens=5, idle_ms=20, created_at_ms=1_000,
+    )  # fmt: skip
 
 
 def test_of_two_workers_that_report_a_generation_the_later_attempt_holds_it():
-    runs = {"old": [run("g1", attempt=1)], "new": [run("g1", attempt=2)], "x": [run("g1")]}
+    found = live({"old": [run("g1")], "new": [run("g1", attempt=2)], "x": [run("g1")]})
 
-    assert running_rows(runs, {"old", "new", "x"}, {}, Rates())["g1"].worker == "new"
+    assert found.row("g1", 0).worker == "new"
 
 
 def test_runs_of_a_worker_that_is_gone_are_not_shown():
-    assert running_rows({"gone": [run("g1")]}, {"w1"}, {}, Rates()) == {}
+    found = LiveRuns()
+    found.update({"gone": [run("g1")]}, {"w1": 5})
+
+    assert found.by_id == {}
 
 
 def test_a_backend_that_gave_nothing_yet_has_no_last_token():
-    row = running_rows({"w1": [run("g1", idle_ms=-1)]}, {"w1"}, {}, Rates())["g1"]
-
-    assert row.idle_ms is None
+    assert live({"w1": [run("g1", idle_ms=-1)]}).row("g1", 0).idle_ms is None
 
 
 def test_the_rate_is_that_between_two_reports_of_the_worker():
-    rates = Rates()
-    rates.update({"w": [run("g1", tokens=5)]}, {"w": 1_000})
-    assert rates.of(run("g1")) is None
-    rates.update({"w": [run("g1", tokens=25)]}, {"w": 3_000})
-    assert rates.of(run("g1")) == 10.0
-    rates.update({"w": [run("g1", tokens=25)]}, {"w": 3_000})  # the same report again
-    assert rates.of(run("g1")) == 10.0
+    found = live({"w": [run("g1", tokens=5)]}, 1_000)
+    assert found.row("g1", 0).tokens_per_s is None
+    for _ in range(2):  # the second time the same report is read again
+        found.update({"w": [run("g1", tokens=25)]}, {"w": 3_000})
+        assert found.row("g1", 0).tokens_per_s == 10.0
 
 
 def test_another_attempt_has_a_rate_of_its_own():
-    rates = Rates()
-    rates.update({"w": [run("g1", tokens=50)]}, {"w": 1_000})
-    rates.update({"v": [run("g1", attempt=2, tokens=1)]}, {"v": 2_000})
+    found = live({"w": [run("g1", tokens=50)]}, 1_000)
+    found.update({"w": [run("g1", attempt=2, tokens=1)]}, {"w": 2_000})
 
-    assert rates.of(run("g1", attempt=2)) is None
+    assert found.row("g1", 0).tokens_per_s is None
 
 
 def test_a_waiting_generation_shows_since_when_it_waits_and_its_owner_once_known():
@@ -96,7 +95,7 @@ def test_the_state_of_a_partition_has_the_oldest_of_each_priority():
     assert (state.running, state.later, state.waiting) == (7, 1, {"interactive": 2, "batch": 1})
     assert (state.oldest_s("interactive"), state.oldest_s("batch")) == (5.0, 8.0)
     assert state.queued[2] == Queued("b1", "batch", 1_000)
-    assert len(look_commands("q3")) == len(replies)
+    assert len(look_commands("q3", 5)) == len(replies)
 
 
 def test_a_partition_on_a_shard_that_is_away_has_no_state():
@@ -142,14 +141,42 @@ def test_a_filter_that_cannot_be_is_refused(query):
         Filter.read(QueryParams(query))
 
 
-def test_pages_follow_each_other_without_a_gap():
-    rows = [Row(f"gen_{n}", "running", created_at_ms=n) for n in range(2 * ROWS_PER_PAGE + 1)]
-    ordered = newest_first(rows)
-    pages = [cut(ordered, Filter(page=n)) for n in (1, 2, 3, 4)]
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("", "qba"),
+        ("state=running", "ba"),
+        ("state=queued", "q"),
+        ("owner=ann", "qba"),
+        ("owner=zoe", ""),
+        ("worker=w2", "b"),
+        ("backend=openai&model=demo", "ba"),
+        ("search=gen_b", "b"),
+    ],
+)
+def test_unfinished_generations_come_from_reports_and_from_the_queue_newest_first(query, shown):
+    found = live({"w1": [run("gen_a")], "w2": [run("gen_b")]})
+    others = {
+        "gen_q": Row("gen_q", "queued", "ann", "demo", created_at_ms=9_000),
+        "gen_a": Row("gen_a", "queued", "ann", "demo", created_at_ms=9_000),  # begun since
+    }
 
-    assert [row for page in pages for row in page.rows] == ordered
+    page = cut_unfinished(found, others, {}, Filter.read(QueryParams(query)))
+
+    assert "".join(row.id[-1] for row in page.rows) == shown
+
+
+def test_pages_follow_each_other_without_a_gap():
+    runs = [
+        LiveRun(f"gen_{n:03}", "ann", "demo", "openai", "interactive", n, 1, 5, 9)
+        for n in range(2 * ROWS_PER_PAGE + 1)
+    ]
+    pages = [cut_unfinished(live({"w": runs}), {}, {}, Filter(page=n)) for n in (1, 2, 3, 4)]
+
+    ids = [row.id for page in pages for row in page.rows]
+    assert ids == [each.id for each in reversed(runs)]
     assert [len(page.rows) for page in pages] == [ROWS_PER_PAGE, ROWS_PER_PAGE, 1, 0]
-    assert pages[0].total == len(rows)
+    assert pages[0].total == len(runs)
 
 
 def test_readers_of_a_generation_are_those_of_all_nodes():
