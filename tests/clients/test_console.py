@@ -113,7 +113,8 @@ async def place(cluster: Cluster) -> AsyncIterator[Place]:
 async def open_console(
     browser: Browser, place: Place, *, key: str = OLGA, hash: str = "", **given: Any
 ) -> Page:
-    first = f"sessionStorage.setItem('tailrace.key', '{key}')"
+    # Firefox also runs the script in about:blank, which has no storage.
+    first = f"try {{ sessionStorage.setItem('tailrace.key', '{key}') }} catch {{}}"
     page = await browser.open(f"{place.url}/console#{hash}", first=first, **given)
     await page.until("document.querySelector('#state').dataset.state === 'live'", "a picture")
     return page
@@ -175,7 +176,7 @@ async def test_the_live_list_names_owner_model_worker_and_rate_and_filters(
 
 
 async def test_a_story_has_each_event_of_a_killed_worker_and_a_moved_reader_in_order(
-    browser: Browser, place: Place
+    browser: Browser, place: Place, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
     worker_of = {role.ready_name: role for role in place.cluster.workers}
     generation_id = await place.ask(tokens=80)
@@ -206,6 +207,8 @@ async def test_a_story_has_each_event_of_a_killed_worker_and_a_moved_reader_in_o
     assert ("takeover", workers[1]) in told and whats[0] == "accepted" and whats[-1] == "end"
     bars = "document.querySelectorAll('[data-test=story] .axis rect.attempt').length"
     assert await page.evaluate(bars) == 2
+    directory = DOCS if pytestconfig.getoption("--write-pictures") else tmp_path
+    await page.screenshot(directory / "console-takeover.png")
     await page.close()
 
 
@@ -214,7 +217,7 @@ async def test_an_operator_cancels_an_answer_and_sees_its_end(
 ) -> None:
     generation_id = await place.ask()
     page = await open_console(browser, place)
-    await page.until(row(generation_id), "the row")
+    await page.until(f"!!{row(generation_id)}", "the row")
     await page.evaluate(f"{row(generation_id)}.click()")
     await page.click("[data-test=story] [data-test=cancel]")
     await page.click("#sure-yes")
@@ -259,7 +262,7 @@ async def test_a_drained_worker_leaves_and_its_answers_go_on(
     ids = [await place.ask(tokens=300) for _ in range(4)]
     drained = place.cluster.workers[0]
     name = drained.ready_name
-    page = await open_console(browser, place, hash="machines")
+    page = await open_console(browser, place, hash="/machines")
     button = f"[data-test=drain][data-id='{name}']"
     await page.until(f'document.querySelector("{button}")', "the worker")
     await page.click(button)
@@ -269,7 +272,7 @@ async def test_a_drained_worker_leaves_and_its_answers_go_on(
     await page.until(
         f"!document.querySelector(\"[data-test=worker][data-id='{name}']\")", "it left"
     )
-    await page.evaluate("location.hash = 'now'")
+    await page.evaluate("location.hash = '/now'")
     await shows(page, *ids)
     other = place.cluster.workers[1].ready_name
     on_other = f"""[...document.querySelectorAll('[data-test=generation] [data-head=Worker]')]
@@ -284,7 +287,7 @@ async def test_dead_letters_of_a_batch_are_driven_again(browser: Browser, place:
     async with openai.AsyncOpenAI(base_url=f"{place.url}/v1", api_key=ANN) as client:
         made = await batch.submit(client, content)
         assert (await batch.ended(client, made.id)).request_counts.failed == 1
-        page = await open_console(browser, place, hash="work")
+        page = await open_console(browser, place, hash="/work")
         button = f"[data-test=redrive][data-id={made.id}]"
         await page.until(f"document.querySelector('{button}')", "the batch", WITHIN_S)
         await page.click(button)
@@ -304,9 +307,9 @@ async def test_the_charts_show_a_known_load_within_ten_percent(
 ) -> None:
     """The truth: the tokens that the logs got, and the first tokens that the stories tell."""
     redis = place.cluster.redis()
-    before = await points(redis)
+    before = await idle_points(redis)
     ids = [await place.ask(tokens=120, tokens_per_s=8, first_token_s=0.4) for _ in range(12)]
-    page = await open_console(browser, place, hash="charts")
+    page = await open_console(browser, place, hash="/charts")
 
     async def over() -> list[Any]:
         """The points from the start on, once one with no tokens has followed the others."""
@@ -328,6 +331,17 @@ async def test_the_charts_show_a_known_load_within_ten_percent(
     assert await page.evaluate(drawn) == 6
     await redis.aclose()
     await page.close()
+
+
+async def idle_points(redis: Any) -> list[Any]:
+    """Return the points up to one that has just come and has no tokens: the next one is far."""
+    seen = len(await points(redis))
+
+    async def has_idle() -> list[Any]:
+        found = await points(redis)
+        return found if len(found) > seen and found[-1].tokens_per_s == 0 else []
+
+    return await until(has_idle, 2 * WITHIN_S, "a point without tokens")
 
 
 async def points(redis: Any) -> list[Any]:
@@ -363,7 +377,7 @@ async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
         )
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         for tab in ("now", "charts", "machines", "events", "work", "usage"):
-            await page.evaluate(f"location.hash = '{tab}'")
+            await page.evaluate(f"location.hash = '/{tab}'")
             await page.until(f"!document.querySelector('#{tab}').hidden", tab)
             assert await axe(page) == [], tab
             assert await page.evaluate(wide) == 0, f"{tab} does not scroll to the side"
@@ -380,7 +394,9 @@ async def test_firefox_shows_the_list_and_a_story(place: Place) -> None:
     generation_id = await place.ask()
     async with Browser(is_firefox=True, within_s=WITHIN_S) as firefox:
         page = await open_console(firefox, place)
-        await page.until(row(generation_id), "the row", WITHIN_S)
+        await page.until(f"!!{row(generation_id)}", "the row", WITHIN_S)
         await page.evaluate(f"{row(generation_id)}.click()")
-        await page.until("document.querySelector('[data-what=first_token]')", "its story", WITHIN_S)
+        await page.until(
+            "!!document.querySelector('[data-what=first_token]')", "its story", WITHIN_S
+        )
         assert await page.errors() == []
