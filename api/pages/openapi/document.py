@@ -21,6 +21,7 @@ from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
 from api.pages.openapi import timeline as openapi_timeline
 from api.pages.openapi import usage as openapi_usage
+from api.pages.openapi.examples import add_examples
 from api.pages.openapi.schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -277,6 +278,8 @@ PATHS: Json = {
         }
     },
 }
+
+PATHS = add_examples(PATHS)
 
 # HEAD answers like GET, without a body.
 for _path in PATHS.values():

@@ -15,7 +15,18 @@ from aiohttp import web
 
 from cli.client import client as client_module
 from cli.client.client import Client, RequestRefused, ServerUnreachable
-from cli.client.terminal import Printer, _advice, _chat, _ps, _tail, chat, state_of, table
+from cli.client.terminal import (
+    JsonPrinter,
+    Printer,
+    _advice,
+    _chat,
+    _jobs_line,
+    _ps,
+    _tail,
+    chat,
+    state_of,
+    table,
+)
 from shared.config.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -292,7 +303,7 @@ async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]
 
 
 def test_without_a_server_the_message_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(prompt="x", model="", session="")
+    args = argparse.Namespace(prompt="x", model="", session="", json=False)
 
     assert chat(Settings(url="http://127.0.0.1:1"), args) == 2
     assert "tailrace up" in capsys.readouterr().err
@@ -301,7 +312,7 @@ def test_without_a_server_the_message_says_what_to_do(capsys: pytest.CaptureFixt
 def test_an_empty_prompt_gives_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
 
-    assert chat(Settings(), argparse.Namespace(prompt=None, model="", session="")) == 2
+    assert chat(Settings(), argparse.Namespace(prompt=None, model="", session="", json=False)) == 2
 
 
 def test_a_missing_key_names_the_variable() -> None:
@@ -321,3 +332,53 @@ async def test_a_key_that_is_no_operators_lists_no_workers(
     output = capsys.readouterr().out
     assert output.startswith("ID")
     assert "operators' keys" in output
+
+
+# For programs
+
+
+def test_as_json_each_event_is_one_line_and_the_exit_code_is_the_same() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    printer = JsonPrinter(out, err)
+    for event in (START, token("Hel\n\x1b"), DONE):
+        printer.show(event)
+    printer.note("connection lost")
+    printer.close()
+
+    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
+        START, token("Hel\n\x1b"), DONE,
+    ]  # fmt: skip
+    assert "\x1b" not in out.getvalue()
+    assert (err.getvalue(), printer.exit_code) == ("[connection lost]\n", 0)
+
+
+async def test_ps_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    item = {"id": "gen_1"}
+
+    async def generations(request: web.Request) -> web.Response:
+        return web.json_response({"generations": [item]})
+
+    async def workers(request: web.Request) -> web.Response:
+        return web.json_response({"workers": [], "queue": {"later": 1}, "jobs": {}})
+
+    async with local_node(generations=generations, workers=workers) as url, Client(url) as client:
+        assert await _ps(client, "", is_json=True) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"generations": [item], "workers": [], "queue": {"later": 1}, "jobs": {}}
+
+
+def test_ps_says_how_far_the_jobs_role_is_behind() -> None:
+    beats = {"polled": 1.2, "swept": None}
+    late = {"oldest_due": "webhooks", "oldest_due_s": 75.4, "beat_s": beats}
+
+    assert _jobs_line(late) == "webhooks due for 75s, last sign 1s ago"
+    assert _jobs_line({"oldest_due": None, "oldest_due_s": 0.0, "beat_s": {}}) == (
+        "nothing is due, no sign of the jobs role"
+    )
+
+
+def test_no_color_keeps_reasoning_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert "\x1b" not in printed({"type": "reasoning", "text": "Hm"}, DONE, is_tty=True)[1]
