@@ -28,6 +28,7 @@ HealthState = Literal["closed", "suspect", "open", "half_open", "limited"]
 # Calls of one worker that may be under way at a backend that has not answered any: a server that
 # takes requests and fails them must not get a whole burst before the first failure is known.
 UNPROVEN_MAX = 8
+SILENT_S = 15.0  # without a first token from a backend that has worked
 LIMITED_S = 1.0  # a backend that says 429 and not for how long is left alone for so long
 
 
@@ -42,6 +43,7 @@ class Call:
     backend: str
     began_s: float
     is_trial: bool
+    generation_id: str = ""
     first_token_s: float | None = None  # after `began_s`
     is_closed: bool = False
 
@@ -96,6 +98,9 @@ class SlotTaker(Protocol):
     """Takes slots of backends (workers/health/gate.py)."""
 
     async def take(self, backend: str, generation_id: str) -> bool: ...
+
+    def done(self, backend: str, generation_id: str) -> None:
+        """Give the slot of a generation back soon: its call is over, and its run may go on."""
 
 
 class BackendHealth:
@@ -181,7 +186,7 @@ class BackendHealth:
         if self.is_limited(backend):
             return False
         if breaker.state == "closed":
-            return backend in self._proven or self._measures[backend].unanswered < UNPROVEN_MAX
+            return self._has_room(backend)
         if backend in self._trials:
             return True
         if self.sharer is None:
@@ -189,6 +194,18 @@ class BackendHealth:
         if self._is_due(backend):
             self.sharer.want_trial(backend)
         return False
+
+    def _has_room(self, backend: str) -> bool:
+        """Whether a closed backend may get a further request.
+
+        A backend that has never answered, or that has fallen silent with requests under way, gets
+        few of them: the silence of a frozen server is seen long before its time limits.
+        """
+        measures = self._measures[backend]
+        if measures.unanswered < UNPROVEN_MAX:
+            return True
+        silent_s = self.clock() - measures.answered_s
+        return backend in self._proven and silent_s < max(SILENT_S, 3 * measures.last_first_s)
 
     async def admit(self, name: str, generation_id: str = "") -> bool:
         """As `allows`; take the trial of a backend whose cool-down is over, and one of its slots.
@@ -264,8 +281,12 @@ class BackendHealth:
 
     # Notes of calls
 
-    def start(self, name: str) -> Call:
-        """Note that a request goes to a backend; the caller closes the call."""
+    def start(self, name: str, generation_id: str = "") -> Call:
+        """Note that a request goes to a backend; the caller closes the call.
+
+        Args:
+            generation_id: whose slot is given back when the call ends; empty: when its run ends.
+        """
         backend = self.backend_of(name)
         is_trial = backend in self._trials
         self._trials.discard(backend)
@@ -275,7 +296,7 @@ class BackendHealth:
             measures.unanswered += 1
             measures.calls += 1
             measures.called_s = self.clock()
-        return Call(self, backend, self.clock(), is_trial)
+        return Call(self, backend, self.clock(), is_trial, generation_id)
 
     def note_first_token(self, call: Call) -> None:
         """See `Call.first_token`."""
@@ -283,7 +304,7 @@ class BackendHealth:
             return
         measures = self._measures[call.backend]
         measures.unanswered -= 1
-        measures.first_token.add(self.clock(), call.first_token_s or 0.0)
+        measures.note_first_token(self.clock(), call.first_token_s or 0.0)
         self._note_answer(call.backend)
 
     def note_end(
@@ -293,6 +314,8 @@ class BackendHealth:
         backend = call.backend
         if not backend:
             return
+        if call.generation_id and self.slot_taker is not None:
+            self.slot_taker.done(backend, call.generation_id)
         measures = self._measures[backend]
         measures.in_flight -= 1
         if call.first_token_s is None:

@@ -41,7 +41,9 @@ class Health(Protocol):
         """As `admit`, also for a backend that cools down."""
         ...
 
-    def start(self, name: str) -> HealthCall: ...
+    def start(self, name: str, generation_id: str) -> HealthCall:
+        """Note that a request goes to a backend. Its slot is given back when the call is closed."""
+        ...
 
     def busy(self, name: str) -> int:
         """Return the requests in flight at a backend."""

@@ -229,7 +229,7 @@ class RoutedAnswer:
             stages=routed.stages(leg.name, routed.outbox.log),
         )
         count = partial(parts.metrics.asked, routed.model.name, leg.name)
-        return Call(leg, asked, parts.health.start(leg.name), count)
+        return Call(leg, asked, parts.health.start(leg.name, routed.generation_id), count)
 
     def _request_for(self, name: str) -> Request:
         """Return the request without the members that only other backends get (`forward`)."""
