@@ -113,7 +113,7 @@ class Gate:
     async def leave(self, run: Entrant) -> None:
         """Give back what a run has taken. Its slots go to those that wait."""
         if (backend := self._trials.pop(run.ticket.id, "")) != "":
-            self._health.return_trial(backend)
+            self._health.return_trial(backend, run.ticket.id)
         for backend in self._held.pop(run.ticket.id, ()):
             self._returned[backend].discard(run.ticket.id)
             with suppress(Unavailable):  # the slot comes back when its lease is over
@@ -128,7 +128,8 @@ class Gate:
     def forget(self, run: Entrant) -> None:
         """Keep the slots of a run no longer; they come back when their leases are over."""
         self._trials.pop(run.ticket.id, None)
-        self._held.pop(run.ticket.id, None)
+        for backend in self._held.pop(run.ticket.id, ()):
+            self._returned[backend].discard(run.ticket.id)
 
     async def take(self, backend: str, generation_id: str) -> bool:
         """See `BackendHealth.take_slot`."""
@@ -196,7 +197,7 @@ class Gate:
         breaker = health.breaker(backend)
         if breaker.state == "closed":
             return None
-        if await health.admit(backend):
+        if await health.admit(backend, run.ticket.id, takes_slot=False):
             self._trials[run.ticket.id] = backend
             return None
         if not breaker.is_away or run.model.on_takeover == "fail":

@@ -43,7 +43,7 @@ class Call:
     backend: str
     began_s: float
     is_trial: bool
-    generation_id: str = ""
+    returned_for: str = ""  # the generation whose slot is given back at the end of the call
     first_token_s: float | None = None  # after `began_s`
     is_closed: bool = False
 
@@ -140,7 +140,8 @@ class BackendHealth:
         self._slots = {name: tables[name].slots for name in names}
         self._others: Mapping[str, Sequence[Busy]] = {}  # of the other workers, by backend
         self._proven: set[str] = set()  # a first token came, and no failure since
-        self._trials: set[str] = set()  # this worker may send the trial of these backends
+        # Backends whose trial this worker may send -> the generation that took it; "": none yet.
+        self._trials: dict[str, str] = {}
 
     @property
     def backends(self) -> Sequence[str]:
@@ -180,20 +181,21 @@ class BackendHealth:
         use `admit` where the caller can wait.
         """
         backend = self.backend_of(name)
-        if not backend:
+        if not backend or self._may_go(backend):
             return True
+        if self.sharer is not None and self._is_due(backend):
+            self.sharer.want_trial(backend)
+        return False
+
+    def _may_go(self, backend: str, generation_id: str = "") -> bool:
         breaker = self._breakers[backend]
         if self.is_limited(backend):
             return False
         if breaker.state == "closed":
             return self._has_room(backend)
         if backend in self._trials:
-            return True
-        if self.sharer is None:
-            return self._take_trial(backend)
-        if self._is_due(backend):
-            self.sharer.want_trial(backend)
-        return False
+            return self._trials[backend] in ("", generation_id)
+        return self.sharer is None and self._take_trial(backend)
 
     def _has_room(self, backend: str) -> bool:
         """Whether a closed backend may get a further request.
@@ -207,27 +209,29 @@ class BackendHealth:
         silent_s = self.clock() - measures.answered_s
         return backend in self._proven and silent_s < max(SILENT_S, 3 * measures.last_first_s)
 
-    async def admit(self, name: str, generation_id: str = "") -> bool:
+    async def admit(self, name: str, generation_id: str, *, takes_slot: bool = True) -> bool:
         """As `allows`; take the trial of a backend whose cool-down is over, and one of its slots.
 
-        Only the trial and a slot are a round trip to Redis: one worker of all gets the trial.
-
-        Args:
-            generation_id: empty: take no slot.
+        Only the trial and a slot are a round trip to Redis: one generation of all workers gets the
+        trial. It calls `start` or `return_trial`.
 
         Raises:
             Unavailable: Redis did not answer in time.
         """
-        backend = self.backend_of(name)
-        is_allowed = self.allows(name)
-        is_due = bool(backend) and self._is_due(backend)
-        if not (is_allowed or is_due):
+        if not (backend := self.backend_of(name)):
+            return True
+        is_allowed = self._may_go(backend, generation_id)
+        if not (is_allowed or self._is_due(backend)):
             return False
-        if generation_id and not await self.take_slot(name, generation_id):
+        if takes_slot and not await self.take_slot(name, generation_id):
             return False
-        if is_allowed or self.sharer is None:
-            return is_allowed
-        return await self.sharer.claim_trial(backend)
+        if self.sharer is not None and self._breakers[backend].state != "closed":
+            if not self._may_go(backend, generation_id):  # also after the wait for the slot
+                is_allowed = self._is_due(backend) and await self.sharer.claim_trial(backend)
+        if is_allowed and backend in self._trials:
+            is_allowed = self._may_go(backend, generation_id)
+            self._trials[backend] = self._trials[backend] or generation_id
+        return is_allowed
 
     def _is_due(self, backend: str) -> bool:
         return not self.is_limited(backend) and self._breakers[backend].is_due(
@@ -281,22 +285,25 @@ class BackendHealth:
 
     # Notes of calls
 
-    def start(self, name: str, generation_id: str = "") -> Call:
+    def start(self, name: str, generation_id: str = "", *, keeps_slot: bool = True) -> Call:
         """Note that a request goes to a backend; the caller closes the call.
 
         Args:
-            generation_id: whose slot is given back when the call ends; empty: when its run ends.
+            generation_id: as for `admit`.
+            keeps_slot: the slot is given back when the run ends, and not when the call ends.
         """
         backend = self.backend_of(name)
-        is_trial = backend in self._trials
-        self._trials.discard(backend)
+        is_trial = self._trials.get(backend) in ("", generation_id)
+        if is_trial:
+            del self._trials[backend]
         if backend:
             measures = self._measures[backend]
             measures.in_flight += 1
             measures.unanswered += 1
             measures.calls += 1
             measures.called_s = self.clock()
-        return Call(self, backend, self.clock(), is_trial, generation_id)
+        returned_for = "" if keeps_slot else generation_id
+        return Call(self, backend, self.clock(), is_trial, returned_for)
 
     def note_first_token(self, call: Call) -> None:
         """See `Call.first_token`."""
@@ -314,8 +321,8 @@ class BackendHealth:
         backend = call.backend
         if not backend:
             return
-        if call.generation_id and self.slot_taker is not None:
-            self.slot_taker.done(backend, call.generation_id)
+        if call.returned_for and self.slot_taker is not None:
+            self.slot_taker.done(backend, call.returned_for)
         measures = self._measures[backend]
         measures.in_flight -= 1
         if call.first_token_s is None:
@@ -353,11 +360,11 @@ class BackendHealth:
         """Note whether a probe reached a backend."""
         self._note(backend, Note("probe_up" if is_up else "probe_down", reason))
 
-    def return_trial(self, name: str) -> None:
+    def return_trial(self, name: str, generation_id: str = "") -> None:
         """Give back a trial that was taken and not used."""
         backend = self.backend_of(name)
-        if backend in self._trials:
-            self._trials.discard(backend)
+        if self._trials.get(backend) in ("", generation_id):
+            del self._trials[backend]
             self._note(backend, Note("returned"))
 
     def _note_answer(self, backend: str) -> None:
@@ -386,12 +393,12 @@ class BackendHealth:
     def grant_trial(self, backend: str, breaker: Breaker) -> None:
         """Let the next call be the trial; `breaker` is half-open."""
         self._breakers[backend] = breaker
-        self._trials.add(backend)
+        self._trials[backend] = ""
 
     def learn_breaker(self, backend: str, breaker: Breaker) -> None:
         """Take over what the workers share."""
         if breaker.state != "half_open":
-            self._trials.discard(backend)
+            self._trials.pop(backend, None)
         self._breakers[backend] = breaker
 
     def learn_others(self, others: Mapping[str, Sequence[Busy]]) -> None:

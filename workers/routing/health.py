@@ -41,8 +41,12 @@ class Health(Protocol):
         """As `admit`, also for a backend that cools down."""
         ...
 
-    def start(self, name: str, generation_id: str) -> HealthCall:
-        """Note that a request goes to a backend. Its slot is given back when the call is closed."""
+    def start(self, name: str, generation_id: str, *, keeps_slot: bool) -> HealthCall:
+        """Note that a request goes to a backend.
+
+        Args:
+            keeps_slot: False: its slot is given back when the call is closed.
+        """
         ...
 
     def busy(self, name: str) -> int:

@@ -229,7 +229,8 @@ class RoutedAnswer:
             stages=routed.stages(leg.name, routed.outbox.log),
         )
         count = partial(parts.metrics.asked, routed.model.name, leg.name)
-        return Call(leg, asked, parts.health.start(leg.name, routed.generation_id), count)
+        note = parts.health.start(leg.name, routed.generation_id, keeps_slot=False)
+        return Call(leg, asked, note, count)
 
     def _request_for(self, name: str) -> Request:
         """Return the request without the members that only other backends get (`forward`)."""
