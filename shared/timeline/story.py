@@ -85,7 +85,9 @@ def row_of(timed: Timed) -> dict[str, Any]:
 
 
 def _beginning(meta: Meta, partition: str) -> list[Timed]:
-    accepted = Moment("accepted", node=meta.node)
+    accepted = Moment("accepted", node=meta.node, request_id=meta.request_id)
+    if meta.is_produced:
+        return [Timed(meta.created_at_ms, accepted)]
     queued = Moment("queued", lane=meta.priority, partition=partition)
     return [Timed(meta.created_at_ms, accepted), Timed(meta.created_at_ms, queued)]
 
