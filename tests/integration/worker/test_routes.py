@@ -513,6 +513,25 @@ async def test_a_limit_of_the_answer_counts_the_text_of_all_backends(url):
         assert end.finish_reason == "length"
 
 
+async def test_an_answer_of_a_stage_says_nothing_about_the_backend(url):
+    table = [{"stage": "cache"}]
+    stages = parse_stages(table, "models.m.stages", Path())
+    async with RouteHarness(url, {"a": [says("hi")], "b": [says("ho")]}) as harness:
+        harness.models["m"] = replace(harness.models["m"], stages=stages)
+        worker = await harness.start()
+        request = b'{"messages":[{"role":"user","content":"q"}],"params":{"temperature":0}}'
+        for _ in range(2):
+            generation_id = await harness.ask(request=request)
+            end = decode((await harness.ended(generation_id)).end)
+        await until(lambda: not worker.runs, DEADLINE_S, "the runs are over")
+
+        assert end.cached_at is not None
+        assert await harness.text(generation_id) == "hi"
+        assert len(harness.members["a"].seeds) == 1
+        assert worker.counters["backend_calls"] == 1
+        assert worker.parts.health.busy("a") == 0
+
+
 # What each backend gets
 
 
