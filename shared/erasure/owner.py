@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from shared.audit.objects import forget as forget_audit
 from shared.batches.record import Batches, batch_keys, parts_prefix
 from shared.cache.answers import AnswerCache
 from shared.config.settings import Settings
@@ -173,6 +174,8 @@ class OwnerEraser:
             deleted += await self._look_at(owner, names)
             if cursor == 0:
                 deleted += await self._forget_name(owner, keeps_usage=keeps_usage)
+                # The last step, because deleting a generation writes its record.
+                deleted["audit"] += await forget_audit(self.files.objects, owner)
                 return Step(deleted, "")
             if asyncio.get_running_loop().time() >= until_s:
                 return Step(deleted, f"walk-{cursor}")
