@@ -26,7 +26,7 @@ from api.intake.outside_events import APPEND_BYTES_MAX, CheckedAppend, check_app
 from api.intake.producer_members import check_produced
 from api.node import Node
 from api.response import json_response
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.log.ids import EventId
 from shared.log.producing import (
     Appended,
@@ -86,6 +86,8 @@ class ProducerRoutes:
                 token = await first_token(node.store, generation_id)
             tenure = await begin_producing(node.store, generation_id, token, is_first=True)
             if isinstance(tenure, Denied):
+                if tenure.reason == "absent":
+                    raise Unavailable("Redis lost the generation just after its creation")
                 deny(tenure)
         content = {
             **_tenure_members(tenure),
