@@ -27,6 +27,7 @@ from api.errors import CODES
 from api.hub.statistics import HubStatistics
 from api.pages.openapi.document import DOCUMENT
 from cli.main import build_parser
+from shared.backends.overview import BackendView
 from shared.config.settings import PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
@@ -219,6 +220,7 @@ def metrics() -> Metrics:
     metrics.watch_bodies(BodyRoom(1, 1))
     metrics.watch_shards(lambda: {("h", 1): ShardState()})
     metrics.presences = [Presence("w", 0, 1, 0, False, {"pieces": 0.0})]
+    metrics.backends = [BackendView(name="b", first_tokens={1: 1}, rates={1: 1})]
     return metrics
 
 

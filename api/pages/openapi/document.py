@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
+from api.pages.openapi import backends as openapi_backends
 from api.pages.openapi import batches as openapi_batches
 from api.pages.openapi import console as openapi_console
 from api.pages.openapi import deletions as openapi_deletions
@@ -208,6 +209,7 @@ PATHS: Json = {
     **openapi_shares.PATHS,
     **openapi_usage.PATHS,
     **openapi_console.PATHS,
+    **openapi_backends.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
