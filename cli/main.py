@@ -115,6 +115,10 @@ def ask(settings: Settings, args: argparse.Namespace) -> int:
         from cli.client.trace import trace
 
         return trace(settings, args)
+    if args.command == "top":
+        from cli.client.top import top
+
+        return top(settings, args)
     from cli.client import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)

@@ -90,7 +90,13 @@ def _add_terminal(commands: Any) -> None:
     ps.add_argument("--session", default="", help="the session's name")
     _add_json(ps)
 
-    for command in (chat, tail, cancel, trace, ps):
+    what = "watch workers, queue and running generations; for operators of all owners"
+    examples = ("tailrace top", "tailrace top --once")
+    top = add(commands, "top", what, examples, SIMPLE_CODES)
+    top.add_argument("--once", action="store_true", help="print one picture and end")
+    _add_json(top, "print one picture as JSON")
+
+    for command in (chat, tail, cancel, trace, ps, top):
         _add_server(command)
 
 

@@ -199,7 +199,7 @@ async def _ps(client: Client, session: str, *, is_json: bool = False) -> int:
     states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
     print(f"\nqueue: {plain_line(states)}")
     if jobs := found.get("jobs"):
-        print(f"jobs: {plain_line(_jobs_line(jobs))}")
+        print(f"jobs: {plain_line(jobs_line(jobs))}")
     return EXIT_OK
 
 
@@ -215,7 +215,7 @@ async def _shown_workers(client: Client, session: str) -> dict[str, Any]:
         return {}
 
 
-def _jobs_line(jobs: dict[str, Any]) -> str:
+def jobs_line(jobs: dict[str, Any]) -> str:
     """Return how far the jobs role is behind."""
     beats = {name: age_s for name, age_s in jobs["beat_s"].items() if age_s is not None}
     due = f"{jobs['oldest_due']} due for {jobs['oldest_due_s']:.0f}s" if jobs["oldest_due"] else ""
