@@ -228,7 +228,7 @@ class Run:
     async def _judge(self, attempt: FailedAttempt) -> None:
         """Let the generation wait for its server, or count the failure, and end if it is final."""
         has_answered = self.timeline.connected_s is not None
-        if attempt.error.is_outage:
+        if attempt.may_wait:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None

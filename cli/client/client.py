@@ -124,6 +124,10 @@ class Client:
         """Return the workers and the queue. Raises as `create` does."""
         return await self._persist("GET", "/v1/workers")
 
+    async def backends(self) -> list[dict[str, Any]]:
+        """Return the health of the backends. Raises as `create` does."""
+        return list((await self._persist("GET", "/v1/backends"))["backends"])
+
     async def follow(
         self,
         generation_id: str,

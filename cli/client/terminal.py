@@ -196,11 +196,34 @@ async def _ps(client: Client, session: str, *, is_json: bool = False) -> int:
     ]
     print()
     print(table(["WORKER", "STATE", "RUNNING", "SEEN"], rows))
+    await _print_backends(client)
     states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
     print(f"\nqueue: {plain_line(states)}")
     if jobs := found.get("jobs"):
         print(f"jobs: {plain_line(jobs_line(jobs))}")
     return EXIT_OK
+
+
+async def _print_backends(client: Client) -> None:
+    try:
+        backends = await client.backends()
+    except RequestRefused:  # a node of an earlier version
+        return
+    rows = []
+    for backend in backends:
+        slots, first_s = backend["slots"], backend["first_token_s"]["p50"]
+        rows.append(
+            [
+                plain_line(str(backend["name"])),
+                str(backend["state"]),
+                f"{backend['in_flight']}/{slots['number']}" if slots else str(backend["in_flight"]),
+                str(slots["waiting"]) if slots else "-",
+                "-" if first_s is None else f"{first_s:.2f}s",
+            ]
+        )
+    if rows:
+        print()
+        print(table(["BACKEND", "STATE", "BUSY", "WAITING", "FIRST TOKEN"], rows))
 
 
 async def _shown_workers(client: Client, session: str) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class BackendHealth:
         names = [name for name in tables if name not in self._routes]
         self._breakers = {name: Breaker() for name in names}
         self._measures = {name: Measures(clock()) for name in names}
+        self._slots = {name: tables[name].slots for name in names}
         self._others: Mapping[str, Sequence[Busy]] = {}  # of the other workers, by backend
         self._proven: set[str] = set()  # a first token came, and no failure since
         self._trials: set[str] = set()  # this worker may send the trial of these backends
@@ -382,7 +383,7 @@ class BackendHealth:
 
     def own_reports(self) -> dict[str, Report]:
         """Return what operators see."""
-        return {name: measures.report() for name, measures in self._measures.items()}
+        return {name: m.report(self._slots[name]) for name, m in self._measures.items()}
 
     def idle_s(self, backend: str) -> float:
         """Return how long this worker has not asked a backend, s."""

@@ -78,9 +78,10 @@ class Measures:
             quantile(self.rate.buckets, 0.5) or 0.0,
         )
 
-    def report(self) -> Report:
+    def report(self, slots: int) -> Report:
         """Return what operators see."""
         return Report(
+            slots=slots,
             in_flight=self.in_flight,
             calls=self.calls,
             failures=dict(self.failures),

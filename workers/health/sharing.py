@@ -57,7 +57,7 @@ class Sharing:
         self._redis_ms, self._read_s = 0, 0.0  # Redis's clock at the last read, and when that was
         self._reported_s = -REPORT_S
         health.sharer = self
-        health.now_ms = self.now_ms
+        health.now_ms = lambda: self.now_ms()
 
     def now_ms(self) -> int:
         """Return Redis's clock, ms; before the first read, that of this machine."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -107,6 +108,7 @@ async def local_node(**handlers: Handler) -> AsyncIterator[str]:
         ("events", "/v1/generations/{id}/events"),
         ("generations", "/v1/generations"),
         ("workers", "/v1/workers"),
+        ("backends", "/v1/backends"),
     ):
         if name in handlers:
             app.router.add_get(path, handlers[name])
@@ -281,12 +283,22 @@ async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]
         worker = {"id": "w", "slots": 9, "running": 1, "draining": False, "seen_s": 0.4}
         return web.json_response({"workers": [worker], "queue": {"interactive": 2}})
 
-    async with local_node(generations=generations, workers=workers) as url, Client(url) as client:
+    async def backends(request: web.Request) -> web.Response:
+        slots = {"number": 2, "held": 2, "waiting": 58}
+        full = {"name": "llama", "state": "closed", "in_flight": 2, "slots": slots}
+        away = {"name": "gpu", "state": "open", "in_flight": 0, "slots": None}
+        times = {"first_token_s": {"p50": 0.254}}, {"first_token_s": {"p50": None}}
+        return web.json_response({"backends": [full | times[0], away | times[1]]})
+
+    handlers = {"generations": generations, "workers": workers, "backends": backends}
+    async with local_node(**handlers) as url, Client(url) as client:
         assert await _ps(client, "") == 0
 
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "1/9" in out
+    assert re.search(r"^llama +closed +2/2 +58 +0.25s$", out, re.M)
+    assert re.search(r"^gpu +open +0 +- +-$", out, re.M)
     assert "queue: 2 interactive" in out
 
 
