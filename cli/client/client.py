@@ -111,6 +111,10 @@ class Client:
         found = await self._persist("GET", f"/v1/{where}")
         return list(found["generations"])
 
+    async def generation(self, generation_id: str) -> dict[str, Any]:
+        """Return a generation with its text and messages. Raises as `create` does."""
+        return await self._persist("GET", f"/v1/generations/{quote(generation_id, safe='')}")
+
     async def timeline(self, generation_id: str) -> list[dict[str, Any]]:
         """Return the moments of a generation, the earliest first. Raises as `create` does."""
         path = f"/v1/generations/{quote(generation_id, safe='')}/timeline"

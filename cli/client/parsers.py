@@ -55,15 +55,22 @@ def add(
 
 
 def _add_terminal(commands: Any) -> None:
-    what = "send a prompt and print the answer as it comes"
-    examples = (
+    what = "send a prompt and print the answer as it comes; without a prompt, hold a conversation"
+    examples: tuple[str, ...] = (
         'tailrace chat "What is a lease?"',
         "git diff | tailrace chat --model big > review.md",
+        "tailrace chat --session plans",
     )
     chat = add(commands, "chat", what, examples, EXIT_CODES)
-    chat.add_argument("prompt", nargs="?", help="the prompt; default: read standard input")
+    chat.add_argument(
+        "prompt",
+        nargs="?",
+        help="the prompt; default: a conversation on a terminal, else standard input",
+    )
     chat.add_argument("--model", default="", help="a model of the models file (the first)")
-    chat.add_argument("--session", default="", help="a name that groups generations")
+    chat.add_argument(
+        "--session", default="", help="a name that groups generations; a conversation goes on"
+    )
     _add_json(chat, "print the events, one line of JSON each")
 
     what = "print a generation's events, from the start or after an event id; resumes after a cut"

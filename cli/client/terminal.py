@@ -41,6 +41,10 @@ ClientT = TypeVar("ClientT", bound=Client)
 def chat(settings: Settings, args: argparse.Namespace) -> int:
     """Send a prompt and print the answer; Ctrl-C cancels it."""
     prompt = args.prompt
+    if prompt is None and sys.stdin.isatty() and sys.stdout.isatty() and not args.json:
+        from cli.client.conversation import converse
+
+        return converse(settings, args)
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read().strip()
     if not prompt:
@@ -99,14 +103,17 @@ def run_client(client: ClientT, command: Any, advice: Callable[[RequestRefused],
 
 
 async def _chat(client: Client, body: dict[str, Any], printer: Printer | None = None) -> int:
+    return await follow_or_cancel(client, await start(client, body), printer or Printer())
+
+
+async def start(client: Client, body: dict[str, Any]) -> str:
+    """Start a generation; return its id. Raises as `Client.create`."""
     # One key for all tries, so that a lost response does not start the prompt twice.
-    key = secrets.token_urlsafe(16)
-    accepted = await client.create(body, key)
-    generation_id = accepted["id"]
-    return await _follow_or_cancel(client, generation_id, printer or Printer())
+    accepted = await client.create(body, secrets.token_urlsafe(16))
+    return str(accepted["id"])
 
 
-async def _follow_or_cancel(client: Client, generation_id: str, printer: Printer) -> int:
+async def follow_or_cancel(client: Client, generation_id: str, printer: Printer) -> int:
     """Print the answer. The first Ctrl-C cancels the generation, the second ends the program."""
     cancels: list[asyncio.Task[Any]] = []
     async with asyncio.TaskGroup() as tasks:

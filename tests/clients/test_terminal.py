@@ -51,6 +51,10 @@ class Tmux:
     def press(self, key: str) -> None:
         self._run("send-keys", key)
 
+    def type(self, line: str) -> None:
+        self._run("send-keys", "-l", line)
+        self.press("Enter")
+
     def close(self) -> None:
         self._run("kill-server")
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -90,6 +94,40 @@ async def test_top_shows_running_answers_until_ctrl_c(
 
     async with Client(shared_cluster.urls) as client:
         await client.cancel(name)
+
+
+async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
+    shared_cluster: Cluster, width: int, opened: list[Tmux]
+) -> None:
+    environ = {"TAILRACE_URL": shared_cluster.urls[0]}
+    session = f"talk-{width}"
+    terminal = Tmux(width, environ, "chat", "--model", "demo", "--session", session)
+    opened.append(terminal)
+    await until(lambda: "Ctrl-D ends" in terminal.screen(), DEADLINE_S, "a prompt")
+
+    terminal.type("What is a lease?")
+    await until(lambda: "lease" in terminal.screen().split("?", 1)[1], DEADLINE_S, "an answer")
+    terminal.press("C-c")
+    await until(lambda: "cancelled" in terminal.screen(), DEADLINE_S, "the end of the answer")
+    terminal.type("/exit")
+    await until(lambda: "code=0" in terminal.screen(), DEADLINE_S, "the end of the command")
+
+    again = Tmux(width, environ, "chat", "--model", "demo", "--session", session)
+    opened.append(again)
+    await until(lambda: "Ctrl-D ends" in again.screen(), DEADLINE_S, "a prompt")
+    again.type("And then?")
+    async with Client(shared_cluster.urls) as client:
+
+        async def asked() -> list[str] | None:
+            found = await client._call("GET", f"/v1/sessions/{session}", node="")
+            if len(found["generations"]) < 2:
+                return None
+            newest = await client.snapshot(found["generations"][0]["id"])
+            return [message["role"] for message in newest["messages"]]
+
+        assert await until(asked, DEADLINE_S, "the second question") == [
+            "user", "assistant", "user",
+        ]  # fmt: skip
 
 
 async def test_trace_fits_the_terminal(
