@@ -41,10 +41,6 @@ ClientT = TypeVar("ClientT", bound=Client)
 def chat(settings: Settings, args: argparse.Namespace) -> int:
     """Send a prompt and print the answer; Ctrl-C cancels it."""
     prompt = args.prompt
-    if prompt is None and sys.stdin.isatty() and sys.stdout.isatty() and not args.json:
-        from cli.client.conversation import converse
-
-        return converse(settings, args)
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read().strip()
     if not prompt:
