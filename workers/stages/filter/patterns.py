@@ -114,6 +114,7 @@ class Patterns:
     """
 
     needs_before = True
+    search: Callable[[str], re.Match[str] | None] | None = None
 
     def __init__(self, patterns: Iterable[str], where: str, *, max_match: int, mask: str) -> None:
         self._places = _Places()
