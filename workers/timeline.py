@@ -109,16 +109,14 @@ class AttemptTimeline:
             self.call.first_token()
         self.output_s = now_s
 
-    def take_gap(self, now_s: float) -> float | None:
-        """Return the longest pause since the last call, also one that lasts; None: no output yet.
+    def take_gap(self) -> float | None:
+        """Return the longest pause that has ended since the last call; None: none has."""
+        longest_s, self.longest_gap_s = self.longest_gap_s, 0.0
+        return longest_s or None
 
-        A pause that lasts over several calls counts in each of them, with its length so far.
-        """
-        if self.output_s is None:
-            return None
-        longest_s = max(self.longest_gap_s, now_s - self.output_s)
-        self.longest_gap_s = 0.0
-        return longest_s
+    def silence_s(self, now_s: float) -> float:
+        """Return for how long the backend has given nothing, s; 0: it has given nothing at all."""
+        return 0.0 if self.output_s is None else now_s - self.output_s
 
     def leave(
         self, begun: Begun, parts: WorkerParts, ending: str, end: End | None

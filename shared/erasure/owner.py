@@ -230,7 +230,10 @@ class OwnerEraser:
                 await self.ledger.forget(owner, round(self.settings.generation_s_max * 1000))
             )
         digest = keys.digest_of(owner)
+        with translated():  # the texts of documents (workers/stages/documents/cache.py)
+            texts = await self.redis.zrange(keys.documents(owner), 0, -1)
         names = [
+            *(keys.document(owner, text.decode()) for text in texts), keys.documents(owner),
             keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files_by(digest),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
             keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),

@@ -7,6 +7,7 @@ from typing import Any
 
 from shared.errors import BackendError
 from shared.log.events import End, Reasoning, Token, ToolCall, Usage
+from shared.queue.time_limits import TimeLimits
 from tests.support.backend_scripts import says
 from tests.support.worker_harness import WorkerHarness
 from workers.backends.contract import Finish
@@ -167,3 +168,53 @@ async def test_each_agent_has_a_text_of_its_own(url):
         if isinstance(event, Token):
             said[event.agent] = said.get(event.agent, "") + event.text
     assert said == {"one": "a sec***", "two": "b ******"}
+
+
+async def test_a_word_over_the_death_of_its_worker_is_masked(url):
+    async def dies(prefix):
+        yield [Token("the sec")]
+        yield [Token("ret is sec")]
+        await asyncio.Event().wait()
+
+    raw = "the secret is secret."
+    async with WorkerHarness(url, dies, goes_on(raw), stages=[FILTER]) as harness:
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "the ****** is ")
+        await harness.kill()
+        await harness.start("two")
+        await harness.ended(generation_id)
+
+        assert await harness.text(generation_id) == "the ****** is ******."
+        assert harness.backend.prefixes == ["", "the ****** is"]
+
+
+async def test_a_stop_over_the_death_of_its_worker_ends_before_the_word(url):
+    async def dies(prefix):
+        yield [Token("the sec")]
+        await asyncio.Event().wait()
+
+    stop = FILTER | {"action": "stop"}
+    async with WorkerHarness(url, dies, goes_on("the secret is"), stages=[stop]) as harness:
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "the ")
+        await harness.kill()
+        await harness.start("two")
+        await harness.ended(generation_id)
+
+        assert await harness.text(generation_id) == "the "
+        assert (await harness.events(generation_id))[-1].finish_reason == "content_filter"
+
+
+async def test_the_deadline_shows_what_was_held_back(url):
+    async def waits(prefix):
+        yield [Token("so sec")]
+        await asyncio.Event().wait()
+
+    async with WorkerHarness(url, waits, stages=[FILTER]) as harness:
+        await harness.start()
+        text, events = await answer(harness, time_limits=TimeLimits(deadline_s=0.5))
+
+    assert text == "so sec"
+    assert events[-1].error.code == "deadline_exceeded"

@@ -227,6 +227,7 @@ PROTECTED = [
     ("GET", "/v1/sessions/s"),
     ("GET", "/v1/models"),
     ("GET", "/v1/workers"),
+    ("GET", "/v1/backends"),
     ("GET", "/metrics"),
 ]
 
@@ -239,7 +240,7 @@ async def test_without_a_key_it_is_401(shell: Shell, method: str, path: str) -> 
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/workers", "/v1/backends", "/metrics"])
 async def test_views_of_all_owners_need_an_operators_key(shell: Shell, path: str) -> None:
     response = await shell.get(path)
 
@@ -247,7 +248,7 @@ async def test_views_of_all_owners_need_an_operators_key(shell: Shell, path: str
     assert (await shell.get(path, **OPERATOR)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/workers", "/v1/backends", "/metrics"])
 async def test_without_configured_keys_every_client_is_an_operator(
     open_shell: Shell, path: str
 ) -> None:
@@ -546,10 +547,24 @@ def test_scripts_of_the_pages_never_insert_text_as_markup() -> None:
     for path in scripts:
         code_only = re.sub(r"//.*", "", path.read_text())
         assert not re.search(
-            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", code_only
+            r"(inner|outer)HTML\s*\+?=[^=]|insertAdjacentHTML|document\.write|eval\(", code_only
         ), path
 
     assert scripts
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"), [("gzip, br", "gzip"), ("br;q=1, gzip;q=0", None), ("", None)]
+)
+async def test_a_page_is_compressed_for_browsers_that_take_it(
+    shell: Shell, accepted: str, encoding: str | None
+) -> None:
+    plain = (await shell.client.get("/page/chat.js", headers={"accept-encoding": ""})).content
+    response = await shell.client.get("/page/chat.js", headers={"accept-encoding": accepted})
+
+    assert response.headers.get("content-encoding") == encoding
+    assert response.headers["vary"] == "accept-encoding"
+    assert response.content == plain, "the client of the test has decompressed it"
 
 
 async def test_browsers_keep_a_file_under_the_hash_of_its_content(shell: Shell) -> None:

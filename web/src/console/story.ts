@@ -153,10 +153,14 @@ function line(moment: Moment, start: number): HTMLElement {
   return h('li', { 'data-test': 'moment', 'data-what': moment.what, 'data-process': process(moment), class: moment.what },
     h('time', { datetime: new Date(moment.at * 1000).toISOString(), title: clock(moment.at * 1000) }, `+${seconds(Math.max(0, moment.at - start))}`),
     h('b', {}, WORDS[moment.what] ?? moment.what), h('span', { class: 'process' }, process(moment)),
-    h('small', {}, members.map(([name, value]) => `${name.replaceAll('_', ' ')} ${typeof value === 'number' ? round(value) : value}`).join(' · ')))
+    h('small', {}, members.map(([name, value]) => told(name, value)).join(' · ')))
 }
 
-const round = (value: number): string => (Number.isInteger(value) ? count(value) : value.toFixed(value < 1 ? 3 : 1))
+const told = (name: string, value: any): string => {
+  const isTime = typeof value === 'number' && (name.endsWith('_s') || name === 'seconds')
+  const shown = isTime ? seconds(value) : typeof value === 'number' ? count(value) : String(value)
+  return `${name.replace(/_s$/, '').replaceAll('_', ' ')} ${shown}`
+}
 
 /** Draw the lanes: bars for attempts on workers and for readers on nodes, marks for single moments. */
 function axis(moments: Moment[], ended: boolean): Element {
@@ -179,10 +183,10 @@ function axis(moments: Moment[], ended: boolean): Element {
     }
     const readers = own.filter((each) => each.what === 'readers')
     readers.forEach((each, index) => {
-      if (!each.readers) return
-      const to = readers[index + 1]?.at ?? end
-      bars.push(svg('rect', { x: `${at(each.at)}%`, y: y + 19, width: `${Math.max(0.3, at(to) - at(each.at))}%`, height: 6, rx: 3, class: 'readers' },
-        svg('title', {}, `${each.readers} readers at ${lane}`)))
+      if (!each.readers && !each.joined) return
+      const to = each.readers ? readers[index + 1]?.at ?? end : each.at // a visit shorter than the node's note
+      bars.push(svg('rect', { x: `${at(each.at)}%`, y: y + 19, width: `${Math.max(0.6, at(to) - at(each.at))}%`, height: 6, rx: 3, class: 'readers' },
+        svg('title', {}, `${each.readers || each.joined} readers at ${lane}`)))
     })
     for (const each of own.filter((each) => !['begun', 'readers'].includes(each.what))) {
       bars.push(svg('circle', { cx: `${at(each.at)}%`, cy: y + 22, r: 4, class: `mark ${each.what}` }, svg('title', {}, `${WORDS[each.what] ?? each.what}, +${seconds(each.at - start)}`)))

@@ -130,5 +130,7 @@ def test_the_example_shows_every_stage() -> None:
     models = load_models(str(EXAMPLE))
     shown = {table.stage for model in models.values() for table in model.stages}
 
-    assert shown == set(STAGES)
+    # `documents` needs a package that not every installation has, so it stands in a comment.
+    assert shown == set(STAGES) - {"documents"}
+    assert '# stage = "documents"' in EXAMPLE.read_text()
     Stages(models, SERVICES)
