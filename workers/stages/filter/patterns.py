@@ -163,7 +163,7 @@ class Patterns:
             invisible = 0
             assert state is not None
             step = state.steps[is_letter].get(character) or self._step(state, character, is_letter)
-            if step[0] and read:
+            if step[0]:
                 end = at
             state = step[1]
             if state is None or read == self._max_match:
