@@ -17,6 +17,8 @@ from typing import Protocol
 
 from workers.stages.filter.symbols import INVISIBLE_MAX, is_invisible
 
+PIECE_MAX = 512  # characters in which matches are looked for at once
+
 
 class Finder(Protocol):
     """Finds matches in a text.
@@ -76,6 +78,8 @@ class Matcher:
 
     def feed(self, text: str) -> str:
         """Return the text that may leave now."""
+        if len(text) > PIECE_MAX:
+            return self._feed_long(text)
         if self.shown:
             return self._advance(text, is_whole=False)
         before = self._before
@@ -91,6 +95,15 @@ class Matcher:
             last = left[-1]
             self._before = last if last < "\x80" else _last(before + left)
         return left
+
+    def _feed_long(self, text: str) -> str:
+        """Return the same as `feed`, piece by piece: each match copies the text around it."""
+        left: list[str] = []
+        for at in range(0, len(text), PIECE_MAX):
+            left.append(self.feed(text[at : at + PIECE_MAX]))
+            if self.is_stopped:
+                break
+        return "".join(left)
 
     def interrupt(self) -> str:
         """Return what is held back, because other content follows.
@@ -111,8 +124,9 @@ class Matcher:
 
     def fold(self, text: str) -> None:
         """Take text that has left in an earlier attempt."""
-        self._advance(text, is_whole=False)
-        self.shown = len(self.text)
+        for at in range(0, len(text), PIECE_MAX):
+            self._advance(text[at : at + PIECE_MAX], is_whole=False)
+            self.shown = len(self.text)
         self.is_stopped = False
 
     def _advance(self, text: str, *, is_whole: bool) -> str:
