@@ -1,4 +1,4 @@
-"""GET /v1/backends: the health of the backends. Source: docs/protocol.md, "Health of the backends"."""
+"""GET /v1/backends: the health of the backends. Source: docs/protocol.md."""
 
 from __future__ import annotations
 
