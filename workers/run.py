@@ -148,7 +148,7 @@ class Run:
             self.begun = begun
             self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
-            with self.parts.health.start(self.model.name) as call:
+            with self.parts.health.start(self.model.name, self.id) as call:
                 self.timeline.call = call
                 error = await self._stream(begun)
                 call.close(error, tokens=self.timeline.pieces, is_abandoned=self._stop is not None)
@@ -228,7 +228,7 @@ class Run:
     async def _judge(self, attempt: FailedAttempt) -> None:
         """Let the generation wait for its server, or count the failure, and end if it is final."""
         has_answered = self.timeline.connected_s is not None
-        if attempt.error.is_outage:
+        if attempt.may_wait:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None

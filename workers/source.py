@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from shared.config.models import Model
+from shared.config.models import Model, member_model
 from shared.log.events import AnyEvent
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
 from workers.backends import Backend, BackendItem
 from workers.parts import WorkerParts
-from workers.routing.legs import Plans, member_model
+from workers.routing.legs import Plans
 from workers.routing.routed_answer import RoutedAnswer, RoutedRequest
 from workers.stages.pipeline import Pipeline
 from workers.takeover.answer import Asked, read_answer

@@ -78,6 +78,7 @@ class Worker:
         self.settings = settings
         # A blocking read delays every call behind it, so it has a connection of its own.
         self._calls = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+        self._timeline_calls = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
         partitions = partitions_of(settings)
         own = own_partitions(partitions.tags, name)
         self._blocking_reads = {
@@ -105,7 +106,7 @@ class Worker:
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
-            timeline=TimelineWriter(redis, settings),
+            timeline=TimelineWriter(redis, settings, pipeline=self._timeline_calls),
             metrics=metrics,
             spawn=lambda work: self._tasks.create_task(work),
         )
@@ -139,7 +140,8 @@ class Worker:
 
     async def aclose(self) -> None:
         """Close the connections that `serve` opened."""
-        for pipeline in (self._calls, *self._blocking_reads.values()):
+        own = (self._calls, self._timeline_calls, *self._blocking_reads.values())
+        for pipeline in own:
             await pipeline.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:

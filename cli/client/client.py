@@ -107,9 +107,18 @@ class Client:
         found = await self._persist("GET", f"/v1/{where}")
         return list(found["generations"])
 
+    async def timeline(self, generation_id: str) -> list[dict[str, Any]]:
+        """Return the moments of a generation, the earliest first. Raises as `create` does."""
+        path = f"/v1/generations/{quote(generation_id, safe='')}/timeline"
+        return list((await self._persist("GET", path))["data"])
+
     async def workers(self) -> dict[str, Any]:
         """Return the workers and the queue. Raises as `create` does."""
         return await self._persist("GET", "/v1/workers")
+
+    async def backends(self) -> list[dict[str, Any]]:
+        """Return the health of the backends. Raises as `create` does."""
+        return list((await self._persist("GET", "/v1/backends"))["backends"])
 
     async def follow(
         self,

@@ -1,5 +1,7 @@
 """`tailrace chat`, `tail`, `cancel` and `ps`: the native API from a terminal.
 
+With --json, `chat` and `tail` print the events as lines of JSON, and the others one object.
+
 Only the answer goes to standard output, as it arrives, so it can be piped. Reasoning, notes and
 errors go to standard error. Text from a model, a server or a session name is printed through
 shared/text/plain_text.py, because it may hold control sequences for the terminal. Only an answer
@@ -46,25 +48,28 @@ def chat(settings: Settings, args: argparse.Namespace) -> int:
             f'no prompt: run {typed_name()} chat "…", or write the prompt to standard input'
         )
     body = {"prompt": prompt, "model": args.model or None, "session": args.session or None}
-    return _run(settings, lambda client: _chat(client, body))
+    return run_command(settings, lambda client: _chat(client, body, printer_of(args)))
 
 
 def tail(settings: Settings, args: argparse.Namespace) -> int:
     """Print the events of an answer, one on each line; Ctrl-C only stops reading."""
-    return _run(settings, lambda client: _tail(client, args.id, args.after))
+    return run_command(
+        settings, lambda client: _tail(client, args.id, args.after, is_json=args.json)
+    )
 
 
 def cancel(settings: Settings, args: argparse.Namespace) -> int:
     """Cancel a generation."""
-    return _run(settings, lambda client: _cancel(client, args.id))
+    return run_command(settings, lambda client: _cancel(client, args.id, is_json=args.json))
 
 
 def ps(settings: Settings, args: argparse.Namespace) -> int:
     """List running and waiting generations; with a session, all generations of it."""
-    return _run(settings, lambda client: _ps(client, args.session))
+    return run_command(settings, lambda client: _ps(client, args.session, is_json=args.json))
 
 
-def _run(settings: Settings, command: Any) -> int:
+def run_command(settings: Settings, command: Any) -> int:
+    """Run a command with a client of the settings' node, as `run_client` does."""
     return run_client(Client(settings.url, settings.key), command, _advice)
 
 
@@ -93,19 +98,19 @@ def run_client(client: ClientT, command: Any, advice: Callable[[RequestRefused],
         return EXIT_FAILED
 
 
-async def _chat(client: Client, body: dict[str, Any]) -> int:
+async def _chat(client: Client, body: dict[str, Any], printer: Printer | None = None) -> int:
     # One key for all tries, so that a lost response does not start the prompt twice.
     key = secrets.token_urlsafe(16)
     accepted = await client.create(body, key)
     generation_id = accepted["id"]
-    return await _follow_or_cancel(client, generation_id)
+    return await _follow_or_cancel(client, generation_id, printer or Printer())
 
 
-async def _follow_or_cancel(client: Client, generation_id: str) -> int:
+async def _follow_or_cancel(client: Client, generation_id: str, printer: Printer) -> int:
     """Print the answer. The first Ctrl-C cancels the generation, the second ends the program."""
     cancels: list[asyncio.Task[Any]] = []
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(outcome(_follow(client, generation_id, "")))
+        following = tasks.create_task(outcome(_follow(client, generation_id, "", printer)))
 
         def interrupt() -> None:
             if cancels:
@@ -132,8 +137,7 @@ async def outcome(work: Coroutine[Any, Any, Any]) -> Any:
         return exc
 
 
-async def _follow(client: Client, generation_id: str, cursor: str) -> int:
-    printer = Printer()
+async def _follow(client: Client, generation_id: str, cursor: str, printer: Printer) -> int:
     try:
         async for event in client.follow(generation_id, cursor, on_trouble=printer.note):
             printer.show(event)
@@ -142,9 +146,9 @@ async def _follow(client: Client, generation_id: str, cursor: str) -> int:
     return printer.exit_code
 
 
-async def _tail(client: Client, generation_id: str, cursor: str) -> int:
-    """Print events: for a pipe as they are on the wire, on a terminal with id and type first."""
-    is_terminal, exit_code = sys.stdout.isatty(), EXIT_FAILED
+async def _tail(client: Client, generation_id: str, cursor: str, *, is_json: bool = False) -> int:
+    """Print events: for a program as they are on the wire, on a terminal with id and type first."""
+    is_terminal, exit_code = sys.stdout.isatty() and not is_json, EXIT_FAILED
     async for event in client.follow(generation_id, cursor, on_trouble=say):
         if is_terminal:
             rest = {name: value for name, value in event.items() if name not in ("id", "type")}
@@ -157,14 +161,20 @@ async def _tail(client: Client, generation_id: str, cursor: str) -> int:
     return exit_code
 
 
-async def _cancel(client: Client, generation_id: str) -> int:
-    status = (await client.cancel(generation_id))["status"]
-    print(plain_line(f"{generation_id} {status}"))
+async def _cancel(client: Client, generation_id: str, *, is_json: bool) -> int:
+    found = await client.cancel(generation_id)
+    if is_json:
+        print(json.dumps(found))
+    else:
+        print(plain_line(f"{generation_id} {found['status']}"))
     return EXIT_OK
 
 
-async def _ps(client: Client, session: str) -> int:
+async def _ps(client: Client, session: str, *, is_json: bool = False) -> int:
     generations = await client.generations(session)
+    if is_json:
+        print(json.dumps({"generations": generations, **await _shown_workers(client, session)}))
+        return EXIT_OK
     print(table(["ID", "STATUS", "MODEL", "AGE", "ATTEMPT", "PROMPT"], map(_row, generations)))
     if session:
         return EXIT_OK
@@ -186,9 +196,59 @@ async def _ps(client: Client, session: str) -> int:
     ]
     print()
     print(table(["WORKER", "STATE", "RUNNING", "SEEN"], rows))
+    await _print_backends(client)
     states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
     print(f"\nqueue: {plain_line(states)}")
+    if jobs := found.get("jobs"):
+        print(f"jobs: {plain_line(_jobs_line(jobs))}")
     return EXIT_OK
+
+
+async def _print_backends(client: Client) -> None:
+    try:
+        backends = await client.backends()
+    except RequestRefused:  # a node of an earlier version
+        return
+    rows = []
+    for backend in backends:
+        slots, first_s = backend["slots"], backend["first_token_s"]["p50"]
+        rows.append(
+            [
+                plain_line(str(backend["name"])),
+                str(backend["state"]),
+                f"{backend['in_flight']}/{slots['number']}" if slots else str(backend["in_flight"]),
+                str(slots["waiting"]) if slots else "-",
+                "-" if first_s is None else f"{first_s:.2f}s",
+            ]
+        )
+    if rows:
+        print()
+        print(table(["BACKEND", "STATE", "BUSY", "WAITING", "FIRST TOKEN"], rows))
+
+
+async def _shown_workers(client: Client, session: str) -> dict[str, Any]:
+    """Return the workers and the queue; empty: a session is listed, or the key is no operator's."""
+    if session:
+        return {}
+    try:
+        return await client.workers()
+    except RequestRefused as exc:
+        if exc.code != "forbidden":
+            raise
+        return {}
+
+
+def _jobs_line(jobs: dict[str, Any]) -> str:
+    """Return how far the jobs role is behind."""
+    beats = {name: age_s for name, age_s in jobs["beat_s"].items() if age_s is not None}
+    due = f"{jobs['oldest_due']} due for {jobs['oldest_due_s']:.0f}s" if jobs["oldest_due"] else ""
+    seen = f"last sign {max(beats.values()):.0f}s ago" if beats else "no sign of the jobs role"
+    return ", ".join(filter(None, [due or "nothing is due", seen]))
+
+
+def printer_of(args: argparse.Namespace) -> Printer:
+    """Return the printer that the arguments ask for."""
+    return JsonPrinter() if args.json else Printer()
 
 
 def state_of(worker: dict[str, Any]) -> str:
@@ -209,7 +269,7 @@ class Printer:
         self.out = sys.stdout if out is None else out
         self.err = sys.stderr if err is None else err
         self.exit_code = EXIT_FAILED
-        self._is_dim = self.err.isatty()
+        self._is_dim = self.err.isatty() and not os.environ.get("NO_COLOR")
         self._is_terminal = self.out.isatty()
         self._is_mid_line = False
         self._is_reasoning = False
@@ -279,6 +339,17 @@ class Printer:
         else:
             error = event.get("error") or {}
             self.note(f"failed: {error.get('message', '')} ({error.get('code', 'unknown')})")
+
+
+class JsonPrinter(Printer):
+    """Prints each event as one line of JSON, and notes to `err`."""
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Print one event."""
+        self.out.write(json.dumps(event) + "\n")
+        self.out.flush()
+        if event["type"] == "end" and event["status"] == "completed":
+            self.exit_code = EXIT_OK
 
 
 def table(head: list[str], rows: Any) -> str:

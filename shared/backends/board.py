@@ -41,6 +41,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one worker measured at one backend.
 
     Attributes:
+        slots: of the backend, by the models file of the worker; 0: any number.
         first_tokens, rates: of the last minutes: bucket (shared/console/histogram.py) -> number.
         calls, failures: since the worker started; failures by outcome.
         statuses: failures by the HTTP status of the server, as texts.
@@ -48,6 +49,7 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     in_flight: int = 0
+    slots: int = 0
     calls: int = 0
     failures: dict[str, int] = {}
     statuses: dict[str, int] = {}

@@ -155,6 +155,19 @@ class ModelTable(dict[str, Model]):
         return replace(self.pattern, name=name)
 
 
+def member_model(route: Model, member: Model) -> Model:
+    """Return the model of a backend with the takeover rule that holds in this route.
+
+    `continue` of the route holds for backends that say nothing themselves. A backend that says
+    `restart` or `fail` cannot continue, whatever the route says.
+    """
+    if route.on_takeover in ("restart", "fail") or member.on_takeover in ("restart", "fail"):
+        return replace(member, on_takeover="restart")
+    if route.on_takeover == "continue":
+        return replace(member, on_takeover="continue")
+    return member
+
+
 def can_serve(models: Mapping[str, Model], name: str) -> bool:
     """Whether a worker with these models can run a request that an API node has accepted."""
     return name in models or (isinstance(models, ModelTable) and models.pattern is not None)

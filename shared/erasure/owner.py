@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from shared.audit.objects import forget as forget_audit
 from shared.batches.record import Batches, batch_keys, parts_prefix
 from shared.cache.answers import AnswerCache
 from shared.config.settings import Settings
@@ -173,6 +174,8 @@ class OwnerEraser:
             deleted += await self._look_at(owner, names)
             if cursor == 0:
                 deleted += await self._forget_name(owner, keeps_usage=keeps_usage)
+                # The last step, because deleting a generation writes its record.
+                deleted["audit"] += await forget_audit(self.files.objects, owner)
                 return Step(deleted, "")
             if asyncio.get_running_loop().time() >= until_s:
                 return Step(deleted, f"walk-{cursor}")
@@ -227,7 +230,10 @@ class OwnerEraser:
                 await self.ledger.forget(owner, round(self.settings.generation_s_max * 1000))
             )
         digest = keys.digest_of(owner)
+        with translated():  # the texts of documents (workers/stages/documents/cache.py)
+            texts = await self.redis.zrange(keys.documents(owner), 0, -1)
         names = [
+            *(keys.document(owner, text.decode()) for text in texts), keys.documents(owner),
             keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files_by(digest),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
             keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),

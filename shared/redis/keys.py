@@ -62,6 +62,8 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
     tr:files:<digest>    zset     of an owner: id -> created, ms
     tr:files:expiry      zset     all files: id and <digest> -> expires, ms
+    tr:{docs:<digest>}:texts zset  kept texts of an owner's documents: sha -> expires, ms
+    tr:{docs:<digest>}:<sha> string  the text of one document, zlib of JSON
     tr:{files:<digest>}:expiries  zset  counted files of an owner: id -> expires, ms
     tr:{files:<digest>}:sizes     hash  counted files of an owner: id -> bytes; and `sum`
     tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; it also has a log and meta
@@ -243,6 +245,14 @@ def files_expiries(digest: str) -> str:
 
 def files_sizes(digest: str) -> str:
     return f"tr:{{files:{digest}}}:sizes"
+
+
+def document(owner: str, digest: str) -> str:
+    return f"tr:{{docs:{_digest(owner)}}}:{digest}"
+
+
+def documents(owner: str) -> str:
+    return f"tr:{{docs:{_digest(owner)}}}:texts"
 
 
 def file_entry(file_id: str, owner: str) -> str:

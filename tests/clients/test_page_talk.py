@@ -15,6 +15,7 @@ from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.parrot import Parrot
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 
 MODELS = """
 [models.demo]
@@ -356,6 +357,38 @@ async def test_reasoning_calls_and_pictures_stand_beside_the_answer(place: Place
     await chat.close()
 
 
+async def test_progress_and_data_of_a_producer_are_shown(place: Place) -> None:
+    chat = await place.open("/#producer")
+    async with RawClient(place.url) as node:
+        body = {"producer": True, "prompt": "Write the report", "session": "producer"}
+        begun = (await node.post(body)).json()
+        path = f"/v1/generations/{begun['id']}/events"
+
+        async def append(seq: int, *events: dict[str, object]) -> None:
+            token = {"x-producer-token": begun["producer_token"]}
+            said = await node.call("POST", path, body={"seq": seq, "events": events}, headers=token)
+            assert said.status == 200, said.body
+
+        step = {"type": "progress", "stage": "reading", "current": 3, "total": 12}
+        await append(2, step, {**step, "agent": "critic", "current": 9})
+        lines = "[...document.querySelectorAll('.progress span')].map((each) => each.textContent)"
+        await chat.page.until(f"{lines}.length === 2", "two bars")
+        assert await chat.page.evaluate(lines) == ["reading, 25 %", "critic: reading, 75 %"]
+        assert await chat.page.evaluate("document.querySelector('progress').value") == 25
+        await append(4, {"type": "data", "name": "sources", "value": {"pages": 12}})
+        await append(5, {"type": "token", "text": "All is well."}, {"type": "end"})
+
+    assert await chat.done() == ["All is well."]
+    assert await chat.page.evaluate("document.querySelector('.progress').hidden")
+    there = await ChatPage.open(place.browser, place.cluster.urls[1] + "/#producer")
+    await there.done()
+    for each in (chat, there):
+        assert '"pages": 12' in await each.page.evaluate(
+            "document.querySelector('.call').textContent"
+        )
+        await each.close()
+
+
 async def test_the_figures_are_behind_their_switch(place: Place) -> None:
     chat = await place.open("/#figures")
     await chat.ask("figures", "parrot")
@@ -365,8 +398,10 @@ async def test_the_figures_are_behind_their_switch(place: Place) -> None:
     assert "1-" not in await chat.page.evaluate("document.querySelector('main').innerText")
     await chat.page.click("#figures")
     await chat.page.until(f"!{line}.hidden", "the figures")
+    await chat.page.until(f"{line}.textContent.includes(' · worker ')", "the worker's name")
     said = await chat.page.evaluate(f"{line}.textContent")
 
+    assert said.startswith("node ")
     assert "attempt 1 · event 1-" in said and "websocket" in said and "first token" in said
     await chat.close()
 

@@ -48,17 +48,6 @@ async def test_a_node_killed_in_mid_append_loses_and_repeats_nothing(fault_run, 
     await fault_run.finish(bound_s=30)
 
 
-async def test_a_redis_that_is_killed_and_comes_back_loses_nothing(fault_run, client) -> None:
-    answer = await begin(fault_run, client)
-    writing = asyncio.create_task(write(client.produce(take_over=answer.id)))
-    await fault_run.read_on(answer, 8)
-    fault_run.cluster.server.restart()
-
-    await writing
-    await fault_run.finish(bound_s=30, is_lossless=False)
-    assert answer.record.snapshot["text"] == TEXT
-
-
 async def test_events_that_redis_has_lost_are_sent_again_by_their_producer(
     fault_run, client
 ) -> None:

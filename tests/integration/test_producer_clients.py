@@ -13,12 +13,14 @@ from shared.queue.endings import cancel
 from shared.redis import keys
 from tailrace_client import AsyncTailrace, Tailrace, TailraceError
 from tests.support.local_node import LocalNode, serve_here
+from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
 
-@pytest.fixture
-async def node(redis_url: str) -> AsyncIterator[LocalNode]:
-    async with serve_here(Settings(redis_url=redis_url)) as local_node:
+@pytest.fixture(scope="module")
+async def node(redis_server: RedisServer) -> AsyncIterator[LocalNode]:
+    async with serve_here(Settings(redis_url=redis_server.url)) as local_node:
+        await local_node.node.redis.flushall()
         yield local_node
 
 

@@ -23,6 +23,7 @@ HEAD = """\
 | counted failures | longest silence, s |
 |---|---|---|---|---|---|---|"""
 AT_ONCE_MAX = 50  # answers that run at the same time
+TOKENS = 500  # at 50 a second the last of 50 prompts is accepted before the first answer ends
 
 
 async def measure(answers: int, cuts: int) -> None:
@@ -36,8 +37,8 @@ async def measure(answers: int, cuts: int) -> None:
         print(HEAD)
         try:
             for fault in FAULTS.values():
-                left = cuts if fault.cuts_each else answers
-                played = await play(scene, fault, left, at_once=AT_ONCE_MAX)
+                count, tokens = (cuts, cuts + 1) if fault.cuts_each else (answers, TOKENS)
+                played = await play(scene, fault, count, at_once=AT_ONCE_MAX, tokens=tokens)
                 print(played.row(), flush=True)
         finally:
             a.kill()

@@ -120,6 +120,7 @@ class Fault:
         calls: at most so many requests to `a` and to `b` for each answer. A backend that has failed
             is left alone, so there may be fewer.
         loses_worker: the loss of a worker counts as a failed attempt.
+        has_later: half of the prompts come after the trouble.
         cuts_each: answer n is cut at its token n, at the first server that it asks.
     """
 
@@ -132,6 +133,7 @@ class Fault:
     script: dict[str, Any] = field(default_factory=dict)
     cuts_each: bool = False
     loses_worker: bool = False
+    has_later: bool = False
 
 
 async def _kill(scene: Scene) -> None:
@@ -197,8 +199,8 @@ FAULTS = {
             "restarted", "`a` is killed and started again at once", (1, 1), _restart, script=SLOW
         ),
         Fault(
-            "drained", "`a` refuses new requests (503) and ends the old ones", (1, 0),
-            _drain, _accept, script=SLOW,
+            "drained", "`a` drains: it ends what it has, and refuses the other half (503)", (1, 1),
+            _drain, _accept, script=SLOW, has_later=True,
         ),
         Fault("throttled", "`a` answers 429", (1, 1), _throttle, _accept, is_before=True),
         Fault(
@@ -235,11 +237,14 @@ class Played:
         )
 
 
-async def play(scene: Scene, fault: Fault, answers: int, *, at_once: int = 50) -> Played:
+async def play(
+    scene: Scene, fault: Fault, answers: int, *, at_once: int = 50, tokens: int = 0
+) -> Played:
     """Play `answers` answers through one fault, and audit every reader.
 
     Args:
         at_once: answers that run at the same time, where no server is in trouble as a whole.
+        tokens: of each answer; 0: as the fault says.
 
     Raises:
         AssertionError: a reader got another text, an event twice, or none.
@@ -250,7 +255,7 @@ async def play(scene: Scene, fault: Fault, answers: int, *, at_once: int = 50) -
     watched: list[WatchedGeneration] = []
     failures: list[int] = []
     for first in range(0, answers, size):
-        some = await _play_some(scene, fault, numbered[first : first + size])
+        some = await _play_some(scene, fault, numbered[first : first + size], tokens)
         watched += some
         failures += [await _failures(scene, answer) for answer in some]
     readings = [reading for answer in watched for reading in answer.readings]
@@ -266,24 +271,28 @@ async def play(scene: Scene, fault: Fault, answers: int, *, at_once: int = 50) -
 
 
 async def _play_some(
-    scene: Scene, fault: Fault, numbered: Sequence[tuple[int, str]]
+    scene: Scene, fault: Fault, numbered: Sequence[tuple[int, str]], tokens: int
 ) -> list[WatchedGeneration]:
     async with FaultRun(scene.cluster, deadline_s=DEADLINE_S) as run:
         if fault.is_before and fault.happens is not None:
             await fault.happens(scene)
-        watched = [await _begin(run, fault, n, prompt) for n, prompt in numbered]
+        count = len(numbered) // 2 if fault.has_later else len(numbered)
+        watched = [await _begin(run, fault, n, text, tokens) for n, text in numbered[:count]]
         if not fault.is_before and fault.happens is not None:
             prompts = [prompt for _, prompt in numbered]
             await _until_under_way(scene, run, fault, watched, prompts)
             await fault.happens(scene)
+        watched += [await _begin(run, fault, n, text, tokens) for n, text in numbered[count:]]
         await run.finish(bound_s=DEADLINE_S)
         if fault.recovers is not None:
             await fault.recovers(scene)
     return watched
 
 
-async def _begin(run: FaultRun, fault: Fault, n: int, prompt: str) -> WatchedGeneration:
-    script = dict(fault.script)
+async def _begin(
+    run: FaultRun, fault: Fault, n: int, prompt: str, tokens: int
+) -> WatchedGeneration:
+    script = {**fault.script, "tokens": tokens or fault.script.get("tokens", 20)}
     if fault.cuts_each:
         script["fault_at"] = 1 + n % (script["tokens"] - 1)
     body = {"model": fault.name, "prompt": prompt, "params": {"upstream": script}}
@@ -299,12 +308,12 @@ async def _until_under_way(
     prompts: Sequence[str],
 ) -> None:
     if "first_delay_s" in fault.script:  # no reader has got anything yet
-        what = "every prompt reaches the server"
 
         async def are_there() -> bool:
-            return await scene.count("a", prompts) == len(prompts)
+            calls = [await scene.count(name, prompts) for name in ("a", "b")]
+            return sum(calls) == len(prompts)
 
-        await until(are_there, DEADLINE_S, what)
+        await until(are_there, DEADLINE_S, "every prompt reaches a server")
         return
     for answer in watched:
         await run.read_to(answer, 5)

@@ -12,6 +12,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.queue.lanes import Queue
+from workers.backends.reading.rate_limit import RateLimit
 from workers.health.gate import Entrant, Gate
 from workers.health.health import BackendHealth
 from workers.health.sharing import Sharing
@@ -36,6 +37,14 @@ class BackendCare:
     def loops(self) -> Sequence[Coroutine[Any, Any, None]]:
         """Return the loops that run as long as the worker."""
         return self.sharing.run(), self.gate.run()
+
+    def note_limit(self, model: str, limit: RateLimit) -> None:
+        """Note what an answer said about the rate limits of a model's backend."""
+        if (backend := self.health.backend_of(model)) != "":
+            self.health.note_left(backend, limit.left)
+            if limit.wait_s:
+                until_ms = self.health.now_ms() + round(limit.wait_s * 1000)
+                self.health.note_limit(backend, until_ms)
 
     async def execute(self, run: Executable) -> None:
         """Execute a run if its backend can take it; otherwise let its generation wait.

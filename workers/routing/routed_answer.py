@@ -14,15 +14,17 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from shared.config.models import Model
+from shared.config.models import Model, member_model
 from shared.errors import BackendError, Unavailable
 from shared.log.events import AnyEvent, Start
 from shared.log.records import Entry
 from shared.log.request import Request
+from shared.metrics.answers import AnswerMetrics
 from workers.backends.contract import Backend
 from workers.routing.call import Call, Items
 from workers.routing.health import Health
@@ -30,7 +32,6 @@ from workers.routing.legs import (
     Leg,
     Plans,
     ask_order,
-    member_model,
     others_may_answer,
     worst_of,
 )
@@ -58,6 +59,8 @@ class RoutingParts(Protocol):
     def verdicts(self) -> Verdicts: ...
     @property
     def health(self) -> Health: ...
+    @property
+    def metrics(self) -> AnswerMetrics: ...
     @property
     def counters(self) -> dict[str, float]: ...
     @property
@@ -173,7 +176,8 @@ class RoutedAnswer:
                 continue
             model = member_model(routed.model, parts.models[name])
             legs.append(plans.leg(model, parts.backends[name], parts.verdicts.form_of(model)))
-        may_reset = routed.model.on_takeover != "fail"
+        # `fail` is about a backend that fails, and not about a worker that has handed over.
+        may_reset = routed.model.on_takeover != "fail" or not self._failures
         return ask_order(legs, self.asked, writer=writer_of(entries), may_reset=may_reset)
 
     def _load(self, name: str) -> Load:
@@ -224,7 +228,9 @@ class RoutedAnswer:
             log=routed.outbox.log,
             stages=routed.stages(leg.name, routed.outbox.log),
         )
-        return Call(leg, asked, parts.health.start(leg.name))
+        count = partial(parts.metrics.asked, routed.model.name, leg.name)
+        note = parts.health.start(leg.name, routed.generation_id, keeps_slot=False)
+        return Call(leg, asked, note, count)
 
     def _request_for(self, name: str) -> Request:
         """Return the request without the members that only other backends get (`forward`)."""

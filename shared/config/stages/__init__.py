@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.config.kinds.plugin import CLASS
+from shared.config.stages.audit import AUDIT
 from shared.config.stages.cache import CACHE
+from shared.config.stages.documents import DOCUMENTS
 from shared.config.stages.filter import FILTER
 from shared.config.stages.limits import LIMITS
 from shared.config.stages.spec import StageSpec, StageTable
@@ -25,7 +27,9 @@ from shared.errors import ConfigurationError
 GROUP = "tailrace.stages"  # of entry points
 STAGES_MAX = 16  # of one model
 
-STAGES: Mapping[str, StageSpec] = {spec.name: spec for spec in (FILTER, CACHE, LIMITS, USAGE)}
+STAGES: Mapping[str, StageSpec] = {
+    spec.name: spec for spec in (DOCUMENTS, FILTER, AUDIT, CACHE, LIMITS, USAGE)
+}
 PLUGIN = StageSpec(name="plugin", has_any_member=True, is_repeatable=True)
 
 

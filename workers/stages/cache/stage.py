@@ -111,8 +111,8 @@ class AnswerOfCache(AnswerStage):
         last = self._events[-1] if self._events else None
         if isinstance(event, Token | Reasoning) and event.extra is None:
             self._bytes += len(event.text)
-            if isinstance(last, Token | Reasoning) and type(last) is type(event) and not last.extra:
-                self._events[-1] = type(event)(last.text + event.text)
+            if type(last) is type(event) and not last.extra and last.agent == event.agent:
+                self._events[-1] = type(event)(last.text + event.text, agent=event.agent)
                 return
         else:
             self._bytes += len(msgspec.json.encode(event))

@@ -141,7 +141,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def run(server: Server, action: str, **args: Any) -> int:
     """Run `batch` in a thread, because it has its own event loop."""
     defaults = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
-    namespace = argparse.Namespace(**{**defaults, "output": None, "errors": False, **args})
+    namespace = argparse.Namespace(
+        **{**defaults, "output": None, "errors": False, "json": False, **args}
+    )
     return await asyncio.to_thread(batch, Settings(url=server.url), namespace)
 
 
@@ -278,7 +280,9 @@ def test_without_a_server_the_message_says_what_to_do(
     capsys: pytest.CaptureFixture[str], lines: Path
 ) -> None:
     for action in ("ls", "submit"):
-        args = argparse.Namespace(action=action, file=str(lines), endpoint="", window="1h")
+        args = argparse.Namespace(
+            action=action, file=str(lines), endpoint="", window="1h", json=False
+        )
         assert batch(Settings(url="http://127.0.0.1:1"), args) == 2
         assert "tailrace up" in capsys.readouterr().err
 
