@@ -225,11 +225,11 @@ class Breaker:
                 async with asyncio.timeout(after_s):
                     await self._ending.wait()
         finally:
+            if keeper.pid == pid:
+                self._notes.add(f"{name} (pid {pid}) is thawed by SIGCONT")
             thawer.stdin.close()
             await thawer.wait()
             self._frozen.remove(name)
-        if keeper.pid == pid:
-            self._notes.add(f"{name} (pid {pid}) is thawed by SIGCONT")
 
     async def _tool(self, module: str, *words: str) -> str:
         """Run a short program of ours and return its output.

@@ -231,7 +231,7 @@ export class Conversation {
     }
   }
 
-  /** Returns whether the turn is new. */
+  /** Returns whether the turn is new, or may have another place: the server's time counts. */
   private list(entry: Entry): boolean {
     const page = entry.metadata?.page as { key?: string } | undefined
     const mine = page?.key ? this.turns.get(page.key) : undefined
@@ -239,10 +239,11 @@ export class Conversation {
     const known = this.turns.get(entry.id)
     if (known) {
       const wasActive = known.isActive
+      const isMoved = known.created_at !== entry.created_at
       known.isArchived = false
       known.list(entry)
       if (known.isLoaded && wasActive && !this.follows.has(known.id)) void this.follow(known)
-      return false
+      return isMoved
     }
     const turn = new Turn(entry)
     turn.list(entry)
