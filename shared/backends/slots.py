@@ -140,6 +140,6 @@ async def slots_in_use(redis: Client, backends: Sequence[str]) -> dict[str, tupl
             pipeline.zcard(line)
         numbers = await pipeline.execute()
     return {
-        name: (held, max(0, line))
+        name: (held, line)
         for name, held, line in zip(backends, numbers[::2], numbers[1::2], strict=True)
     }
