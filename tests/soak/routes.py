@@ -23,7 +23,8 @@ HEAD = """\
 | counted failures | longest silence, s |
 |---|---|---|---|---|---|---|"""
 AT_ONCE_MAX = 50  # answers that run at the same time
-TOKENS = 500  # at 50 a second the last of 50 prompts is accepted before the first answer ends
+# So slow that the last of 50 prompts is accepted before the first answer ends.
+LONG = {"tokens": 500, "delay_s": 0.05}
 
 
 async def measure(answers: int, cuts: int) -> None:
@@ -37,8 +38,9 @@ async def measure(answers: int, cuts: int) -> None:
         print(HEAD)
         try:
             for fault in FAULTS.values():
-                count, tokens = (cuts, cuts + 1) if fault.cuts_each else (answers, TOKENS)
-                played = await play(scene, fault, count, at_once=AT_ONCE_MAX, tokens=tokens)
+                count = cuts if fault.cuts_each else answers
+                script = {"tokens": cuts + 1} if fault.cuts_each else LONG
+                played = await play(scene, fault, count, at_once=AT_ONCE_MAX, script=script)
                 print(played.row(), flush=True)
         finally:
             a.kill()

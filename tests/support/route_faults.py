@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -238,13 +238,18 @@ class Played:
 
 
 async def play(
-    scene: Scene, fault: Fault, answers: int, *, at_once: int = 50, tokens: int = 0
+    scene: Scene,
+    fault: Fault,
+    answers: int,
+    *,
+    at_once: int = 50,
+    script: Mapping[str, Any] | None = None,
 ) -> Played:
     """Play `answers` answers through one fault, and audit every reader.
 
     Args:
         at_once: answers that run at the same time, where no server is in trouble as a whole.
-        tokens: of each answer; 0: as the fault says.
+        script: further members of the script of each answer.
 
     Raises:
         AssertionError: a reader got another text, an event twice, or none.
@@ -255,7 +260,7 @@ async def play(
     watched: list[WatchedGeneration] = []
     failures: list[int] = []
     for first in range(0, answers, size):
-        some = await _play_some(scene, fault, numbered[first : first + size], tokens)
+        some = await _play_some(scene, fault, numbered[first : first + size], script or {})
         watched += some
         failures += [await _failures(scene, answer) for answer in some]
     readings = [reading for answer in watched for reading in answer.readings]
@@ -271,18 +276,18 @@ async def play(
 
 
 async def _play_some(
-    scene: Scene, fault: Fault, numbered: Sequence[tuple[int, str]], tokens: int
+    scene: Scene, fault: Fault, numbered: Sequence[tuple[int, str]], more: Mapping[str, Any]
 ) -> list[WatchedGeneration]:
     async with FaultRun(scene.cluster, deadline_s=DEADLINE_S) as run:
         if fault.is_before and fault.happens is not None:
             await fault.happens(scene)
         count = len(numbered) // 2 if fault.has_later else len(numbered)
-        watched = [await _begin(run, fault, n, text, tokens) for n, text in numbered[:count]]
+        watched = [await _begin(run, fault, n, text, more) for n, text in numbered[:count]]
         if not fault.is_before and fault.happens is not None:
             prompts = [prompt for _, prompt in numbered]
             await _until_under_way(scene, run, fault, watched, prompts)
             await fault.happens(scene)
-        watched += [await _begin(run, fault, n, text, tokens) for n, text in numbered[count:]]
+        watched += [await _begin(run, fault, n, text, more) for n, text in numbered[count:]]
         await run.finish(bound_s=DEADLINE_S)
         if fault.recovers is not None:
             await fault.recovers(scene)
@@ -290,9 +295,9 @@ async def _play_some(
 
 
 async def _begin(
-    run: FaultRun, fault: Fault, n: int, prompt: str, tokens: int
+    run: FaultRun, fault: Fault, n: int, prompt: str, more: Mapping[str, Any]
 ) -> WatchedGeneration:
-    script = {**fault.script, "tokens": tokens or fault.script.get("tokens", 20)}
+    script = {"tokens": 20, **fault.script, **more}
     if fault.cuts_each:
         script["fault_at"] = 1 + n % (script["tokens"] - 1)
     body = {"model": fault.name, "prompt": prompt, "params": {"upstream": script}}
