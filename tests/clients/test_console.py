@@ -383,6 +383,8 @@ async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
         for tab in ("now", "charts", "machines", "events", "work", "usage"):
             await page.evaluate(f"location.hash = '/{tab}'")
             await page.until(f"!document.querySelector('#{tab}').hidden", tab)
+            if tab == "machines":
+                await page.until("document.querySelector('[data-test=backend]')", "a backend")
             assert await axe(page) == [], tab
             assert await page.evaluate(wide) == 0, f"{tab} does not scroll to the side"
             picture = f"console-{tab}-{look}.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -376,7 +377,7 @@ async def test_reasoning_calls_and_pictures_stand_beside_the_answer(place: Place
         "document.querySelector('.files .picture')?.naturalWidth === 1", "the picture"
     )
     about = await chat.page.evaluate("document.querySelector('.about').textContent")
-    assert about.startswith("parrot · 42 tokens · ")
+    assert re.match(r"parrot · \d+ tokens · \d", about)
     await chat.close()
 
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal
 
 from shared.backends.board import Busy, Report
 from shared.backends.breaker import Breaker, Times
 from shared.backends.notes import Note, apply
 from shared.config.models import ANY, Model, ModelTable
 from shared.errors import BackendError
+from workers.health.call import Call
+from workers.health.contracts import Sharer, SlotTaker
 from workers.health.measures import TOKENS_MIN, Measures
-from workers.health.outcome import FAILURES, Outcome, outcome_of
+from workers.health.outcome import FAILURES, Outcome
 
 HealthState = Literal["closed", "suspect", "open", "half_open", "limited"]
 # Calls of one worker that may be under way at a backend that has not answered any: a server that
@@ -30,77 +30,6 @@ HealthState = Literal["closed", "suspect", "open", "half_open", "limited"]
 UNPROVEN_MAX = 8
 SILENT_S = 15.0  # without a first token from a backend that has worked
 LIMITED_S = 1.0  # a backend that says 429 and not for how long is left alone for so long
-
-
-@dataclass(slots=True)
-class Call:
-    """One request to a backend, from `BackendHealth.start` to `close`.
-
-    As a context manager it closes itself, as abandoned, if nobody has closed it.
-    """
-
-    health: BackendHealth
-    backend: str
-    began_s: float
-    is_trial: bool
-    returned_for: str = ""  # the generation whose slot is given back at the end of the call
-    first_token_s: float | None = None  # after `began_s`
-    is_closed: bool = False
-
-    def first_token(self) -> None:
-        """Note the first token of the answer: the backend works. Only the first call counts."""
-        if self.first_token_s is None and not self.is_closed:
-            self.first_token_s = self.health.clock() - self.began_s
-            self.health.note_first_token(self)
-
-    def close(
-        self, error: BackendError | None = None, *, tokens: int = 0, is_abandoned: bool = False
-    ) -> None:
-        """Note the end of the call. Only the first call counts.
-
-        Args:
-            error: why the call failed; None: it did not.
-            tokens: pieces of text that came; for the rate.
-            is_abandoned: the caller closed the call before the backend had ended.
-        """
-        if not self.is_closed:
-            self.is_closed = True
-            outcome = Outcome.ABANDONED if is_abandoned and error is None else outcome_of(error)
-            self.health.note_end(self, outcome, error, tokens)
-
-    def __enter__(self) -> Call:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(is_abandoned=True)
-
-
-class Sharer(Protocol):
-    """Shares the notes of a worker with the others."""
-
-    def note(self, backend: str, note: Note) -> None:
-        """Write a note soon."""
-
-    def want_trial(self, backend: str) -> None:
-        """Ask for the trial of a backend soon; `BackendHealth.grant_trial` is the answer."""
-
-    async def claim_trial(self, backend: str) -> bool:
-        """Ask for the trial of a backend now; whether this worker got it."""
-        ...
-
-
-class SlotTaker(Protocol):
-    """Takes slots of backends (workers/health/gate.py)."""
-
-    async def take(self, backend: str, generation_id: str) -> bool: ...
-
-    def done(self, backend: str, generation_id: str) -> None:
-        """Give the slot of a generation back soon: its call is over, and its run may go on."""
 
 
 class BackendHealth:
