@@ -18,7 +18,8 @@ COUNTERS = (
     "producers_lost",
     "queue_entries_dropped", "workers_forgotten", "generations_listed",
     "consumers_dropped", "index_entries_dropped",
-    "files_expired", "files_orphaned", "files_missing", "files_unfinished", "batch_parts_orphaned",
+    "files_expired", "files_orphaned", "files_missing", "files_unfinished", "audit_expired",
+    "batch_parts_orphaned",
     "schedules_mended", "webhooks_mended",
 )  # fmt: skip
 INDEXES = {

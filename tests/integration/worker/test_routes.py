@@ -523,9 +523,10 @@ async def test_an_answer_of_a_stage_says_nothing_about_the_backend(url):
         for _ in range(2):
             generation_id = await harness.ask(request=request)
             end = decode((await harness.ended(generation_id)).end)
-        await until(lambda: not worker.runs, DEADLINE_S, "the runs are over")
+            # The answer is stored after its end.
+            await until(lambda: not worker.runs, DEADLINE_S, "the run is over")
 
-        assert end.cached_at is not None
+        assert end.cached_at
         assert await harness.text(generation_id) == "hi"
         assert len(harness.members["a"].seeds) == 1
         assert worker.counters["backend_calls"] == 1
