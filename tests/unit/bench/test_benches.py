@@ -54,6 +54,7 @@ NAMELESS = (
     "limits",
     "routing",
     "console",
+    "timeline",
 )
 
 
