@@ -109,8 +109,10 @@ class ListingRoutes:
             metas = [meta for meta in found if is_visible(meta, viewer)]
         page, next_before = cut_page(metas, PAGE_GENERATIONS)
         now_ms = time.time_ns() // 1_000_000
+        own = viewer.share is None
         items = [
-            {**summary(meta), **progress(meta, now_ms), "prompt": meta.prompt} for meta in page
+            summary(meta) | progress(meta, now_ms, shows_worker=own) | {"prompt": meta.prompt}
+            for meta in page
         ]
         for item, meta in zip(items, page, strict=True):
             if viewer.covers(meta.session):

@@ -147,14 +147,15 @@ def summary(meta: Meta, end: End | None = None) -> dict[str, Any]:
     }
 
 
-def progress(meta: Meta, now_ms: int) -> dict[str, Any]:
+def progress(meta: Meta, now_ms: int, *, shows_worker: bool) -> dict[str, Any]:
     """Return the JSON members that say where a generation runs, and how long it has waited.
 
     Args:
         now_ms: ms since 1970; counts for a generation that waits.
+        shows_worker: the name of a worker holds a host name, which is not for strangers.
     """
     return {
-        "worker": meta.worker or None,
+        "worker": (meta.worker or None) if shows_worker else None,
         "attempts": meta.begins,
         "waited_s": meta.waited_ms(now_ms) / 1000,
     }

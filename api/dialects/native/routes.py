@@ -37,7 +37,9 @@ class GenerationRoutes:
             meta = await self.node.meta(request.path_params["id"], identity)
             async with self.node.heavy_reads.turn(identity.owner):
                 snapshot = await self._fold(meta)
-        fields = snapshot.fields() | progress(meta, time.time_ns() // 1_000_000)
+        now_ms = time.time_ns() // 1_000_000
+        shown = progress(meta, now_ms, shows_worker=identity.share is None)
+        fields = snapshot.fields() | shown
         if identity.covers(meta.session):
             fields["author"] = meta.owner
         return await long_json_response(fields)

@@ -5,10 +5,10 @@
 --     below, minus the age of the moment, ms
 -- Returns 1; 0: the generation is absent, deleted or expired, and nothing is written
 local status = redis.call('HGET', KEYS[1], 'status')
-if not status or status == 'sealed' then return 0 end
 local kept_ms = redis.call('PTTL', KEYS[2])
 if kept_ms < 0 then
-  -- A log expires after its end only; before the first begin there is no log.
+  -- A log expires after its end only. A queued generation has none before its first begin, and a
+  -- deleted one has none any more.
   if status ~= 'queued' and status ~= 'running' then return 0 end
   kept_ms = tonumber(ARGV[1])
 end

@@ -55,6 +55,7 @@ NAMELESS = (
     "routing",
     "stages",
     "console",
+    "timeline",
 )
 
 

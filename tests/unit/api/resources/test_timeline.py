@@ -142,3 +142,15 @@ async def test_the_snapshot_and_the_listing_name_worker_attempts_and_wait(shell:
     assert (after["worker"], after["attempts"]) == ("worker", 1)
     assert (listed["worker"], listed["attempts"]) == ("worker", 1)
     assert 0 <= after["waited_s"] < 60
+
+
+async def test_a_share_reads_neither_the_timeline_nor_the_name_of_the_worker(shell: Shell) -> None:
+    name = await start(shell)
+    await (await Holder.begin(shell.store, "t", name)).finish("text")
+    shared = await shell.client.post("/v1/share", json={"generation": name}, headers=ALICE)
+    stranger = {"authorization": f"Bearer {shared.json()['token']}"}
+
+    snapshot = await shell.client.get(f"/v1/generations/{name}", headers=stranger)
+
+    assert (snapshot.status_code, snapshot.json()["worker"]) == (200, None)
+    assert (await timeline(shell, name, stranger))[0] == 403
