@@ -13,13 +13,15 @@ from collections.abc import AsyncIterator, Mapping
 from sse_starlette import EventSourceResponse
 from sse_starlette.sse import SendTimeoutError
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.console.guard import operator_of
 from api.console.limits import SEND_S
 from api.console.picture import Parts, encode_event, parts_of, rows_part
 from api.console.rows import Filter
-from api.console.sampler import Sampler, Watcher
+from api.console.sampler import Sampler
+from api.console.watcher import Watcher
 from api.hub.contracts import ReadingOutcome
 from api.node import Node
 from api.transport.extensions import break_off
@@ -41,6 +43,8 @@ class ConsoleFeed:
         identity = operator_of(self._node, request)
         self._node.refuse_while_draining()
         wanted = Filter.read(request.query_params)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream", headers={"cache-control": "no-store"})
         opened = self._sampler.watching(wanted)
         watcher = await opened.__aenter__()  # before the head, so that a refusal has a status
 
@@ -70,6 +74,8 @@ class ConsoleFeed:
             try:
                 seen = await self._sampler.next_picture(seen)
             except TimeoutError:
+                if not self._sampler.is_running:
+                    return  # a defect, which the log has; the page comes back and starts it again
                 continue  # Redis is away; the picture says so when it comes
             rows = rows_part(self._sampler.rows_of(watcher), self._sampler.now_ms)
             found = {**self._parts(), "rows": encode_event("rows", rows)}

@@ -31,6 +31,7 @@ from api.console.rows import (
     queued_rows,
     readers_of,
 )
+from api.console.watcher import Watcher
 from api.errors import request_error
 from api.hub.hub import Hub
 from shared.config.settings import Settings
@@ -79,23 +80,6 @@ class SampledNode(Protocol):
     hub: Hub
 
 
-class Watcher:
-    """One open page.
-
-    Attributes:
-        wanted: the filter of its table.
-        ids: the newest generations of the owner that the filter names; None: it names none, or
-            they are not read yet.
-        opened_at: the number of the picture before this page was opened.
-    """
-
-    def __init__(self, wanted: Filter, opened_at: int = 0) -> None:
-        self.wanted = wanted
-        self.opened_at = opened_at
-        self.ids: list[str] | None = None
-        self.is_new = True
-
-
 class Sampler:
     """What the consoles of one node show.
 
@@ -135,6 +119,11 @@ class Sampler:
         self._commands = 0  # of this tick
         self._pages: dict[Filter, RowPage] = {}
 
+    @property
+    def is_running(self) -> bool:
+        """Whether pictures come."""
+        return self._task is not None and not self._task.done()
+
     # Pages
 
     @asynccontextmanager
@@ -148,7 +137,7 @@ class Sampler:
             raise request_error(
                 "unavailable", f"this node has {PAGES_MAX} open consoles: close one, or use another"
             )
-        is_idle = self._task is None or self._task.done()
+        is_idle = not self.is_running
         if is_idle:
             self._reset()
         watcher = Watcher(wanted, self.ticks)

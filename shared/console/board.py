@@ -50,17 +50,16 @@ async def report_worker(
     Args:
         runs: written for the consoles, `RUNS_MAX` of them; None: no console is open.
     """
-    encoded: Any = msgspec.json.encode(presence)
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.hset(keys.WORKERS, presence.worker, encoded)
-        pipeline.get(keys.WATCHED)
-        pipeline.get(keys.drain_order(presence.worker))
-        if runs is not None:
-            rows: Any = msgspec.json.encode(list(runs[:RUNS_MAX]))
-            pipeline.hset(keys.WORKER_RUNS, presence.worker, rows)
-            pipeline.pexpire(keys.WORKER_RUNS, RUNS_KEPT_MS)
-        _, watched, drain, *_ = await pipeline.execute()
+    commands: list[Command] = [
+        ("HSET", keys.WORKERS, presence.worker, msgspec.json.encode(presence)),
+        ("GET", keys.WATCHED),
+        ("GET", keys.drain_order(presence.worker)),
+    ]
+    if runs is not None:
+        rows = msgspec.json.encode(list(runs[:RUNS_MAX]))
+        commands.append(("HSET", keys.WORKER_RUNS, presence.worker, rows))
+        commands.append(("PEXPIRE", keys.WORKER_RUNS, RUNS_KEPT_MS))
+    _, watched, drain, *_ = await _run(redis, commands)
     return Orders(watched is not None, (drain or b"").decode())
 
 
@@ -99,13 +98,19 @@ async def read_all(redis: Client, *, has_runs: bool = False) -> Reading:
     commands = read_commands()
     if not has_runs:
         del commands[RUNS_PLACE]
-    replies = await ClientPipeline(redis).run(commands)
+    replies = await _run(redis, commands)
     if not has_runs:
         replies.insert(RUNS_PLACE, None)
+    return Reading.of(replies)
+
+
+async def _run(redis: Client, commands: Sequence[Command]) -> list[Any]:
+    """Run commands. A report must not end its process, so every refusal counts as `Unavailable`."""
+    replies = await ClientPipeline(redis).run(commands)
     for reply in replies:
         if isinstance(reply, Exception):
             raise Unavailable(f"Redis refuses: {reply}") from reply
-    return Reading.of(replies)
+    return replies
 
 
 _presences = msgspec.json.Decoder(Presence)
@@ -159,12 +164,9 @@ def pairs(reply: Any) -> list[tuple[bytes, bytes]]:
 
 async def report_node(redis: Client, report: NodeReport) -> None:
     """Write the report of a node."""
-    encoded: Any = msgspec.json.encode(report)
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.hset(keys.NODES, report.node, encoded)
-        pipeline.pexpire(keys.NODES, NODES_KEPT_MS)
-        await pipeline.execute()
+    encoded = msgspec.json.encode(report)
+    expire = ("PEXPIRE", keys.NODES, NODES_KEPT_MS)
+    await _run(redis, [("HSET", keys.NODES, report.node, encoded), expire])
 
 
 async def withdraw_nodes(redis: Client, nodes: Sequence[str]) -> None:
@@ -203,5 +205,4 @@ async def add_point(redis: Client, point: Point) -> None:
     add = ("XADD", keys.HISTORY, "MAXLEN", "~", POINTS, *entry)
     (reply,) = await ClientPipeline(redis).run([add])
     if isinstance(reply, Exception) and "equal or smaller" not in str(reply):
-        with translated():
-            raise reply
+        raise Unavailable(f"Redis refuses: {reply}") from reply

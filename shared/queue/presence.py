@@ -42,10 +42,8 @@ async def announce(redis: Client, presence: Presence) -> None:
 async def withdraw(redis: Client, worker: str) -> None:
     """Delete the presence of a worker, and its runs that a console shows."""
     with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.hdel(keys.WORKERS, worker)
-        pipeline.hdel(keys.WORKER_RUNS, worker)
-        await pipeline.execute()
+        await redis.hdel(keys.WORKERS, worker)  # type: ignore[misc]
+        await redis.hdel(keys.WORKER_RUNS, worker)  # type: ignore[misc]
 
 
 async def workers_seen(redis: Client) -> list[Presence]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -69,13 +70,20 @@ class Page:
         await until(lambda: self.events.count(event) >= times, WITHIN_S, event)
 
 
+async def guarded(work: Coroutine[Any, Any, None]) -> None:
+    """Run an errand as the hub does: an exception ends nothing else."""
+    with suppress(ValueError):
+        await work
+
+
 @pytest.fixture
 async def shell(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shell]:
     monkeypatch.setattr(sampler_module, "TICK_S", TICK_S)
     async with asyncio.TaskGroup() as group:
         found = Shell()
         hub: Any = found.hub
-        hub.spawn, hub.counters = group.create_task, HubCounters()
+        hub.spawn = lambda work: group.create_task(guarded(work))
+        hub.counters = HubCounters()
         yield found
 
 
@@ -122,6 +130,29 @@ async def test_the_stream_ends_when_the_key_is_taken_away(shell, monkeypatch):
     await asyncio.wait_for(opened, WITHIN_S)
 
     assert page.sent[-1]["more_body"] is False
+
+
+async def test_the_stream_ends_after_a_defect_of_the_sampler_so_that_the_page_comes_back(
+    shell, monkeypatch
+):
+    page = Page(shell)
+    opened = asyncio.create_task(page.open())
+    await page.until("rows")
+
+    async def broken(sampler: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(sampler_module.Sampler, "tick", broken)
+    await asyncio.wait_for(opened, WITHIN_S)
+
+    assert page.sent[-1]["more_body"] is False
+
+
+async def test_a_head_of_the_console_opens_no_page(shell):
+    answer = await shell.client.head("/v1/console", headers=OPERATOR)
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_a_filter_that_cannot_be_is_refused_with_a_status(shell):

@@ -8,6 +8,7 @@ from typing import Any
 
 import fakeredis
 import pytest
+from redis.exceptions import ResponseError
 
 from api.console import node_report as node_report_module
 from api.console.node_report import NodeReporter
@@ -22,6 +23,7 @@ from shared.console.board import (
     watch_command,
 )
 from shared.console.reports import Event
+from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.presence import Presence
 from shared.redis.pipeline import ClientPipeline
@@ -115,3 +117,36 @@ async def test_a_node_that_stops_withdraws_its_report(clock):
     await asyncio.wait([running])
 
     assert (await read_all(redis)).nodes == []
+
+
+@pytest.mark.parametrize("command", ["HSET", "XADD", "XREVRANGE"])
+async def test_a_refusal_of_redis_does_not_end_the_node(clock, monkeypatch, command):
+    """For example MISCONF, when the disk of Redis is full."""
+    redis = fakeredis.FakeAsyncRedis()
+    node = reporter(redis, "n1")
+    await node.report()
+    execute = fakeredis.FakeAsyncRedis.execute_command
+
+    async def refuse(client: Any, *words: Any, **options: Any) -> Any:
+        if words[0] == command:
+            raise ResponseError("MISCONF Redis is configured to save RDB snapshots")
+        return await execute(client, *words, **options)
+
+    monkeypatch.setattr(fakeredis.FakeAsyncRedis, "execute_command", refuse)
+    monkeypatch.setattr(ClientPipeline, "run", refusing(command, ClientPipeline.run))
+    clock.now_ms += 10_000
+
+    with pytest.raises(Unavailable):
+        await node.report()
+
+
+def refusing(command: str, run: Any) -> Any:
+    async def refuse(pipeline: Any, commands: Any) -> list[Any]:
+        if any(words[0] == command for words in commands):
+            return [ResponseError("MISCONF Redis is configured to save RDB snapshots")] * len(
+                commands
+            )
+        found: list[Any] = await run(pipeline, commands)
+        return found
+
+    return refuse

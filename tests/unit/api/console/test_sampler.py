@@ -14,6 +14,7 @@ from api.console import sampler as sampler_module
 from api.console.limits import COMMANDS_PER_TICK, PAGES_MAX, ROWS_PER_PAGE
 from api.console.rows import Filter
 from api.console.sampler import Sampler
+from api.console.watcher import Watcher
 from shared.config.settings import Settings
 from shared.console.board import report_worker
 from shared.console.reports import LiveRun, Point
@@ -123,7 +124,7 @@ async def test_a_tick_sends_no_more_commands_than_allowed_however_many_pages_are
         await stand.generation(f"{n}", status="queued", owner=f"o{n % 7}")
     filters = [Filter(), Filter(state="ended"), *(Filter(owner=f"o{n}") for n in range(7))]
     sampler = stand.sampler
-    watchers = [sampler_module.Watcher(wanted) for wanted in filters]
+    watchers = [Watcher(wanted) for wanted in filters]
     sampler._watchers = set(watchers)
     await sampler.tick()
 
@@ -193,7 +194,7 @@ async def test_the_sampler_stops_after_the_last_page_and_starts_again_with_the_n
 
 async def test_a_node_has_a_bounded_number_of_open_consoles():
     stand = Stand()
-    stand.sampler._watchers = {sampler_module.Watcher(Filter()) for _ in range(PAGES_MAX)}
+    stand.sampler._watchers = {Watcher(Filter()) for _ in range(PAGES_MAX)}
 
     with pytest.raises(RequestError) as refused:
         async with stand.sampler.watching(Filter()):
