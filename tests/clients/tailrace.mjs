@@ -1,8 +1,9 @@
 // The package `tailrace`, told by lines of JSON on stdin what to do; it says what came of it.
 import { createInterface } from 'node:readline'
-import { WebSocket } from 'ws'
 import { Tailrace } from '../../clients/js/dist/index.js'
 
+// Node.js 20 has no WebSocket; Deno and Bun have one.
+const WebSocket = globalThis.WebSocket ?? (await import('ws')).WebSocket
 const say = (said) => process.stdout.write(JSON.stringify(said) + '\n')
 
 const clientOf = ({ url, transport, jitter, options, hasWebSocket = true }) =>
