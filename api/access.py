@@ -43,6 +43,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/share/{id}": {"DELETE": GENERATE},
     "/v1/usage": {"GET": READ},
     "/v1/workers": {"GET": ADMIN},
+    "/v1/backends": {"GET": ADMIN},
     "/v1/console": {"GET": ADMIN},
     "/v1/console/generations/{id}": {"GET": ADMIN},
     "/v1/console/generations/{id}/log": {"GET": ADMIN},

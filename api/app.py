@@ -38,6 +38,7 @@ from api.errors import ErrorShape, request_error
 from api.node import Node
 from api.pages.pages import PageRoutes
 from api.readers.socket_endpoint import SocketEndpoint
+from api.resources.backends import BackendRoutes
 from api.resources.batches import BatchRoutes
 from api.resources.deletions import DeletionRoutes
 from api.resources.faults import FaultRoutes
@@ -161,6 +162,7 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/share/{id}", DELETE=shares.delete),
         http_route("/v1/usage", GET=usage.get),
         http_route("/v1/workers", GET=listings.workers),
+        http_route("/v1/backends", GET=BackendRoutes(node).list),
         *console_routes(node),
         http_route("/livez", GET=health.live),
         http_route("/readyz", GET=health.ready),

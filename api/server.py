@@ -49,6 +49,7 @@ from shared.redis.connections import connect, open_pipeline
 from shared.redis.following import follow_redis
 from shared.redis.server_check import check_server
 from shared.redis.shards import shard_states
+from shared.timeline.writer import TimelineWriter
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +144,8 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         node.metrics.watch_shards(functools.partial(shard_states, redis))
         hub.first_tokens.observe = node.metrics.first_tokens.observe
         node.acceptance.on_asked = hub.first_tokens.expect
+        moments = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+        node.timeline = TimelineWriter(redis, settings, pipeline=moments)
         if node.timeline.is_on:
             hub.audience.listener = node.note_readers
         await serve_node(node, listener, stopping)

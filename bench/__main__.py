@@ -42,11 +42,12 @@ BENCHES = (
     "stalled_reader",
     "credentials",
     "limits",
+    "routing",
     "batch",
 )
 ALL = "all"
 # These run only if named: `curves` takes long, the others measure other deployments or settings.
-BY_NAME = ("curves", "partitions", "cluster", "turns")
+BY_NAME = ("curves", "partitions", "cluster", "turns", "timeline", "console")
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
 PATIENCE_S = 8.0  # how long each run waits for a quiet machine
@@ -71,7 +72,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last three"
+        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last five"
     )
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: check that it runs, measure nothing"

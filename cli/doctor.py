@@ -20,6 +20,7 @@ import aiohttp
 
 from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
+from cli.backend_findings import examine_backends
 from cli.continuation import doctor_continuation
 from cli.finding import Finding
 from cli.models import examine_found
@@ -100,6 +101,7 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Findin
         *examine_privacy(settings),
         *(await examine_models(settings, environ)),
         *(await examine_found(settings)),
+        *(await examine_backends(settings)),
     ]
 
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cli.client.exit_code import EXIT_INTERRUPTED
+from cli.client.parsers import add_client_commands, add_completion
 from cli.up import lifeline
 from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
@@ -56,6 +57,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: a setting is invalid, or the command cannot work with it.
     """
+    if args.command == "completion":
+        from cli.completion import completion
+
+        return completion(build_parser(), args.shell)
     settings = with_flags(Settings.from_env(), args)
     if args.command == "api" and args.processes != 1:
         from cli.up.nodes import nodes
@@ -81,14 +86,19 @@ def run(args: argparse.Namespace) -> int:
         from cli.doctor import doctor
 
         return doctor(settings, continuation=args.continuation)
-    if args.command == "bench":
-        from cli.client.bench import bench
-
-        return bench(settings, args)
     if args.command == "models":
         from cli.models import discover
 
         return discover(args.output)
+    return ask(settings, args)
+
+
+def ask(settings: Settings, args: argparse.Namespace) -> int:
+    """Run a command that asks an API node; return its exit code."""
+    if args.command == "bench":
+        from cli.client.bench import bench
+
+        return bench(settings, args)
     if args.command == "batch":
         from cli.client.batch import batch
 
@@ -101,6 +111,10 @@ def run(args: argparse.Namespace) -> int:
             if args.command == "usage"
             else accounts.forget(settings, args)
         )
+    if args.command == "trace":
+        from cli.client.trace import trace
+
+        return trace(settings, args)
     from cli.client import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)
@@ -163,15 +177,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tailrace {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_processes(commands)
-    _add_terminal(commands)
-    _add_accounts(commands)
-    _add_batch(commands)
+    add_client_commands(commands)
     _add_models(commands)
+    add_completion(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
     examine = commands.add_parser("doctor", help=doctor, description=doctor)
     what = "try whether this model's server continues partial answers, and tell the workers"
     examine.add_argument("--continuation", default="", metavar="MODEL", help=what)
-    _add_bench(commands)
     return parser
 
 
@@ -210,51 +222,6 @@ def _add_address(command: argparse.ArgumentParser, port_help: str) -> None:
     command.add_argument("--port", type=int, metavar="P", help=port_help)
 
 
-def _add_terminal(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "send a prompt and print the answer as it comes"
-    chat = commands.add_parser("chat", help=what, description=what)
-    chat.add_argument("prompt", nargs="?", help="the prompt; default: read standard input")
-    chat.add_argument("--model", default="", help="a model of the models file (the first)")
-    chat.add_argument("--session", default="", help="a name that groups generations")
-
-    what = "print a generation's events, from the start or after an event id"
-    tail = commands.add_parser("tail", help=what, description=what)
-    tail.add_argument("id", help="the generation's id")
-    tail.add_argument("--after", default="", metavar="EVENT-ID", help="for example 1-42")
-
-    what = "cancel a generation"
-    cancel = commands.add_parser("cancel", help=what, description=what)
-    cancel.add_argument("id", help="the generation's id")
-
-    what = "list running and waiting generations; with --session all of that session"
-    ps = commands.add_parser("ps", help=what, description=what)
-    ps.add_argument("--session", default="", help="the session's name")
-
-    for command in (chat, tail, cancel, ps):
-        _add_server(command)
-
-
-def _add_accounts(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "print the usage of an owner by model and day"
-    usage = commands.add_parser("usage", help=what, description=what)
-    usage.add_argument("--from", dest="first", default="", metavar="DAY", help="first day, UTC")
-    usage.add_argument("--to", dest="last", default="", metavar="DAY", help="last day (today)")
-    by = "members that divide the rows, with commas: owner, model, day (all three)"
-    usage.add_argument("--by", default="", metavar="NAMES", help=by)
-    usage.add_argument("--owner", default="", help="for operators: another owner, or '*' for all")
-    form = usage.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print the rows as JSON")
-    form.add_argument("--csv", action="store_true", help="print the rows as CSV")
-
-    what = "delete everything of an owner: for operators"
-    forget = commands.add_parser("forget", help=what, description=what)
-    forget.add_argument("owner", metavar="OWNER", help="the owner's name")
-    forget.add_argument("--keep-usage", action="store_true", help="leave the sums of usage")
-    forget.add_argument("--yes", action="store_true", help="do not ask")
-    for command in (usage, forget):
-        _add_server(command)
-
-
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "find model servers on this machine"
     models = commands.add_parser("models", help=what, description=what)
@@ -263,52 +230,6 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     discover = actions.add_parser("discover", help=what, description=what)
     what = "write a new file instead of printing"
     discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
-
-
-def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "send prompts to a deployment and print its response times"
-    bench = commands.add_parser("bench", help=what, description=what)
-    bench.add_argument("--prompts", type=int, default=100, metavar="N", help="prompts (100)")
-    bench.add_argument(
-        "--at-once", type=int, default=10, metavar="N", help="prompts at the same time (10)"
-    )
-    bench.add_argument("--model", default="", help="a model of the deployment (the first)")
-    bench.add_argument("--prompt", default="Tell me about rivers.", help="the text of each prompt")
-    bench.add_argument("--max-tokens", type=int, metavar="N", help="limit of each answer")
-    bench.add_argument("--json", action="store_true", help="print the results as JSON")
-    _add_server(bench)
-
-
-def _add_batch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "submit a batch, follow its progress, get its results"
-    batch = commands.add_parser("batch", help=what, description=what)
-    actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
-
-    def add(name: str, what: str, has_id: bool = True) -> argparse.ArgumentParser:
-        action = actions.add_parser(name, help=what, description=what)
-        if has_id:
-            action.add_argument("id", help="the batch's id")
-        _add_server(action)
-        return action
-
-    submit = add("submit", "upload a file of requests, one per line, and start a batch", False)
-    submit.add_argument("file", metavar="FILE", help="JSON lines in the form of OpenAI's Batch API")
-    submit.add_argument("--endpoint", help="the endpoint of the requests (that of the first line)")
-    submit.add_argument("--window", default="24h", help="time limit of the batch (24h)")
-    redrive = add("redrive", "start a new batch with the failed lines of a batch")
-    for action in (submit, redrive):
-        action.add_argument("--watch", action="store_true", help="follow the batch to its end")
-    add("watch", "follow a batch to its end")
-    add("ls", "list batches, the newest first", False)
-    add("cancel", "cancel a batch; finished lines are kept")
-    results = add("results", "print the results of a batch, one line for each request")
-    results.add_argument("-o", "--output", metavar="FILE", help="write to this file instead")
-    results.add_argument("--errors", action="store_true", help="print the failed lines instead")
-
-
-def _add_server(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--url", help="an API node (http://127.0.0.1:8000)")
-    command.add_argument("--key", help="the API key; TAILRACE_KEY is safer")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,10 @@ else
     set -- --require-hashes -r "$@"
 fi
 
+# Python compiles a module at its first import. To compile all of them here would take longer than the
+# download, and most are never imported.
 # The exit code of pip goes through the pipe as the last line.
-{ $pip install --disable-pip-version-check --no-input "$@" 2>&1 && echo "exit 0" || echo "exit $?"; } | {
+{ $pip install --no-compile --disable-pip-version-check --no-input "$@" 2>&1 && echo "exit 0" || echo "exit $?"; } | {
     : > "$log"
     code=1
     while IFS= read -r line; do

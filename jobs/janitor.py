@@ -14,6 +14,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from arq import cron
@@ -21,6 +22,7 @@ from arq.cron import CronJob
 from redis.exceptions import ResponseError
 
 from jobs.index_janitor import IndexJanitor
+from shared.audit.objects import sweep as sweep_audit
 from shared.batches.record import Batches
 from shared.config.settings import Settings
 from shared.errors import Unavailable
@@ -83,6 +85,7 @@ class Rounds:
             files_orphaned=swept.orphans,
             files_missing=swept.missing,
             files_unfinished=swept.remains,
+            audit_expired=await sweep_audit(self.files.objects, datetime.now(UTC).date()),
         )
 
     async def drop_parts(self) -> Counter[str]:

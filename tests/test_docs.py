@@ -27,15 +27,18 @@ from api.errors import CODES
 from api.hub.statistics import HubStatistics
 from api.pages.openapi.document import DOCUMENT
 from cli.main import build_parser
+from shared.backends.overview import BackendView
 from shared.config.settings import PREFIX, Settings
 from shared.errors import TailraceError
 from shared.log import events
+from shared.log.request import Request
 from shared.metrics.prometheus import WorkerMetrics
 from shared.queue.presence import Presence
 from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import COUNTERS
 from tests.support.processes import Cluster
 from tests.support.sse import SseParser
+from workers.backends.demo.backend import expected_text
 from workers.worker import Worker
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +220,7 @@ def metrics() -> Metrics:
     metrics.watch_bodies(BodyRoom(1, 1))
     metrics.watch_shards(lambda: {("h", 1): ShardState()})
     metrics.presences = [Presence("w", 0, 1, 0, False, {"pieces": 0.0})]
+    metrics.backends = [BackendView(name="b", first_tokens={1: 1}, rates={1: 1})]
     return metrics
 
 
@@ -406,6 +410,14 @@ def run_shell(script: str) -> str:
     return done.stdout
 
 
+async def test_the_commands_of_producers_md_write_a_log(cluster: Cluster) -> None:
+    (block,) = shell_blocks(ROOT / "docs" / "producers.md")
+    output = run_shell(on(cluster, block))
+    events = [json.loads(line) for line in output.splitlines() if line.startswith('{"id":"1-')]
+
+    assert [event["type"] for event in events] == ["start", "progress", "token", "end"]
+
+
 def seqs_and_types(output: str) -> list[tuple[int, str]]:
     """What a block printed, NDJSON and then server-sent events, or either of them."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
@@ -436,3 +448,16 @@ async def test_the_fields_of_meta_are_described(cluster: Cluster) -> None:
 
     assert "status" in found
     assert found <= set(rows)
+
+
+def test_the_recording_of_the_readme_is_an_answer_of_the_demo() -> None:
+    """It was recorded with `seed` 7; ids without a hole, and the words that the demo must say."""
+    recording = re.search(r"```\n(\{\"id\":\"1-1\".*?)```", page("README.md"), re.DOTALL)
+    assert recording is not None
+    events = [json.loads(line) for line in recording[1].splitlines()]
+    request = Request([{"role": "user", "content": "What is a log good for?"}], {"seed": 7})
+    text = "".join(event.get("text", "") for event in events)
+
+    assert len(events) == 10
+    assert [int(event["id"].partition("-")[2]) for event in events] == list(range(1, 11))
+    assert expected_text(request, "gen_0").startswith(text)

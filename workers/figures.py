@@ -14,7 +14,7 @@ class WorkerFigures:
     Attributes:
         tokens: pieces of text that backends gave, also those of answers that still run.
         first_tokens: from the acceptance of a generation to the first token of its answer.
-        gaps: the longest pause of each running answer in each report of the worker.
+        gaps: the longest pause of each answer that ended within a report of the worker.
     """
 
     tokens: int = 0

@@ -20,6 +20,8 @@ from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.redis.connections import connect
 from shared.redis.following import follow_redis
 from workers.backends import build_backends
+from workers.backends.http.upstream_http import UpstreamHttp
+from workers.health.probing import Probing
 from workers.model_list import ModelList
 from workers.worker import Worker
 
@@ -49,11 +51,14 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     models = load_models(settings.models, settings.models_skip)
-    backends = build_backends(models, settings, os.environ)
+    http = UpstreamHttp(settings)
+    backends = build_backends(models, settings, os.environ, http)
     redis = connect(settings)
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     metrics, port = _metrics(settings)
     worker = Worker(redis, settings, name=name, models=models, backends=backends, metrics=metrics)
+    http.on_limit = worker.care.note_limit
+    probing = Probing(worker.care.health, redis, models, settings, os.environ)
     lists = ModelList(redis, models, settings, os.environ) if models.pattern else None
     ready = asyncio.Event()
     settle()
@@ -62,7 +67,7 @@ async def _serve(settings: Settings) -> int:
             announcing = tasks.create_task(_announce(ready, name))
             serving = tasks.create_task(worker.serve(ready))
             watching = tasks.create_task(follow_redis(settings))
-            own = [announcing, watching]
+            own = [announcing, watching, tasks.create_task(probing.run())]
             if lists is not None:
                 own.append(tasks.create_task(lists.follow()))
             _on_signals(worker, serving)

@@ -15,7 +15,7 @@ from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
 from workers.backends import Backend
 from workers.figures import WorkerFigures
-from workers.routing.health import Health, OwnHealth
+from workers.health.health import BackendHealth
 from workers.stages import Stages
 from workers.stages.contract import Services
 from workers.takeover.verdicts import Verdicts
@@ -58,13 +58,13 @@ class WorkerParts:
     Attributes:
         worker: the worker's name, unique in the deployment.
         verdicts: how the models continue an answer.
+        health: which backends may be asked, and what is known of them.
         clock: seconds, monotonic.
         takeover: returns the current takeover rule.
         counters: the worker's metrics, by name.
         metrics: takes the measures of attempts, for the metrics port.
         timeline: writes the moments of generations, off the way of the tokens.
         spawn: starts a background task; the worker waits for it when it drains.
-        health: of the backends.
         figures: what the runs measure, for the console.
         stages: what stands between the models and the log.
 
@@ -80,12 +80,12 @@ class WorkerParts:
     models: Mapping[str, Model]
     backends: Mapping[str, Backend]
     verdicts: Verdicts
+    health: BackendHealth
     clock: Callable[[], float]
     takeover: Callable[[], Takeover]
     counters: dict[str, float]
     timeline: TimelineWriter
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    health: Health = field(default_factory=OwnHealth)
     metrics: AnswerMetrics = NO_METRICS
     figures: WorkerFigures = field(default_factory=WorkerFigures)
     stages: Stages = field(init=False)

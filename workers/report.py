@@ -81,14 +81,18 @@ class WorkerReport:
 
     def _with_figures(self, presence: Presence) -> Presence:
         figures, now_s = self._parts.figures, self._parts.clock()
+        silence_s = 0.0
         for run in self._runs.values():
-            if run.is_holding and (gap_s := run.timeline.take_gap(now_s)) is not None:
-                figures.note_gap(gap_s)
+            if run.is_holding:
+                silence_s = max(silence_s, run.timeline.silence_s(now_s))
+                if (gap_s := run.timeline.take_gap()) is not None:
+                    figures.note_gap(gap_s)
         return msgspec.structs.replace(
             presence,
             counters=presence.counters | {"tokens": float(figures.tokens)},
             first_tokens=dict(figures.first_tokens),
             gaps=dict(figures.gaps),
+            silence_s=round(silence_s, 3),
         )
 
     def _live(self) -> list[LiveRun]:
@@ -103,7 +107,7 @@ def _live_run(run: Run, now_s: float) -> LiveRun:
         id=run.id,
         owner=meta.owner,
         model=run.ticket.model,
-        backend=run.model.kind.name,
+        backend=run.timeline.backend or run.model.kind.name,
         priority=run.ticket.priority,
         created_at_ms=meta.created_at_ms,
         attempt=run.begun.start[0].attempt,

@@ -146,10 +146,12 @@ class Run:
             if begun is None:
                 return
             self.begun = begun
-            if begun.start[0].seq > 1:
-                self.parts.counters["takeovers"] += 1
+            self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
-            error = await self._stream(begun)
+            with self.parts.health.start(self.model.name) as call:
+                self.timeline.call = call
+                error = await self._stream(begun)
+                call.close(error, tokens=self.timeline.pieces, is_abandoned=self._stop is not None)
             await note.settle(has_ended=self._end is not None)
             if self._end is not None:
                 ending = await self._finish(self._end)
@@ -201,7 +203,8 @@ class Run:
             in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
-        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=self._backend.counts_whole)
+        whole, pricing = self._backend.counts_whole, self.parts.stages.pricing_of(self.model)
+        self._usage = AnswerUsage(self.outbox.log, request, counts_whole=whole, pricing=pricing)
         self._meter = OwnerMeter(self.parts.store, begun)
         deadline = Deadline(self.parts, begun, self.timeline.began_s)
         error: BackendError | None = None
@@ -225,7 +228,7 @@ class Run:
     async def _judge(self, attempt: FailedAttempt) -> None:
         """Let the generation wait for its server, or count the failure, and end if it is final."""
         has_answered = self.timeline.connected_s is not None
-        if attempt.error.is_outage:
+        if attempt.may_wait:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
@@ -300,12 +303,12 @@ class Run:
             self.outbox.push(Start(self.outbox.attempt, self.ticket.model))
         for event in self._source.flush() if self._source is not None else ():
             self.outbox.push(event)
-        self._push_usage()
+        self._push_usage(is_end=True)
         self._end = end
         self.outbox.push(end)
 
-    def _push_usage(self) -> None:
-        if (usage := self._usage.take_last()) is not None:
+    def _push_usage(self, *, is_end: bool = False) -> None:
+        if (usage := self._usage.take_last(is_end=is_end)) is not None:
             self.outbox.push(usage)
 
     async def _wait_for_room(self) -> None:
@@ -323,6 +326,8 @@ class Run:
         self._count_loss()
         if self.outbox.stopped != "ended":
             return self.outbox.stopped or "outage"
+        if end.status == "completed" and self._source is not None:
+            await self._source.finished()
         await self._leave()
         return end.status if end.error is None else end.error.code
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from shared.config.models import Model
+from shared.config.models import Model, member_model
 from shared.log.events import AnyEvent
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
-from shared.log.tally import rest_of
 from workers.backends import Backend, BackendItem
 from workers.parts import WorkerParts
-from workers.routing.legs import Plans, member_model
+from workers.routing.legs import Plans
 from workers.routing.routed_answer import RoutedAnswer, RoutedRequest
 from workers.stages.pipeline import Pipeline
 from workers.takeover.answer import Asked, read_answer
@@ -34,6 +33,10 @@ class Source(Protocol):
         """Return what the stages hold back, because the worker ends the answer."""
         ...
 
+    async def finished(self) -> None:
+        """Let the stages work after the log has accepted the end of a completed answer."""
+        ...
+
     def log_fields(self) -> dict[str, Any]:
         """Return fields for the log line of the attempt."""
         ...
@@ -50,6 +53,10 @@ class OneBackend:
 
     def flush(self) -> Sequence[AnyEvent]:
         return self._asked.stages.flush() if self._asked.stages is not None else ()
+
+    async def finished(self) -> None:
+        if self._asked.stages is not None:
+            await self._asked.stages.finished()
 
     def log_fields(self) -> dict[str, Any]:
         return {}
@@ -89,7 +96,7 @@ def open_source(
     asked = Asked(
         backend=backend,
         request=request,
-        rest=rest_of(request, 0 if backend.counts_whole else usage.given),
+        given=0 if backend.counts_whole else usage.given,
         plan=plan_for(backend, form, outbox.log, request=request, model=model),
         form=form,
         seed=meta.generation_id,

@@ -18,6 +18,7 @@ from workers.parts import WorkerParts
 GAP_S = 2.0  # a longer silence between two pieces of an answer is a moment of its own
 GAPS_MAX = 20  # moments of this kind in one attempt
 HANDED_OVER = "handed over"
+LEASE_RAN_OUT = "lease ran out"
 
 
 def _drop(moment: Moment, at_ms: int) -> None:
@@ -53,10 +54,15 @@ class AttemptStory:
         if not parts.timeline.is_on:
             return cls()
         at_ms = begun.meta.held_since_ms
+        # Empty after a release: the worker before has noted itself how its attempt ended.
+        before, _, taken_from = fields.get(b"taken_from", b"").decode().partition(" ")
+        if taken_from:
+            lost = Moment(
+                "attempt_ended", worker=taken_from, attempt=int(before), ending=LEASE_RAN_OUT
+            )
+            parts.timeline.note(generation_id, lost, at_ms=at_ms)
         note(Moment("begun", waited_s=int(fields.get(b"waited", 0)) / 1000), at_ms)
         if begun.meta.begins > 1:
-            # Empty after a release: the worker before has noted itself how its attempt ended.
-            _, _, taken_from = fields.get(b"taken_from", b"").decode().partition(" ")
             note(Moment("takeover", taken_from=taken_from), at_ms)
         return cls(note)
 

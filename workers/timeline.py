@@ -15,6 +15,7 @@ from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
 from workers.figures import WorkerFigures
+from workers.health.health import Call
 from workers.parts import WorkerParts
 from workers.story import GAP_S, AttemptStory, split_ending
 
@@ -34,6 +35,7 @@ class AttemptTimeline:
         story: the moments of the attempt.
         backend: the name of the backend that answers; empty: no backend of a route has spoken yet.
         metrics: what this worker's own port shows.
+        call: of the backend, for its health; None: not yet, or a route notes its calls itself.
     """
 
     began_s: float
@@ -45,6 +47,7 @@ class AttemptTimeline:
     backend: str = ""
     model: str = ""
     metrics: AnswerMetrics = NO_METRICS
+    call: Call | None = None
     connected_s: float | None = None
     first_token_s: float | None = None
     pieces: int = 0
@@ -102,18 +105,18 @@ class AttemptTimeline:
                 self.longest_gap_s = gap_s
             if gap_s > GAP_S:
                 self.story.paused(gap_s)
+        elif self.call is not None:
+            self.call.first_token()
         self.output_s = now_s
 
-    def take_gap(self, now_s: float) -> float | None:
-        """Return the longest pause since the last call, also one that lasts; None: no output yet.
+    def take_gap(self) -> float | None:
+        """Return the longest pause that has ended since the last call; None: none has."""
+        longest_s, self.longest_gap_s = self.longest_gap_s, 0.0
+        return longest_s or None
 
-        A pause that lasts over several calls counts in each of them, with its length so far.
-        """
-        if self.output_s is None:
-            return None
-        longest_s = max(self.longest_gap_s, now_s - self.output_s)
-        self.longest_gap_s = 0.0
-        return longest_s
+    def silence_s(self, now_s: float) -> float:
+        """Return for how long the backend has given nothing, s; 0: it has given nothing at all."""
+        return 0.0 if self.output_s is None else now_s - self.output_s
 
     def leave(
         self, begun: Begun, parts: WorkerParts, ending: str, end: End | None

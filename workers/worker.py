@@ -34,6 +34,8 @@ from shared.timeline.writer import TimelineWriter
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.cancel_listener import receive_cancels
+from workers.hand_over import hand_over
+from workers.health.care import BackendCare
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.report import presence_of
@@ -76,6 +78,7 @@ class Worker:
         self.settings = settings
         # A blocking read delays every call behind it, so it has a connection of its own.
         self._calls = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
+        self._timeline_calls = open_pipeline(settings.redis_url, answer_s=REDIS_ANSWER_S)
         partitions = partitions_of(settings)
         own = own_partitions(partitions.tags, name)
         self._blocking_reads = {
@@ -89,6 +92,7 @@ class Worker:
         self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
+        self.care = BackendCare(self.queue, models, settings)
         self.parts = WorkerParts(
             worker=name,
             settings=settings,
@@ -98,10 +102,11 @@ class Worker:
             models=models,
             backends=backends,
             verdicts=self.verdicts,
+            health=self.care.health,
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
-            timeline=TimelineWriter(redis, settings),
+            timeline=TimelineWriter(redis, settings, pipeline=self._timeline_calls),
             metrics=metrics,
             spawn=lambda work: self._tasks.create_task(work),
         )
@@ -135,7 +140,8 @@ class Worker:
 
     async def aclose(self) -> None:
         """Close the connections that `serve` opened."""
-        for pipeline in (self._calls, *self._blocking_reads.values()):
+        own = (self._calls, self._timeline_calls, *self._blocking_reads.values())
+        for pipeline in own:
             await pipeline.aclose()
 
     async def _serve(self, ready: asyncio.Event) -> None:
@@ -147,12 +153,12 @@ class Worker:
             renew_by = (self.parts, self.runs, self._presence, self._note_away)
             renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
-            background = (self.parts.timeline.run(), listen)
+            background = (self.parts.timeline.run(), *self.care.loops(), listen)
             own = [services.create_task(loop) for loop in (*loops, *background)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
                     await self._dispatch()
-                    await self._hand_over()
+                    await hand_over(self.runs, self._slot_freed, self.settings.drain_s)
                 finally:
                     self.is_draining = True  # also after a cancellation: the sweep starts nothing
             for task in own:
@@ -160,6 +166,7 @@ class Worker:
         await self.parts.timeline.close()
         with suppress(Unavailable):  # the presence record soon counts as old
             await withdraw(self.redis, self.parts.worker)
+            await self.care.withdraw()
 
     @property
     def is_connected(self) -> bool:
@@ -322,7 +329,7 @@ class Worker:
     async def _run(self, run: Run) -> None:
         logs.generation_id.set(run.id)
         try:
-            await run.execute()
+            await self.care.execute(run)
         except Exception:  # the boundary of a run: an error in one must not stop the others
             log.exception("run failed", extra={"generation_id": run.id})
         finally:
@@ -377,20 +384,3 @@ class Worker:
         if run is not None and run.is_holding:
             run.outbox.abandon("ended")
             run.on_answer()
-
-    async def _hand_over(self) -> None:
-        """Release runs that another worker can continue; give the others `drain_s` to finish."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + self.settings.drain_s
-        for run in list(self.runs.values()):
-            if run.can_hand_over():
-                run.stop("drain")
-        while self.runs and loop.time() < until_s:
-            self._slot_freed.clear()
-            try:
-                async with asyncio.timeout_at(until_s):
-                    await self._slot_freed.wait()
-            except TimeoutError:
-                break
-        for run in list(self.runs.values()):
-            run.stop("drain")

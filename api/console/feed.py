@@ -63,7 +63,7 @@ class ConsoleFeed:
         return respond
 
     async def _events(self, watcher: Watcher, identity: Identity) -> AsyncIterator[bytes]:
-        parts, seen = Parts(), self._sampler.ticks
+        parts, seen = Parts(), watcher.opened_at
         hello = {"may_read": identity.reads_everything, "as": identity.owner}
         yield encode_event("hello", hello)
         while self._may_go_on(identity):

@@ -86,10 +86,6 @@ class Parts:
 
 
 def _workers(sampler: Sampler) -> list[dict[str, Any]]:
-    rates: dict[str, float] = {}
-    for row in sampler.running.values():
-        if row.worker and row.tokens_per_s:
-            rates[row.worker] = rates.get(row.worker, 0.0) + row.tokens_per_s
     return [
         {
             "id": each.worker,
@@ -97,7 +93,7 @@ def _workers(sampler: Sampler) -> list[dict[str, Any]]:
             "running": each.running,
             "draining": each.draining,
             "seen_s": round(age_ms / 1000, 1),
-            "tokens_per_s": round(rates.get(each.worker, 0.0), 1),
+            "tokens_per_s": sampler.rates.get(each.worker, 0.0),
             "counters": each.counters,
         }
         for each, age_ms in sorted(sampler.workers, key=lambda pair: pair[0].worker)

@@ -6,8 +6,9 @@ the queue, and rows of ended ones from meta. No row holds a piece of a prompt or
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
 from typing import NamedTuple
 
 import msgspec
@@ -103,6 +104,22 @@ class Filter:
             raise request_error("invalid_request", message)
         return cls(**texts, page=int(page))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether every unfinished generation passes."""
+        return self == Filter(page=self.page)
+
+    def shows_run(self, run: LiveRun, worker: str) -> bool:
+        """Whether a running generation passes the filter."""
+        return (
+            self.state in ("", "running")
+            and (not self.owner or run.owner == self.owner)
+            and (not self.model or run.model == self.model)
+            and (not self.worker or worker == self.worker)
+            and (not self.backend or run.backend == self.backend)
+            and (not self.search or run.id.startswith(self.search))
+        )
+
     def shows(self, row: Row) -> bool:
         """Whether a row of the right state passes the filter."""
         return (
@@ -137,63 +154,92 @@ def cut(rows: Iterable[Row], wanted: Filter) -> RowPage:
     return RowPage(found[start : start + ROWS_PER_PAGE], len(found), wanted.page)
 
 
-@dataclass(slots=True)
-class Rates:
-    """Tokens per second of each run, from one report of its worker to the next."""
+class LiveRuns:
+    """The runs that workers report. Rows are made of those that a page shows, not of all.
 
-    _seen: dict[tuple[str, int], tuple[int, int, float | None]] = field(default_factory=dict)
+    Attributes:
+        by_id: each run with its worker. If two workers report a generation, the one with the higher
+            attempt holds it.
+    """
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, tuple[LiveRun, str]] = {}
+        self._now: dict[str, _Report] = {}
+        self._before: dict[str, _Report] = {}
 
     def update(self, runs: Mapping[str, Sequence[LiveRun]], at_ms: Mapping[str, int]) -> None:
-        """Take the runs of new reports; runs that are in none of them are forgotten.
+        """Take the newest reports.
 
         Args:
-            at_ms: when each worker reported.
+            at_ms: when each living worker reported; runs of other workers are left out.
         """
-        seen, self._seen = self._seen, {}
+        reports: dict[str, _Report] = {}
+        self.by_id = {}
         for worker, some in runs.items():
-            now_ms = at_ms.get(worker, 0)
+            if worker not in at_ms:
+                continue
+            report = reports[worker] = _Report(at_ms[worker], {run.id: run for run in some})
+            former = self._now.get(worker)
+            if former is not None and former.at_ms != report.at_ms:
+                self._before[worker] = former
             for run in some:
-                key = run.id, run.attempt
-                tokens, then_ms, rate = seen.get(key, (run.tokens, now_ms, None))
-                if now_ms > then_ms:
-                    rate = round((run.tokens - tokens) * 1000 / (now_ms - then_ms), 1)
-                    tokens, then_ms = run.tokens, now_ms
-                self._seen[key] = tokens, then_ms, rate
+                found = self.by_id.get(run.id)
+                if found is None or found[0].attempt < run.attempt:
+                    self.by_id[run.id] = run, worker
+        self._now = reports
+        self._before = {name: each for name, each in self._before.items() if name in reports}
 
-    def of(self, run: LiveRun) -> float | None:
-        """Return the rate of a run; None: the worker has reported the run only once."""
-        return self._seen.get((run.id, run.attempt), (0, 0, None))[2]
+    def row(self, generation_id: str, readers: int) -> Row:
+        """Return the row of a run that is in `by_id`."""
+        run, worker = self.by_id[generation_id]
+        return Row(
+            run.id, "running", run.owner, run.model, run.backend, run.priority, worker,
+            run.attempt, readers, run.tokens, self._rate(run, worker),
+            None if run.idle_ms < 0 else run.idle_ms,
+            created_at_ms=run.created_at_ms,
+        )  # fmt: skip
+
+    def _rate(self, run: LiveRun, worker: str) -> float | None:
+        """Return the tokens per second from one report to the next; None: it is in one only."""
+        before = self._before.get(worker)
+        former = before.runs.get(run.id) if before else None
+        if before is None or former is None or former.attempt != run.attempt:
+            return None
+        return round(
+            (run.tokens - former.tokens) * 1000 / (self._now[worker].at_ms - before.at_ms), 1
+        )
 
 
-def running_rows(
-    runs: Mapping[str, Sequence[LiveRun]],
-    living: Container[str],
-    readers: Mapping[str, int],
-    rates: Rates,
-) -> dict[str, Row]:
-    """Return the rows of running generations by id.
+class _Report(NamedTuple):
+    at_ms: int
+    runs: dict[str, LiveRun]
 
-    If two workers report a generation, the one with the higher attempt holds it.
+
+def cut_unfinished(
+    live: LiveRuns, others: Mapping[str, Row], readers: Mapping[str, int], wanted: Filter
+) -> RowPage:
+    """Return the wanted page of unfinished generations, the newest first.
 
     Args:
-        living: workers that have reported lately.
-        readers: by generation.
+        others: rows of generations that no worker reports: those that wait.
     """
-    found: dict[str, Row] = {}
-    for worker, some in runs.items():
-        if worker not in living:
-            continue
-        for run in some:
-            former = found.get(run.id)
-            if former is not None and former.attempt >= run.attempt:
-                continue
-            found[run.id] = Row(
-                run.id, "running", run.owner, run.model, run.backend, run.priority, worker,
-                run.attempt, readers.get(run.id, 0), run.tokens, rates.of(run),
-                None if run.idle_ms < 0 else run.idle_ms,
-                created_at_ms=run.created_at_ms,
-            )  # fmt: skip
-    return found
+    keys = [
+        (run.created_at_ms, name)
+        for name, (run, worker) in live.by_id.items()
+        if wanted.is_open or wanted.shows_run(run, worker)
+    ]
+    keys += [
+        (row.created_at_ms or 0, name)
+        for name, row in others.items()
+        if name not in live.by_id and wanted.shows(row)
+    ]
+    start = (wanted.page - 1) * ROWS_PER_PAGE
+    shown = nlargest(start + ROWS_PER_PAGE, keys)[start:]
+    rows = [
+        live.row(name, readers.get(name, 0)) if name in live.by_id else others[name]
+        for _, name in shown
+    ]
+    return RowPage(rows, len(keys), wanted.page)
 
 
 def queued_rows(
@@ -228,11 +274,6 @@ def detail_row(generation_id: str, detail: Detail) -> Row:
         attempt=detail.attempt, created_at_ms=detail.created_at_ms,
         ended_at_ms=detail.ended_at_ms or None, error=detail.error,
     )  # fmt: skip
-
-
-def newest_first(rows: Iterable[Row]) -> list[Row]:
-    """Return rows in the order in which their generations were accepted, the newest first."""
-    return sorted(rows, key=lambda row: (row.created_at_ms or 0, row.id), reverse=True)
 
 
 def readers_of(nodes: Iterable[NodeReport]) -> dict[str, int]:

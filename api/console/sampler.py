@@ -14,22 +14,22 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, Protocol
 
 from api.console.background import Background
 from api.console.details import Details, command
-from api.console.limits import COMMANDS_PER_TICK, PAGES_MAX, ROWS_PER_PAGE, TICK_S
+from api.console.limits import COMMANDS_PER_TICK, OWNERS_SHOWN, PAGES_MAX, ROWS_PER_PAGE, TICK_S
 from api.console.rows import (
     Filter,
-    Rates,
+    LiveRuns,
     Row,
     RowPage,
     cut,
+    cut_unfinished,
     detail_row,
-    newest_first,
     queued_rows,
     readers_of,
-    running_rows,
 )
 from api.errors import request_error
 from api.hub.hub import Hub
@@ -65,6 +65,7 @@ log = logging.getLogger(__name__)
 WATCH_EVERY = 2  # ticks; a console counts as open for `WATCHED_MS`
 HISTORY_EVERY = 3  # ticks
 LOOKS_PER_TICK = 2  # partitions
+QUEUED_ROWS_MAX = 400  # waiting generations that all looks together name
 BACKGROUND_COMMANDS = 10  # of one slow part
 OWNER_IDS_MAX = 1_000  # newest generations of an owner that a filter by owner looks through
 
@@ -85,10 +86,12 @@ class Watcher:
         wanted: the filter of its table.
         ids: the newest generations of the owner that the filter names; None: it names none, or
             they are not read yet.
+        opened_at: the number of the picture before this page was opened.
     """
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: Filter, opened_at: int = 0) -> None:
         self.wanted = wanted
+        self.opened_at = opened_at
         self.ids: list[str] | None = None
         self.is_new = True
 
@@ -106,6 +109,7 @@ class Sampler:
         self._pipeline = ClientPipeline(node.redis)
         self.background = Background(node.redis, node.settings)
         self._tags = partitions_of(node.settings).tags
+        self._queued_rows = max(5, QUEUED_ROWS_MAX // (len(keys.PRIORITIES) * len(self._tags)))
         self._silent_ms = silent_ms_of(node.settings.lease_s)
         self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
@@ -121,9 +125,11 @@ class Sampler:
         self.nodes: list[NodeReport] = []
         self.partitions: dict[str, PartitionState] = {}
         self.points: list[Point] = []
-        self.running: dict[str, Row] = {}
-        self.unfinished: list[Row] = []
-        self._rates = Rates()
+        self.rates: dict[str, float] = {}  # tokens per second by worker
+        self._live = LiveRuns()
+        self._readers: dict[str, int] = {}
+        self._others: dict[str, Row] = {}  # generations that no worker reports
+        self._tokens: dict[str, tuple[int, float]] = {}  # by worker: when, and how many
         self._details = Details()
         self._recent: list[str] = []  # running generations that the index names: see `_look_first`
         self._commands = 0  # of this tick
@@ -142,10 +148,13 @@ class Sampler:
             raise request_error(
                 "unavailable", f"this node has {PAGES_MAX} open consoles: close one, or use another"
             )
-        watcher = Watcher(wanted)
+        is_idle = self._task is None or self._task.done()
+        if is_idle:
+            self._reset()
+        watcher = Watcher(wanted, self.ticks)
         self._watchers.add(watcher)
         self._wake.set()
-        if self._task is None or self._task.done():
+        if is_idle:
             self._task = self._node.hub.spawn(self._run())
         try:
             yield watcher
@@ -177,18 +186,19 @@ class Sampler:
         if wanted.state == "ended" or (wanted.owner and watcher.ids is not None):
             ids = watcher.ids if watcher.ids is not None else self.background.recent_ids
             return self._found(ids, wanted)
-        page = cut(self.unfinished, wanted)
+        page = cut_unfinished(self._live, self._others, self._readers, wanted)
         self._details.want(row.id for row in page.rows if row.owner is None)
         return page
 
     def _found(self, ids: Sequence[str], wanted: Filter) -> RowPage:
         """Return a page of generations by id: of an owner, of a search, or ended ones."""
-        live = {row.id: row for row in self.unfinished}
         rows: list[Row] = []
         unknown: list[str] = []
         stale: list[str] = []  # ran or waited when read, and are not in the reports any more
         for generation_id in ids:
-            if (row := live.get(generation_id)) is not None:
+            if generation_id in self._live.by_id:
+                rows.append(self._live.row(generation_id, self._readers.get(generation_id, 0)))
+            elif (row := self._others.get(generation_id)) is not None:
                 rows.append(row)
             elif generation_id not in self._details:
                 unknown.append(generation_id)
@@ -204,7 +214,6 @@ class Sampler:
     # The loop
 
     async def _run(self) -> None:
-        self._reset()
         while self._watchers:
             self._wake.clear()
             try:
@@ -259,7 +268,7 @@ class Sampler:
         commands = read_commands()
         base = len(commands)
         for tag in looks:
-            commands += look_commands(tag)
+            commands += look_commands(tag, self._queued_rows)
         if self.ticks % WATCH_EVERY == 0:
             commands.append(watch_command())
         has_history = self.ticks % HISTORY_EVERY == 0
@@ -288,15 +297,26 @@ class Sampler:
         workers = living_workers(reading, self._silent_ms)
         self.workers = [(each, max(0, reading.now_ms - each.at_ms)) for each in workers]
         self.nodes = living_nodes(reading)
-        self._rates.update(reading.runs, {each.worker: each.at_ms for each in workers})
-        living = {each.worker for each in workers}
-        self.running = running_rows(reading.runs, living, readers_of(self.nodes), self._rates)
-        if self.running:
+        self._readers = readers_of(self.nodes)
+        self._live.update(reading.runs, {each.worker: each.at_ms for each in workers})
+        self._measure(workers)
+        if self._live.by_id:
             self._recent = []
+
+    def _measure(self, workers: Sequence[Presence]) -> None:
+        """Compute the tokens per second of each worker, from one report to the next."""
+        before, self._tokens = self._tokens, {}
+        for each in workers:
+            tokens = each.counters.get("tokens", 0.0)
+            then_ms, then = before.get(each.worker, (each.at_ms, tokens))
+            if each.at_ms > then_ms:
+                self.rates[each.worker] = round((tokens - then) * 1000 / (each.at_ms - then_ms), 1)
+            self._tokens[each.worker] = each.at_ms, tokens
+        self.rates = {name: rate for name, rate in self.rates.items() if name in self._tokens}
 
     async def _look_first(self) -> None:
         """Read some running generations from the index: workers report theirs within a second."""
-        if self.running or not any(state.running for state in self.partitions.values()):
+        if self._live.by_id or not any(state.running for state in self.partitions.values()):
             return
         commands: list[Command] = [
             ("ZREVRANGE", keys.running(tag), 0, ROWS_PER_PAGE - 1) for tag in self._tags
@@ -308,14 +328,12 @@ class Sampler:
         await self._read_details(ROWS_PER_PAGE)
 
     def _make_rows(self) -> None:
-        readers = readers_of(self.nodes)
-        queued = queued_rows(self.partitions.values(), self._details, readers, self.now_ms)
-        rows = {**queued, **self.running}
+        states = self.partitions.values()
+        self._others = queued_rows(states, self._details, self._readers, self.now_ms)
         for generation_id in self._recent:
             detail = self._details.get(generation_id)
-            if generation_id not in rows and detail is not None:
-                rows[generation_id] = detail_row(generation_id, detail)
-        self.unfinished = newest_first(rows.values())
+            if generation_id not in self._others and detail is not None:
+                self._others[generation_id] = detail_row(generation_id, detail)
         self._pages = {}
 
     async def _read_more(self, *, is_first: bool) -> None:
@@ -337,7 +355,10 @@ class Sampler:
         await self._read_details(left)
 
     def _owners(self) -> list[str]:
-        return list(dict.fromkeys(row.owner for row in self.unfinished if row.owner))[:10]
+        """Return some owners of unfinished generations."""
+        live = (run.owner for run, _ in islice(self._live.by_id.values(), 10 * OWNERS_SHOWN))
+        others = (row.owner for row in self._others.values() if row.owner)
+        return list(dict.fromkeys([*live, *others]))[:OWNERS_SHOWN]
 
     async def _read_ids(self, watchers: Sequence[Watcher]) -> None:
         """Read the newest generations of the owners that filters name."""

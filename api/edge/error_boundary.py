@@ -25,6 +25,7 @@ from api.errors import (
     unavailable,
 )
 from api.transport.extensions import break_off
+from shared.config import logs
 from shared.errors import Draining, RequestError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class ErrorBoundary:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
+        # Every log line of this request names it.
+        logs.request_id.set(request_id(scope).decode())
 
         async def watched_send(message: Message) -> None:
             nonlocal has_begun

@@ -25,7 +25,9 @@ from prometheus_client.registry import Collector
 from starlette.types import Message, Scope
 
 from api.body_room import BodyRoom
+from api.edge.backend_metrics import BackendCollector
 from api.hub.statistics import HubStatistics
+from shared.backends.overview import BackendView, backend_views
 from shared.config.redis_hosts import HostPort, named_host
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
@@ -98,7 +100,9 @@ class Metrics:
         )
         self.lag_max_s = 0.0
         self.presences: list[Presence] = []
+        self.backends: list[BackendView] = []
         self.registry.register(WorkerCollector(self))
+        self.registry.register(BackendCollector(lambda: self.backends))
 
     def count_answer(self, scope: Scope, message: Message) -> None:
         """Count an answer by its first message, with the path of its route as a label.
@@ -156,13 +160,14 @@ class Metrics:
         self.queue_depth.clear()
         self.queue_oldest_seconds.clear()
         self.jobs.clear()
-        self.presences = []
+        self.presences, self.backends = [], []
         self.redis_up.set(0)
         try:
             async with asyncio.timeout(SCRAPE_S):
                 await self._update_queue(redis, partitions)
                 self.redis_up.set(1)
                 self.presences = await workers_seen(redis)
+                self.backends = await backend_views(redis)
                 await self.jobs.update(redis)
         except (Unavailable, TimeoutError):
             self.redis_up.set(float(is_partly_away(redis)))

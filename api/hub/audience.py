@@ -37,6 +37,7 @@ class _Seats:
     """The readers of one generation. Times are those of the hub's clock, s."""
 
     taken: int = 0
+    staying: int = 0  # readers whose next `leave` is not theirs
     joined: int = 0
     left: int = 0
     changed_at: float = 0.0
@@ -73,10 +74,17 @@ class Audience:
         seats.taken += 1
         seats.joined += 1
 
+    def stay(self, generation_id: str) -> None:
+        """Note that a reader goes on although it is about to `leave` once."""
+        if (seats := self._seats.get(generation_id)) is not None and seats.taken:
+            seats.staying += 1
+
     def leave(self, generation_id: str, *, has_ended: bool) -> None:
         """Note a reader that left; one that came after the end is ignored."""
         seats = self._seats.get(generation_id)
-        if seats is not None and seats.taken:
+        if seats is not None and seats.staying:
+            seats.staying -= 1
+        elif seats is not None and seats.taken:
             seats.note(self._clock())
             seats.taken -= 1
             seats.left += 1

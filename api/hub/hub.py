@@ -197,6 +197,11 @@ class Hub:
             raise
         return relay
 
+    def hold_on(self, relay: Relay) -> None:
+        """Hold a held relay once more, for a reader that goes on when its handler returns."""
+        relay.holds += 1
+        self.audience.stay(relay.generation_id)
+
     def expect_creation(self, meta: Meta) -> None:
         """Subscribe to a generation that this node is about to create: its log is empty."""
         if self._is_open and not self.is_draining:

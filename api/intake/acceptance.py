@@ -15,6 +15,7 @@ from typing import Protocol
 from prometheus_client import Counter, Histogram
 
 from api.deadline import answer_deadline
+from shared.config import logs
 from shared.config.credentials import Identity
 from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.errors import NotFound, Unavailable
@@ -96,7 +97,8 @@ class Acceptance:
         generation_id = self._acceptor.draw_id()
         limits = self._limits_of(identity)
         if self._node or limits != NO_LIMITS:
-            new = replace(new, limits=limits, node=self._node)
+            asked_as = logs.request_id.get()
+            new = replace(new, limits=limits, node=self._node, request_id=asked_as)
         if self.on_asked is not None:
             self.on_asked(generation_id, new.model)
         expecting: asyncio.Handle | None = None

@@ -118,7 +118,7 @@ class DetachedAnswer:
         self._relay = relay
         self._place: Place | None = scope.get(READER_PLACE)
         self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
-        relay.holds += 1  # the handler releases its own hold when it returns
+        hub.hold_on(relay)  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
         self._expiry = break_off_at_expiry(scope, self._subscriber)
 

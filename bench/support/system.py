@@ -31,6 +31,19 @@ backend = "{wire.backend}"
 base_url = "{wire.scheme}://127.0.0.1:{port}{wire.base}"
 on_takeover = "restart"
 """
+ROUTED = ("route-a", "route-b")
+ROUTES = """
+[models.route-order]
+route = ["route-a", "route-b"]
+
+[models.route-prefix]
+route = ["route-a", "route-b"]
+policy = "prefix"
+
+[models.route-hedge]
+route = ["route-a", "route-b"]
+hedge_after_s = 60
+"""
 SETTINGS = {
     "worker_slots": "2000",
     "retention_s": "60",
@@ -53,7 +66,8 @@ class System:
         names = {OPENAI: MODEL, **{wire: wire.backend for wire in WIRES if wire is not OPENAI}}
         port = urlsplit(upstream_url).port
         tables = [MODEL_TABLE.format(name=n, wire=wire, port=port) for wire, n in names.items()]
-        models.write_text("".join(tables))
+        tables += [MODEL_TABLE.format(name=n, wire=OPENAI, port=port) for n in ROUTED]
+        models.write_text("".join([*tables, ROUTES]))
         self._settings = {
             **SETTINGS,
             "owner_bytes_max": str(2**39),  # all generations have one owner here

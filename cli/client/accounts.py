@@ -65,6 +65,9 @@ async def erase(client: AccountClient, args: argparse.Namespace) -> int:
     deleted = await client.forget(args.owner, keeps_usage=args.keep_usage, on_step=_show_progress)
     if sys.stderr.isatty():
         print(file=sys.stderr)
+    if args.json:
+        print(json.dumps({"owner": args.owner, "deleted": dict(deleted)}))
+        return EXIT_OK
     print(plain_line(f"{args.owner}: {_listed(deleted) or 'nothing was there'}"))
     return EXIT_OK
 

@@ -26,6 +26,7 @@ from cli.client.batch_progress import ProgressBar, megabytes, span
 from cli.client.client import RequestRefused
 from cli.client.exit_code import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 from cli.client.terminal import complain, outcome, run_client, say, table
+from cli.client.typed_name import typed_name
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line, plain_text
 
@@ -40,10 +41,10 @@ def batch(settings: Settings, args: argparse.Namespace) -> int:
     """Run the action in `args`; return the exit code."""
     actions: dict[str, Callable[[BatchClient], Any]] = {
         "submit": lambda client: _submit(client, args),
-        "watch": lambda client: _watch(client, args.id),
-        "ls": _ls,
+        "watch": lambda client: _watch(client, args.id, is_json=args.json),
+        "ls": lambda client: _ls(client, is_json=args.json),
         "results": lambda client: _results(client, args),
-        "cancel": lambda client: _cancel(client, args.id),
+        "cancel": lambda client: _cancel(client, args.id, is_json=args.json),
         "redrive": lambda client: _redrive(client, args),
     }
     try:
@@ -65,23 +66,30 @@ async def _submit(client: BatchClient, args: argparse.Namespace) -> int:
     finally:
         bar.close()
     started = await client.create_batch(file["id"], endpoint, args.window)
-    return await _report_start(client, started, args.watch)
+    return await _report_start(client, started, args)
 
 
 async def _redrive(client: BatchClient, args: argparse.Namespace) -> int:
-    return await _report_start(client, await client.redrive(args.id), args.watch)
+    return await _report_start(client, await client.redrive(args.id), args)
 
 
-async def _report_start(client: BatchClient, started: Object, is_watched: bool) -> int:
-    """Print the id of a batch; then follow the batch, or print how to."""
-    print(plain_line(started["id"]), flush=True)
-    if is_watched:
+async def _report_start(client: BatchClient, started: Object, args: argparse.Namespace) -> int:
+    """Print the id of a batch; then follow the batch, or print how to.
+
+    With --json the batch is printed: as it has started, or as it has ended if it is followed.
+    """
+    if args.watch and args.json:
+        return await _watch(client, started["id"], is_json=True)
+    print(json.dumps(started) if args.json else plain_line(started["id"]), flush=True)
+    if args.watch:
         return await _watch(client, started["id"])
-    say(f"follow it: tailrace batch watch {started['id']}")
+    if args.json:
+        return EXIT_OK
+    say(f"follow it: {typed_name()} batch watch {started['id']}")
     return EXIT_OK
 
 
-async def _watch(client: BatchClient, batch_id: str) -> int:
+async def _watch(client: BatchClient, batch_id: str, *, is_json: bool = False) -> int:
     """Follow a batch to its end. Ctrl-C ends only this command."""
     bar = ProgressBar(sys.stderr)
     loop = asyncio.get_running_loop()
@@ -91,11 +99,14 @@ async def _watch(client: BatchClient, batch_id: str) -> int:
             loop.add_signal_handler(signal.SIGINT, following.cancel)
     bar.close()
     if following.cancelled():
-        say(f"{batch_id} goes on; come back: tailrace batch watch {batch_id}")
+        say(f"{batch_id} goes on; come back: {typed_name()} batch watch {batch_id}")
         return EXIT_INTERRUPTED
     if isinstance(following.result(), Exception):
         raise following.result()
-    return _summary(await client.batch(batch_id))
+    found = await client.batch(batch_id)
+    if is_json:
+        print(json.dumps(found), flush=True)
+    return _summary(found)
 
 
 async def _show(client: BatchClient, batch_id: str, bar: ProgressBar) -> None:
@@ -124,15 +135,20 @@ def _summary(found: Object) -> int:
     if len(errors) > ERRORS_SHOWN:
         say(f"  and {len(errors) - ERRORS_SHOWN} more")
     if found.get("output_file_id"):
-        say(f"results: tailrace batch results {batch_id}")
+        say(f"results: {typed_name()} batch results {batch_id}")
     if found.get("error_file_id"):
-        again = f"run them again: tailrace batch redrive {batch_id}"
-        say(f"failed lines: tailrace batch results --errors {batch_id}; {again}")
-    return EXIT_OK if found["status"] == "completed" else EXIT_FAILED
+        again = f"run them again: {typed_name()} batch redrive {batch_id}"
+        say(f"failed lines: {typed_name()} batch results --errors {batch_id}; {again}")
+    # A batch is completed also if each line of it has failed.
+    is_in_vain = counts["total"] > 0 and counts["completed"] == 0
+    return EXIT_OK if found["status"] == "completed" and not is_in_vain else EXIT_FAILED
 
 
-async def _ls(client: BatchClient) -> int:
+async def _ls(client: BatchClient, *, is_json: bool = False) -> int:
     page = await client.batches(BATCHES_LISTED)
+    if is_json:
+        print(json.dumps(page))
+        return EXIT_OK
     print(table(["ID", "STATUS", "ENDPOINT", "DONE", "FAILED", "AGE"], map(_row, page["data"])))
     if page["has_more"]:
         say(f"only the newest {BATCHES_LISTED} batches are listed")
@@ -152,8 +168,9 @@ def _row(item: Object) -> list[str]:
     ]
 
 
-async def _cancel(client: BatchClient, batch_id: str) -> int:
-    print(plain_line(f"{batch_id} {(await client.cancel_batch(batch_id))['status']}"))
+async def _cancel(client: BatchClient, batch_id: str, *, is_json: bool = False) -> int:
+    found = await client.cancel_batch(batch_id)
+    print(json.dumps(found) if is_json else plain_line(f"{batch_id} {found['status']}"))
     return EXIT_OK
 
 
@@ -172,7 +189,7 @@ async def _results(client: BatchClient, args: argparse.Namespace) -> int:
         await _print(pieces)
     if not args.errors and found.get("error_file_id"):
         failed = found["request_counts"]["failed"]
-        say(f"{failed:,} failed lines: tailrace batch results --errors {args.id}")
+        say(f"{failed:,} failed lines: {typed_name()} batch results --errors {args.id}")
     return EXIT_OK
 
 
@@ -222,5 +239,5 @@ def _advice(error: RequestRefused) -> str:
         case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
         case "not_found":
-            return f"{error}; `tailrace batch ls` lists your batches"
+            return f"{error}; `{typed_name()} batch ls` lists your batches"
     return str(error)

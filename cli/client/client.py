@@ -19,6 +19,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+from cli.client.typed_name import typed_name
+
 PATIENCE_S = 60.0  # without any answer, before the client gives up
 RESPONSE_S = 10.0  # for a connection, and for the response to a request that is no stream
 SILENCE_S = 60.0  # between two reads of a stream; the server sends heartbeats more often
@@ -105,9 +107,18 @@ class Client:
         found = await self._persist("GET", f"/v1/{where}")
         return list(found["generations"])
 
+    async def timeline(self, generation_id: str) -> list[dict[str, Any]]:
+        """Return the moments of a generation, the earliest first. Raises as `create` does."""
+        path = f"/v1/generations/{quote(generation_id, safe='')}/timeline"
+        return list((await self._persist("GET", path))["data"])
+
     async def workers(self) -> dict[str, Any]:
         """Return the workers and the queue. Raises as `create` does."""
         return await self._persist("GET", "/v1/workers")
+
+    async def backends(self) -> list[dict[str, Any]]:
+        """Return the health of the backends. Raises as `create` does."""
+        return list((await self._persist("GET", "/v1/backends"))["backends"])
 
     async def follow(
         self,
@@ -256,4 +267,5 @@ def describe(error: BaseException) -> str:
 
 def no_server(url: str) -> str:
     """Return the message for an address where no server listens."""
-    return f"no server answers at {url}: start one with `tailrace up`, or set TAILRACE_URL or --url"
+    start = f"start one with `{typed_name()} up`"
+    return f"no server answers at {url}: {start}, or set TAILRACE_URL or --url"

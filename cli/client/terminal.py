@@ -1,5 +1,7 @@
 """`tailrace chat`, `tail`, `cancel` and `ps`: the native API from a terminal.
 
+With --json, `chat` and `tail` print the events as lines of JSON, and the others one object.
+
 Only the answer goes to standard output, as it arrives, so it can be piped. Reasoning, notes and
 errors go to standard error. Text from a model, a server or a session name is printed through
 shared/text/plain_text.py, because it may hold control sequences for the terminal. Only an answer
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -24,10 +27,12 @@ from typing import Any, TypeVar
 
 from cli.client.client import Client, RequestRefused, ServerUnreachable
 from cli.client.exit_code import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
+from cli.client.typed_name import typed_name
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line, plain_text
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"  # SGR: faint, and reset
+DEAD_AFTER_S = 9.0  # a living worker reports every second
 PROMPT_CHARS_MAX = 40  # in a table
 
 ClientT = TypeVar("ClientT", bound=Client)
@@ -39,27 +44,32 @@ def chat(settings: Settings, args: argparse.Namespace) -> int:
     if prompt is None or prompt == "-":
         prompt = sys.stdin.read().strip()
     if not prompt:
-        return complain('no prompt: run tailrace chat "…", or write the prompt to standard input')
+        return complain(
+            f'no prompt: run {typed_name()} chat "…", or write the prompt to standard input'
+        )
     body = {"prompt": prompt, "model": args.model or None, "session": args.session or None}
-    return _run(settings, lambda client: _chat(client, body))
+    return run_command(settings, lambda client: _chat(client, body, printer_of(args)))
 
 
 def tail(settings: Settings, args: argparse.Namespace) -> int:
-    """Print an answer from its start or after an event id; Ctrl-C only stops reading."""
-    return _run(settings, lambda client: _follow(client, args.id, args.after))
+    """Print the events of an answer, one on each line; Ctrl-C only stops reading."""
+    return run_command(
+        settings, lambda client: _tail(client, args.id, args.after, is_json=args.json)
+    )
 
 
 def cancel(settings: Settings, args: argparse.Namespace) -> int:
     """Cancel a generation."""
-    return _run(settings, lambda client: _cancel(client, args.id))
+    return run_command(settings, lambda client: _cancel(client, args.id, is_json=args.json))
 
 
 def ps(settings: Settings, args: argparse.Namespace) -> int:
     """List running and waiting generations; with a session, all generations of it."""
-    return _run(settings, lambda client: _ps(client, args.session))
+    return run_command(settings, lambda client: _ps(client, args.session, is_json=args.json))
 
 
-def _run(settings: Settings, command: Any) -> int:
+def run_command(settings: Settings, command: Any) -> int:
+    """Run a command with a client of the settings' node, as `run_client` does."""
     return run_client(Client(settings.url, settings.key), command, _advice)
 
 
@@ -88,19 +98,19 @@ def run_client(client: ClientT, command: Any, advice: Callable[[RequestRefused],
         return EXIT_FAILED
 
 
-async def _chat(client: Client, body: dict[str, Any]) -> int:
+async def _chat(client: Client, body: dict[str, Any], printer: Printer | None = None) -> int:
     # One key for all tries, so that a lost response does not start the prompt twice.
     key = secrets.token_urlsafe(16)
     accepted = await client.create(body, key)
     generation_id = accepted["id"]
-    return await _follow_or_cancel(client, generation_id)
+    return await _follow_or_cancel(client, generation_id, printer or Printer())
 
 
-async def _follow_or_cancel(client: Client, generation_id: str) -> int:
+async def _follow_or_cancel(client: Client, generation_id: str, printer: Printer) -> int:
     """Print the answer. The first Ctrl-C cancels the generation, the second ends the program."""
     cancels: list[asyncio.Task[Any]] = []
     async with asyncio.TaskGroup() as tasks:
-        following = tasks.create_task(outcome(_follow(client, generation_id, "")))
+        following = tasks.create_task(outcome(_follow(client, generation_id, "", printer)))
 
         def interrupt() -> None:
             if cancels:
@@ -127,8 +137,7 @@ async def outcome(work: Coroutine[Any, Any, Any]) -> Any:
         return exc
 
 
-async def _follow(client: Client, generation_id: str, cursor: str) -> int:
-    printer = Printer()
+async def _follow(client: Client, generation_id: str, cursor: str, printer: Printer) -> int:
     try:
         async for event in client.follow(generation_id, cursor, on_trouble=printer.note):
             printer.show(event)
@@ -137,14 +146,35 @@ async def _follow(client: Client, generation_id: str, cursor: str) -> int:
     return printer.exit_code
 
 
-async def _cancel(client: Client, generation_id: str) -> int:
-    status = (await client.cancel(generation_id))["status"]
-    print(plain_line(f"{generation_id} {status}"))
+async def _tail(client: Client, generation_id: str, cursor: str, *, is_json: bool = False) -> int:
+    """Print events: for a program as they are on the wire, on a terminal with id and type first."""
+    is_terminal, exit_code = sys.stdout.isatty() and not is_json, EXIT_FAILED
+    async for event in client.follow(generation_id, cursor, on_trouble=say):
+        if is_terminal:
+            rest = {name: value for name, value in event.items() if name not in ("id", "type")}
+            line = f"{event['id']:<8} {event['type']:<10} {json.dumps(rest, ensure_ascii=False)}"
+            print(plain_line(line), flush=True)
+        else:
+            print(json.dumps(event, ensure_ascii=False, separators=(",", ":")), flush=True)
+        if event["type"] == "end" and event["status"] == "completed":
+            exit_code = EXIT_OK
+    return exit_code
+
+
+async def _cancel(client: Client, generation_id: str, *, is_json: bool) -> int:
+    found = await client.cancel(generation_id)
+    if is_json:
+        print(json.dumps(found))
+    else:
+        print(plain_line(f"{generation_id} {found['status']}"))
     return EXIT_OK
 
 
-async def _ps(client: Client, session: str) -> int:
+async def _ps(client: Client, session: str, *, is_json: bool = False) -> int:
     generations = await client.generations(session)
+    if is_json:
+        print(json.dumps({"generations": generations, **await _shown_workers(client, session)}))
+        return EXIT_OK
     print(table(["ID", "STATUS", "MODEL", "AGE", "ATTEMPT", "PROMPT"], map(_row, generations)))
     if session:
         return EXIT_OK
@@ -158,7 +188,7 @@ async def _ps(client: Client, session: str) -> int:
     rows = [
         [
             str(worker["id"]),
-            "draining" if worker["draining"] else "working",
+            state_of(worker),
             f"{worker['running']}/{worker['slots']}",
             f"{worker['seen_s']:.0f}s ago",
         ]
@@ -166,9 +196,66 @@ async def _ps(client: Client, session: str) -> int:
     ]
     print()
     print(table(["WORKER", "STATE", "RUNNING", "SEEN"], rows))
+    await _print_backends(client)
     states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
     print(f"\nqueue: {plain_line(states)}")
+    if jobs := found.get("jobs"):
+        print(f"jobs: {plain_line(_jobs_line(jobs))}")
     return EXIT_OK
+
+
+async def _print_backends(client: Client) -> None:
+    try:
+        backends = await client.backends()
+    except RequestRefused:  # a node of an earlier version
+        return
+    rows = []
+    for backend in backends:
+        slots, first_s = backend["slots"], backend["first_token_s"]["p50"]
+        rows.append(
+            [
+                plain_line(str(backend["name"])),
+                str(backend["state"]),
+                f"{backend['in_flight']}/{slots['number']}" if slots else str(backend["in_flight"]),
+                str(slots["waiting"]) if slots else "-",
+                "-" if first_s is None else f"{first_s:.2f}s",
+            ]
+        )
+    if rows:
+        print()
+        print(table(["BACKEND", "STATE", "BUSY", "WAITING", "FIRST TOKEN"], rows))
+
+
+async def _shown_workers(client: Client, session: str) -> dict[str, Any]:
+    """Return the workers and the queue; empty: a session is listed, or the key is no operator's."""
+    if session:
+        return {}
+    try:
+        return await client.workers()
+    except RequestRefused as exc:
+        if exc.code != "forbidden":
+            raise
+        return {}
+
+
+def _jobs_line(jobs: dict[str, Any]) -> str:
+    """Return how far the jobs role is behind."""
+    beats = {name: age_s for name, age_s in jobs["beat_s"].items() if age_s is not None}
+    due = f"{jobs['oldest_due']} due for {jobs['oldest_due_s']:.0f}s" if jobs["oldest_due"] else ""
+    seen = f"last sign {max(beats.values()):.0f}s ago" if beats else "no sign of the jobs role"
+    return ", ".join(filter(None, [due or "nothing is due", seen]))
+
+
+def printer_of(args: argparse.Namespace) -> Printer:
+    """Return the printer that the arguments ask for."""
+    return JsonPrinter() if args.json else Printer()
+
+
+def state_of(worker: dict[str, Any]) -> str:
+    """Return what a worker does; `dead`: it has not reported for three leases of the default."""
+    if worker["seen_s"] > DEAD_AFTER_S:
+        return "dead"
+    return "draining" if worker["draining"] else "working"
 
 
 class Printer:
@@ -182,7 +269,7 @@ class Printer:
         self.out = sys.stdout if out is None else out
         self.err = sys.stderr if err is None else err
         self.exit_code = EXIT_FAILED
-        self._is_dim = self.err.isatty()
+        self._is_dim = self.err.isatty() and not os.environ.get("NO_COLOR")
         self._is_terminal = self.out.isatty()
         self._is_mid_line = False
         self._is_reasoning = False
@@ -254,6 +341,17 @@ class Printer:
             self.note(f"failed: {error.get('message', '')} ({error.get('code', 'unknown')})")
 
 
+class JsonPrinter(Printer):
+    """Prints each event as one line of JSON, and notes to `err`."""
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Print one event."""
+        self.out.write(json.dumps(event) + "\n")
+        self.out.flush()
+        if event["type"] == "end" and event["status"] == "completed":
+            self.exit_code = EXIT_OK
+
+
 def table(head: list[str], rows: Any) -> str:
     """Return a table; each column is as wide as its widest cell, and each cell is one line."""
     lines = [head, *([plain_line(str(cell)) for cell in row] for row in rows)]
@@ -278,7 +376,7 @@ def _advice(error: RequestRefused) -> str:
         case "unauthorized":
             return f"{error}; set TAILRACE_KEY or --key"
         case "not_found":
-            return f"{error}; `tailrace ps` lists the running generations"
+            return f"{error}; `{typed_name()} ps` lists the running generations"
     return str(error)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.backends.breaker import Breaker
-from shared.redis import keys
+from shared.redis import backend_keys
 from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
 
@@ -41,13 +41,15 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one worker measured at one backend.
 
     Attributes:
-        first_tokens, rates: of the last minutes: bucket (shared/backends/buckets.py) -> number.
+        slots: of the backend, by the models file of the worker; 0: any number.
+        first_tokens, rates: of the last minutes: bucket (shared/console/histogram.py) -> number.
         calls, failures: since the worker started; failures by outcome.
         statuses: failures by the HTTP status of the server, as texts.
         left: what the vendor's last answer said is left, by the name of the limit.
     """
 
     in_flight: int = 0
+    slots: int = 0
     calls: int = 0
     failures: dict[str, int] = {}
     statuses: dict[str, int] = {}
@@ -95,16 +97,16 @@ async def read_view(redis: Client, worker: str, own: Mapping[str, Busy], *, now_
     with translated():
         pipeline = redis.pipeline(transaction=False)
         if now_ms:
-            pipeline.hset(keys.BACKENDS_BUSY, worker, sheet)
+            pipeline.hset(backend_keys.BUSY, worker, sheet)
         pipeline.time()
-        pipeline.hgetall(keys.BREAKERS)
-        pipeline.hgetall(keys.BACKENDS_BUSY)
+        pipeline.hgetall(backend_keys.BREAKERS)
+        pipeline.hgetall(backend_keys.BUSY)
         (seconds, micros), breakers, sheets = (await pipeline.execute())[-3:]
     now_ms = seconds * 1000 + micros // 1000
     young, old = _young(sheets, _sheets, now_ms)
     if old:
         with translated():
-            await redis.hdel(keys.BACKENDS_BUSY, *old)  # type: ignore[misc]
+            await redis.hdel(backend_keys.BUSY, *old)  # type: ignore[misc]
     found = {name.decode(): raw for name, raw in breakers.items()}
     return View(now_ms, found, {name: sheet.backends for name, sheet in young.items()})
 
@@ -128,7 +130,7 @@ async def change_breaker(
         whether it was stored, and the breaker that is stored now.
     """
     args = [backend, seen, msgspec.json.encode(breaker)]
-    is_stored, present = await scripts.run("breaker", [keys.BREAKERS], args)
+    is_stored, present = await scripts.run("breaker", [backend_keys.BREAKERS], args)
     return bool(is_stored), present
 
 
@@ -136,8 +138,8 @@ async def withdraw_busy(redis: Client, worker: str) -> None:
     """Delete what a worker has told."""
     with translated():
         pipeline = redis.pipeline(transaction=False)
-        pipeline.hdel(keys.BACKENDS_BUSY, worker)
-        pipeline.hdel(keys.BACKEND_REPORTS, worker)
+        pipeline.hdel(backend_keys.BUSY, worker)
+        pipeline.hdel(backend_keys.REPORTS, worker)
         await pipeline.execute()
 
 
@@ -147,7 +149,7 @@ async def write_reports(
     """Store what a worker measured."""
     sheet: Any = msgspec.json.encode(_ReportSheet(now_ms, dict(reports)))
     with translated():
-        await redis.hset(keys.BACKEND_REPORTS, worker, sheet)  # type: ignore[misc]
+        await redis.hset(backend_keys.REPORTS, worker, sheet)  # type: ignore[misc]
 
 
 async def read_board(redis: Client) -> tuple[int, dict[str, Breaker], list[Mapping[str, Report]]]:
@@ -155,8 +157,8 @@ async def read_board(redis: Client) -> tuple[int, dict[str, Breaker], list[Mappi
     with translated():
         pipeline = redis.pipeline(transaction=False)
         pipeline.time()
-        pipeline.hgetall(keys.BREAKERS)
-        pipeline.hgetall(keys.BACKEND_REPORTS)
+        pipeline.hgetall(backend_keys.BREAKERS)
+        pipeline.hgetall(backend_keys.REPORTS)
         (seconds, micros), breakers, sheets = await pipeline.execute()
     now_ms = seconds * 1000 + micros // 1000
     young, _ = _young(sheets, _report_sheets, now_ms)
@@ -167,16 +169,16 @@ async def read_board(redis: Client) -> tuple[int, dict[str, Breaker], list[Mappi
 async def take_probe(redis: Client, backend: str, for_ms: int) -> bool:
     """Whether the caller probes a backend; no other worker does in the next `for_ms` ms."""
     with translated():
-        key = keys.backend_probe(backend)
+        key = backend_keys.probe(backend)
         return bool(await redis.set(key, b"1", nx=True, px=for_ms))
 
 
 def _young(
     sheets: Mapping[bytes, bytes], decoder: msgspec.json.Decoder[Any], now_ms: int
-) -> tuple[dict[str, Any], Sequence[bytes]]:
+) -> tuple[dict[str, Any], Sequence[Any]]:
     """Return the sheets of living workers by worker, and the names of those to delete."""
     young: dict[str, Any] = {}
-    old: list[bytes] = []
+    old: list[Any] = []
     for worker, raw in sheets.items():
         with suppress(msgspec.MsgspecError):  # a newer version wrote this one
             sheet = decoder.decode(raw)

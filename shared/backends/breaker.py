@@ -75,9 +75,9 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
     limited_until_ms: int = 0
 
     def is_due(self, now_ms: int, times: Times) -> bool:
-        """Whether one request may try the backend."""
-        wait_ms = times.silent if self.is_silent else 0
-        return self.state == "open" and now_ms >= self.until_ms + wait_ms
+        """Whether to ask for a trial: the cool-down is over, or the time of the last trial."""
+        wait_ms = times.silent if self.is_silent and self.state == "open" else 0
+        return self.state != "closed" and now_ms >= self.until_ms + wait_ms
 
     def struck(
         self, now_ms: int, times: Times, *, reason: str, is_away: bool, jitter: float
@@ -123,11 +123,17 @@ class Breaker(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def tried(self, now_ms: int, times: Times) -> Breaker | None:
         """Return the half-open breaker, for a caller that sends the trial; None: not due."""
-        if not self.is_due(now_ms, times):
+        if self.state != "open" or not self.is_due(now_ms, times):
             return None
         return msgspec.structs.replace(
             self, state="half_open", since_ms=now_ms, until_ms=now_ms + times.trial, is_silent=False
         )
+
+    def returned(self, now_ms: int) -> Breaker:
+        """Return the open breaker after a trial that was not used: the next may come at once."""
+        if self.state != "half_open":
+            return self
+        return msgspec.structs.replace(self, state="open", since_ms=now_ms, until_ms=now_ms)
 
     def expired(self, now_ms: int, times: Times, *, jitter: float) -> Breaker:
         """Return the breaker, open again if its trial gave no first token in time."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 from shared.backends.breaker import Breaker, Times
 
-Kind = Literal["answered", "struck", "opened", "probe_up", "probe_down", "limited"]
+Kind = Literal["answered", "struck", "opened", "returned", "probe_up", "probe_down", "limited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class Note:
 
     Attributes:
         kind: `answered`: a first token came. `struck`: a call failed. `opened`: a trial failed, or
-            every request would fail. `limited`: the vendor gives nothing before `until_ms`.
+            every request would fail. `returned`: a trial was not used. `limited`: the vendor gives
+            nothing before `until_ms`.
         reason: one sentence without addresses.
         is_away: the failure says that the server is away.
         until_ms: of `limited`, Redis's clock.
@@ -51,6 +52,8 @@ def _apply_one(breaker: Breaker, note: Note, now_ms: int, times: Times, jitter: 
     match note.kind:
         case "answered":
             return breaker.answered(now_ms)
+        case "returned":
+            return breaker.returned(now_ms)
         case "limited":
             return breaker.limited(note.until_ms)
         case "probe_up" | "probe_down":

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
-from shared.redis import keys
+from shared.redis import backend_keys
 from shared.redis.client import Client, clock_ms, translated
 from shared.redis.scripts import Scripts
 
@@ -92,7 +93,7 @@ class Slots:
             self.number, self._lease_ms, GRANT_MS, waiter.id, waiter.entry, waiter.place,
             waiter.owner, waiter.weight, len(released), *released, *kept,
         ]  # fmt: skip
-        reply = await self._scripts.run("slots", keys.slots(self.backend), args)
+        reply = await self._scripts.run("slots", backend_keys.slots(self.backend), args)
         return Granted(bool(reply[0]), reply[1:])
 
 
@@ -100,13 +101,13 @@ async def announce_slotted(redis: Client, backends: Sequence[str], now_ms: int) 
     """Note that these backends have slots, for `waiting_in_line`."""
     with translated():
         mapping: Any = dict.fromkeys(backends, now_ms)
-        await redis.hset(keys.SLOTTED, mapping=mapping)  # type: ignore[misc]
+        await redis.hset(backend_keys.SLOTTED, mapping=mapping)  # type: ignore[misc]
 
 
 async def slotted(redis: Client) -> list[str]:
     """Return the backends for which a living worker keeps slots."""
     with translated():
-        found: dict[bytes, bytes] = await redis.hgetall(keys.SLOTTED)  # type: ignore[misc]
+        found: dict[bytes, bytes] = await redis.hgetall(backend_keys.SLOTTED)  # type: ignore[misc]
     if not found:
         return []
     now_ms = await clock_ms(redis)
@@ -121,9 +122,10 @@ async def waiting_in_line(redis: Client, ids: Sequence[str]) -> set[str]:
     with translated():
         pipeline = redis.pipeline(transaction=False)
         for backend in backends:
-            pipeline.zmscore(keys.slots(backend)[1], list(ids))
-        rows = await pipeline.execute()
-    return {name for row in rows for name, score in zip(ids, row, strict=True) if score is not None}
+            for name in ids:
+                pipeline.zscore(backend_keys.slots(backend)[1], name)
+        scores = await pipeline.execute()
+    return {name for name, score in zip(cycle(ids), scores, strict=False) if score is not None}
 
 
 async def slots_in_use(redis: Client, backends: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -133,7 +135,7 @@ async def slots_in_use(redis: Client, backends: Sequence[str]) -> dict[str, tupl
     with translated():
         pipeline = redis.pipeline(transaction=False)
         for backend in backends:
-            held, line, _, _ = keys.slots(backend)
+            held, line, _, _ = backend_keys.slots(backend)
             pipeline.zcard(held)
             pipeline.zcard(line)
         numbers = await pipeline.execute()

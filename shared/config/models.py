@@ -30,6 +30,7 @@ DEFAULT_BACKEND = "openai"
 ANY = "*"  # the name of the table for all models of a server
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}", re.ASCII)
 LISTED_MAX = 1_000  # names of one list
+SLOTS_MAX = 100_000  # of one backend
 ON_TAKEOVER = ("auto", "continue", "restart", "fail")
 # A variable of the environment in a header or the URL of a proxy: ${NAME}.
 ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
@@ -54,6 +55,7 @@ class Model:
         options: the members of this kind alone; for the demo: seed, tokens_per_s, fail_at, …
         route: the backends behind this name; None: the table is a backend itself.
         hidden: clients cannot use this name; only routes do.
+        slots: requests that all workers together let the backend answer at a time; 0: any number.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Model:
     options: Mapping[str, Any] = field(default_factory=dict)
     route: RouteRules | None = None
     hidden: bool = False
+    slots: int = 0
 
     def __post_init__(self) -> None:
         if not self.continue_style and self.kind.styles:
@@ -91,7 +94,7 @@ class Model:
 
 
 # The members of a table that are attributes of `Model` under the same name.
-OTHERS = {"name", "rules", "connection", "options", "route", "hidden", "stages"}
+OTHERS = {"name", "rules", "connection", "options", "route", "hidden", "stages", "slots"}
 STRINGS = frozenset(f.name for f in fields(Model)) - OTHERS
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
 SMOLLM2 = Model(
@@ -150,6 +153,19 @@ class ModelTable(dict[str, Model]):
         if self.pattern is None or MODEL_NAME.fullmatch(name) is None:
             raise KeyError(name)
         return replace(self.pattern, name=name)
+
+
+def member_model(route: Model, member: Model) -> Model:
+    """Return the model of a backend with the takeover rule that holds in this route.
+
+    `continue` of the route holds for backends that say nothing themselves. A backend that says
+    `restart` or `fail` cannot continue, whatever the route says.
+    """
+    if route.on_takeover in ("restart", "fail") or member.on_takeover in ("restart", "fail"):
+        return replace(member, on_takeover="restart")
+    if route.on_takeover == "continue":
+        return replace(member, on_takeover="continue")
+    return member
 
 
 def can_serve(models: Mapping[str, Model], name: str) -> bool:
@@ -263,6 +279,9 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     options = {key: value for key, value in table.items() if key not in STRINGS}
     hidden = options.pop("hidden", False)
     _check_hidden(name, hidden, where)
+    slots = options.pop("slots", 0)
+    if "slots" in table and (type(slots) is not int or not 0 < slots <= SLOTS_MAX):
+        raise ConfigurationError(f"{where}.slots: must be a whole number from 1 to {SLOTS_MAX}")
     stages = parse_stages(options.pop("stages", []), f"{where}.stages", Path(path).parent)
     for key, value in values.items():
         if not isinstance(value, str):
@@ -273,7 +292,7 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         raise ConfigurationError(
             f"{where}.backend: must be one of {names}, or a class as package.module:Class"
         )
-    model = Model(name=name, options=options, hidden=hidden, stages=stages, **values)
+    model = Model(name=name, options=options, hidden=hidden, slots=slots, stages=stages, **values)
     for key, value, allowed in (
         ("on_takeover", model.on_takeover, ON_TAKEOVER),
         ("continue_style", model.continue_style, kind.styles or ("",)),

@@ -139,6 +139,7 @@ class Settings:
 
     upstream_connect_s: float = 10.0  # limits on one backend request
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
+    backend_cooldown_s: float = 15.0  # the longest cool-down of a backend that fails
     upstream_first_token_s: float = 300.0
     upstream_idle_s: float = 60.0
     cancel_usage_s: float = 0.5  # a cancelled answer is read on for so long, for its usage

@@ -47,15 +47,17 @@ def point_of(before: Reading, now: Reading, at_ms: int, queue: QueueState) -> Po
     gaps = merged(_risen(each, old, "gaps") for each in now.workers)
     tokens = sum(_rise(each, old, "tokens") for each in now.workers)
     nodes = living_nodes(now)
+    silence_s = max((each.silence_s for each in living_workers(now, queue.silent_ms)), default=0.0)
     return Point(
         at_ms=at_ms,
+        seconds=round(seconds, 3),
         tokens_per_s=round(tokens / seconds, 2),
         answers=sum(firsts.values()),
         first_p50_s=_rounded(quantile(firsts, 0.5)),
         first_p99_s=_rounded(quantile(firsts, 0.99)),
         gap_p50_s=_rounded(quantile(gaps, 0.5)),
         gap_p99_s=_rounded(quantile(gaps, 0.99)),
-        gap_max_s=_rounded(quantile(gaps, 1.0)),
+        gap_max_s=_rounded(max(filter(None, (quantile(gaps, 1.0), silence_s)), default=None)),
         redis_s=_rounded(max((node.redis_s for node in nodes), default=None)),
         loop_lag_s=_rounded(max((node.loop_lag_s for node in nodes), default=None)),
         waiting=queue.waiting,

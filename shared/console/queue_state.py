@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from shared.redis import keys
 from shared.redis.client import Command
 
-QUEUED_ROWS = 200  # waiting generations of each priority in one partition that a look names
 LOOK_COMMANDS = 2 * len(keys.PRIORITIES) + 2
 
 
@@ -29,7 +28,7 @@ class PartitionState(NamedTuple):
 
     Attributes:
         waiting: generations by priority.
-        queued: those that have waited longest, `QUEUED_ROWS` of each priority.
+        queued: those that have waited longest.
         at_ms: when this was read, Redis's clock.
     """
 
@@ -46,14 +45,18 @@ class PartitionState(NamedTuple):
         return max(0, self.at_ms - min(since)) / 1000 if since else None
 
 
-def look_commands(tag: str) -> list[Command]:
-    """Return the commands whose replies `state_of` reads."""
+def look_commands(tag: str, rows: int) -> list[Command]:
+    """Return the commands whose replies `state_of` reads.
+
+    Args:
+        rows: waiting generations of each priority that the look names, at least 1.
+    """
     commands: list[Command] = [("ZCARD", keys.running(tag)), ("ZCARD", keys.later(tag))]
     for priority in keys.PRIORITIES:
         name = keys.waiting(priority, tag)
         commands += [
             ("ZCARD", name),
-            ("ZRANGE", name, 0, QUEUED_ROWS - 1, "WITHSCORES"),
+            ("ZRANGE", name, 0, rows - 1, "WITHSCORES"),
         ]
     return commands
 

@@ -71,15 +71,18 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     """The figures of `POINT_S` seconds of the whole deployment. None: nothing to measure.
 
     Attributes:
-        at_ms: the end of these seconds, Redis's clock.
+        at_ms: the end of these seconds, Redis's clock, on a whole multiple of `POINT_S`.
+        seconds: how long the figures cover: from one report of a node to another.
         first_p50_s, first_p99_s: from the acceptance of a generation to its first token.
-        gap_p50_s, gap_p99_s, gap_max_s: the longest pause of an answer within a worker's report.
+        gap_p50_s, gap_p99_s: the longest pause of an answer that ended within a worker's report.
+        gap_max_s: the longest of these, and of the pauses that last.
         tokens_per_s: pieces of text from all backends.
         redis_s, loop_lag_s: the worst node.
         waiting, running: generations.
     """
 
     at_ms: int
+    seconds: float = 0.0
     tokens_per_s: float = 0.0
     answers: int = 0
     first_p50_s: float | None = None

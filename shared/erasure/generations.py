@@ -4,7 +4,7 @@
     2  its usage is counted, because the later steps delete the log and the counts
     3  its webhook is dropped
     4  it is sealed; the same script tells every node to drop its copy
-    5  the indexes of its owner and its session forget it
+    5  the indexes of its owner and its session forget it, and so does the cache of its model
 
 Every step may be repeated. If the process dies before step 4, the generation is still there, and
 the client repeats its request. After step 4 no client can read it; indexes skip it and expire.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from shared.cache.answers import AnswerCache
 from shared.config.settings import Settings
 from shared.errors import Expired
 from shared.later.webhooks import drop
@@ -23,7 +24,7 @@ from shared.log.records import Meta
 from shared.log.store import Store
 from shared.queue.endings import cancel
 from shared.queue.partitions import partitions_of
-from shared.redis import keys
+from shared.redis import cache_keys, keys
 from shared.redis.client import Client, translated
 from shared.usage.settlement import Settlement
 
@@ -39,6 +40,7 @@ class GenerationEraser:
         self.store = store
         self._counts_usage = bool(settings.usage_days)
         self._settlement = Settlement(redis, store, settings)
+        self._cache = AnswerCache(redis)
         self._partitions = partitions_of(settings)
 
     async def erase(self, meta: Meta, *, forgets_key: bool = False) -> None:
@@ -77,7 +79,10 @@ class GenerationEraser:
             pipeline = self.redis.pipeline(transaction=False)
             for index in indexes:
                 pipeline.zrem(index, name)
-            await pipeline.execute()
+            pipeline.get(cache_keys.cached_by(name))
+            *_, stored = await pipeline.execute()
+        if stored is not None:
+            await self._cache.drop_of(name, stored.decode())
 
 
 def _deleted() -> Failure:

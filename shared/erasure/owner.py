@@ -18,7 +18,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from shared.audit.objects import forget as forget_audit
 from shared.batches.record import Batches, batch_keys, parts_prefix
+from shared.cache.answers import AnswerCache
 from shared.config.settings import Settings
 from shared.erasure.generations import GenerationEraser
 from shared.erasure.references import drop_references
@@ -31,7 +33,7 @@ from shared.log.ids import is_batch_id
 from shared.log.store import Store
 from shared.queue.overview import owner_ids
 from shared.queue.partitions import partitions_of
-from shared.redis import keys
+from shared.redis import cache_keys, keys
 from shared.redis.client import Client, translated
 from shared.redis.shards import is_partly_away
 from shared.usage.ledger import Ledger
@@ -67,6 +69,7 @@ class OwnerEraser:
         self.batches = Batches(redis, settings)
         self.schedules = Schedules(redis, settings.schedules_max)
         self.shares = Shares(redis)
+        self.cache = AnswerCache(redis)
         self.ledger = Ledger(redis, settings)
 
     async def step(self, owner: str, name: str, *, keeps_usage: bool = False) -> Step:
@@ -171,6 +174,8 @@ class OwnerEraser:
             deleted += await self._look_at(owner, names)
             if cursor == 0:
                 deleted += await self._forget_name(owner, keeps_usage=keeps_usage)
+                # The last step, because deleting a generation writes its record.
+                deleted["audit"] += await forget_audit(self.files.objects, owner)
                 return Step(deleted, "")
             if asyncio.get_running_loop().time() >= until_s:
                 return Step(deleted, f"walk-{cursor}")
@@ -211,6 +216,8 @@ class OwnerEraser:
                 return int(await drop(self.redis, text.removeprefix(keys.hook(""))))
             case "files":
                 await self._erase_file(text.removeprefix(keys.file("")), owner)
+            case "cached":
+                await self.cache.drop(text)
             case "shares":
                 await self.shares.delete(subject.removeprefix("share:"), owner)
         return 1
@@ -223,8 +230,11 @@ class OwnerEraser:
                 await self.ledger.forget(owner, round(self.settings.generation_s_max * 1000))
             )
         digest = keys.digest_of(owner)
+        with translated():  # the texts of documents (workers/stages/documents/cache.py)
+            texts = await self.redis.zrange(keys.documents(owner), 0, -1)
         names = [
-            keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files(owner),
+            *(keys.document(owner, text.decode()) for text in texts), keys.documents(owner),
+            keys.owner(owner), keys.batches(owner), keys.shares_of(owner), keys.files_by(digest),
             keys.schedules_of(owner), keys.schedules_unfinished(owner),
             keys.hooks_hosts(digest), keys.owner_limits(owner), keys.owner_active(owner),
             keys.owner_told(owner),
@@ -259,4 +269,5 @@ _PREFIXES = (
     (keys.hook("").encode(), "webhooks"),
     (keys.file("").encode(), "files"),
     (b"tr:{share:", "shares"),
+    (cache_keys.CACHED.encode(), "cached"),
 )

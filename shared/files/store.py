@@ -165,7 +165,7 @@ class FileStore:
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.zadd(keys.FILES_EXPIRY, {entry: expires_ms})
-            pipeline.zadd(keys.files(owner), {file_id: now_ms})
+            pipeline.zadd(keys.files_by(keys.digest_of(owner)), {file_id: now_ms})
             await pipeline.execute()
         try:
             counted = Counted(file_id, size, expires_ms)
@@ -216,7 +216,10 @@ class FileStore:
             wanted = min(PAGE_READ, limit + 1) if not purpose else PAGE_READ
             with translated():
                 ids = await self.redis.zrange(
-                    keys.files(owner), place, place + wanted - 1, desc=is_newest_first
+                    keys.files_by(keys.digest_of(owner)),
+                    place,
+                    place + wanted - 1,
+                    desc=is_newest_first,
                 )
             records = await self._load_many([file_id.decode() for file_id in ids])
             found += [r for r in records if r.owner == owner and purpose in ("", r.purpose)]
@@ -226,7 +229,7 @@ class FileStore:
         return found[:limit], len(found) > limit
 
     async def _place_after(self, owner: str, after: str, is_newest_first: bool) -> int:
-        index = keys.files(owner)
+        index = keys.files_by(keys.digest_of(owner))
         with translated():
             if is_newest_first:
                 rank = await self.redis.zrevrank(index, after.encode("utf-8", "replace"))

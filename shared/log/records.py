@@ -25,7 +25,7 @@ ENDED = ("completed", "cancelled", "failed")
 META_FIELDS = (
     b"status", b"owner", b"session", b"model", b"priority", b"created", b"attempt", b"lease",
     b"waiting", b"failures", b"grace", b"metadata", b"end", b"ended", b"prompt", b"dialect",
-    b"worker", b"begins", b"held", b"held_ms", b"node", b"by",
+    b"worker", b"begins", b"held", b"held_ms", b"node", b"by", b"producer", b"request_id",
 )  # fmt: skip
 
 
@@ -58,6 +58,8 @@ class Meta:
     held_since_ms: int = 0  # 0: no worker holds the generation
     held_ms: int = 0  # for how long earlier holders held the generation
     node: str = ""  # the API node that accepted the prompt; "": the jobs role
+    is_produced: bool = False  # a producer outside of the workers writes it
+    request_id: str = ""  # the X-Request-Id under which the prompt came
     cancelled_by: str = ""  # who asked for the end from outside, and through which node
 
     @property
@@ -246,6 +248,8 @@ def parse_meta(generation_id: str, fields: Mapping[bytes, bytes]) -> Meta:
         held_since_ms=number(b"held"),
         held_ms=number(b"held_ms"),
         node=text(b"node"),
+        is_produced=b"producer" in fields,
+        request_id=text(b"request_id"),
         cancelled_by=text(b"by"),
     )
 

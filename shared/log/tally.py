@@ -10,6 +10,7 @@ marked: `"estimated": true` in `extra`. A `reset` makes everything before it voi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +19,10 @@ from shared.log.events import AnyEvent, Counts, Reasoning, Reset, Token, ToolCal
 from shared.log.request import Request
 
 ESTIMATED = "estimated"
+# Where servers report the part of the prompt that they had in a cache: a member of an object of
+# `usage`, or a member of `usage` itself.
+_CACHED_IN = ("prompt_tokens_details", "input_tokens_details")
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 # Tokens of English text have 4 to 5 characters. Of an answer rather fewer tokens are counted than
 # there were: a count that is too high would end a continued answer before its `max_tokens`.
 PROMPT_CHARS_PER_TOKEN = 4
@@ -113,6 +118,18 @@ def as_counts(usage: Usage) -> Counts:
 def is_marked(usage: Usage | Counts) -> bool:
     """Whether a part of these counts was counted here."""
     return bool(usage.extra and usage.extra.get(ESTIMATED) is True)
+
+
+def cached_tokens(extra: Mapping[str, Any]) -> int:
+    """Return how many tokens of the prompt the server had in a cache."""
+    places = [extra, *(extra.get(name) for name in _CACHED_IN)]
+    for place in places:
+        if isinstance(place, dict):
+            for name in _CACHED:
+                value = place.get(name)
+                if type(value) is int and value > 0:
+                    return value
+    return 0
 
 
 def count_prompt(request: Request) -> int:

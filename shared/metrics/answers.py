@@ -23,6 +23,9 @@ class AnswerMetrics(Protocol):
     def left(self, model: str, *, ending: str, code: str, seconds: float) -> None:
         """Count an attempt that is over: how it ended, the code of its error, how long it took."""
 
+    def asked(self, model: str, backend: str, ending: str) -> None:
+        """Count a request to a backend of a route: `completed`, `failed` or `given up`."""
+
     def counted(self, model: str, usage: Counts) -> None:
         """Count the tokens of an answer that this worker has ended."""
 
@@ -35,6 +38,9 @@ class _NoMetrics:
         pass
 
     def left(self, model: str, *, ending: str, code: str, seconds: float) -> None:
+        pass
+
+    def asked(self, model: str, backend: str, ending: str) -> None:
         pass
 
     def counted(self, model: str, usage: Counts) -> None:

@@ -64,6 +64,13 @@ class WorkerMetrics:
             registry=registry,
         )
 
+        self._requests = Counter(
+            "tailrace_backend_requests_total",
+            "Requests to the backends of routes, by how they ended.",
+            ["model", "backend", "ending"],
+            registry=registry,
+        )
+
     def begun(self, model: str, priority: str, waited_s: float) -> None:
         """As `AnswerMetrics.begun`."""
         self._waits.labels(self._models.of(model), priority).observe(waited_s)
@@ -77,6 +84,10 @@ class WorkerMetrics:
         name = self._models.of(model)
         self._runs.labels(name).observe(seconds)
         self._attempts.labels(name, ending, self._codes.of(code) if code else "").inc()
+
+    def asked(self, model: str, backend: str, ending: str) -> None:
+        """As `AnswerMetrics.asked`."""
+        self._requests.labels(self._models.of(model), self._models.of(backend), ending).inc()
 
     def counted(self, model: str, usage: Counts) -> None:
         """As `AnswerMetrics.counted`."""

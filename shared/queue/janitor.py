@@ -15,6 +15,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
+from shared.backends.slots import waiting_in_line
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.ids import EventId
@@ -46,7 +47,7 @@ class Place:
 
     Attributes:
         since_ms: its score in the index.
-        has_entry: its entry waits in the line of its owner, so it is not lost.
+        has_entry: its entry waits in the line of its owner or of its backend, so it is not lost.
     """
 
     index: str
@@ -151,6 +152,7 @@ class Janitor:
         known = [(name, top) for name, top in zip(ids, tops, strict=True) if top is not None]
         lost = [name for name, top in known if self._is_lost(top)]
         queued = await in_line(self.store, lost, priority)
+        queued |= await waiting_in_line(self.redis, lost)
         since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
         for generation_id, top in known:
             place = Place(index, priority, since[generation_id], has_entry=generation_id in queued)
@@ -181,8 +183,8 @@ class Janitor:
             await leave_line(self.store, [generation_id], place.priority)
             return "queue_timeouts"
         if self._is_lost(top) and not place.has_entry:
-            await requeue(self.store, generation_id, place.priority)
-            return "generations_put_back"
+            if await requeue(self.store, generation_id, place.priority):
+                return "generations_put_back"
         return ""
 
     def _is_lost(self, top: Top) -> bool:

@@ -272,15 +272,34 @@ class Queue:
                     pipeline.zadd(keys.running(tag), dict.fromkeys(some, now_ms))
                 await pipeline.execute()
 
-    async def try_later(self, ticket: LaneEntry, at_ms: int) -> None:
-        """Postpone a generation: it returns to `resume` at `at_ms`, Redis's clock."""
+    async def try_later(
+        self, ticket: LaneEntry, at_ms: int, *, guard_s: float | None = None
+    ) -> None:
+        """Postpone a generation: it returns to `resume` at `at_ms`, Redis's clock.
+
+        Args:
+            guard_s: the pause of a generation that has not begun: the janitor, which takes it for
+                lost after some time, adds no second entry meanwhile.
+        """
         entry, tag = msgspec.json.encode(ticket), self.partitions.of(ticket.id)
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.zadd(keys.later(tag), {entry: at_ms})
             pipeline.zadd(keys.waiting(ticket.priority, tag), {ticket.id: at_ms}, nx=True)
             pipeline.zrem(keys.running(tag), ticket.id)
+            if guard_s is not None:
+                guard_ms = round((guard_s + REQUEUE_APART_S) * 1000)
+                pipeline.set(keys.requeued(ticket.id, tag), b"1", px=guard_ms)
             await pipeline.execute()
+
+    async def resume(self, tickets: Sequence[LaneEntry]) -> None:
+        """Put generations that waited elsewhere on `resume`, which wakes waiting workers."""
+        calls: list[tuple[str, Call]] = []
+        for ticket in tickets:
+            tag, entry = self.partitions.of(ticket.id), msgspec.json.encode(ticket)
+            names = [keys.lane("resume", tag), keys.waiting(ticket.priority, tag)]
+            calls.append(("enqueue", (names, [ticket.id, entry, ""])))
+        await self.scripts.run_all(calls)
 
     async def move_due(self) -> None:
         """Move postponed entries that are due to `resume`, in each partition."""
@@ -313,24 +332,25 @@ def _acknowledge_commands(delivery: Delivery) -> list[Command]:
     return [("XACK", stream, keys.GROUP, delivery.entry_id), ("XDEL", stream, delivery.entry_id)]
 
 
-async def requeue(store: Store, generation_id: str, priority: str) -> None:
-    """Queue a generation again. Safe at any time, because `begin` decides.
+async def requeue(store: Store, generation_id: str, priority: str) -> bool:
+    """Queue a generation again; whether it was. Safe at any time, because `begin` decides.
 
     All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
     entries do not accumulate.
     """
     if await in_line(store, [generation_id], priority):
-        return  # it has its entry, and its owner is not on turn
+        return False  # it has its entry, and its owner is not on turn
     guard = keys.requeued(generation_id, partitions_of(store.settings).of(generation_id))
     with translated():
         if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_APART_S * 1000)):
-            return
+            return False
         fields: Any = await store.redis.hmget(keys.meta(generation_id), ["model", "producer"])  # type: ignore[misc]
     model, is_produced = fields
     if is_produced:  # by a producer outside of the workers: it goes on itself, or is lost
         await end_hopeless(store, [generation_id])
     elif model:  # the meta of a batch has no model: no worker runs a batch
         await put_back(store, generation_id, priority, bytes(model).decode())
+    return bool(model)
 
 
 async def put_back(

@@ -32,6 +32,7 @@ class NewGeneration:
         tokens: as `estimated_tokens`; counted against `limits`.
         limits: of the owner, as the node knows them.
         node: the API node that accepts it; empty: the jobs role.
+        request_id: the `X-Request-Id` of the request; empty: there is none.
         producer: set if a producer outside of the workers writes the answer.
     """
 
@@ -52,6 +53,7 @@ class NewGeneration:
     tokens: int = 0
     limits: OwnerLimits = NO_LIMITS
     node: str = ""
+    request_id: str = ""
     producer: ProducerTerms | None = None
 
 
@@ -92,6 +94,8 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
         fields["dialect"] = new.dialect
     if new.node:
         fields["node"] = new.node
+    if new.request_id:
+        fields["request_id"] = new.request_id
     if new.grace_s is not None:
         fields["grace"] = str(round(new.grace_s * 1000))
     if new.wait_s is not None:
@@ -131,6 +135,7 @@ def queued_meta(generation_id: str, new: NewGeneration, created_at_ms: int) -> M
         prompt=new.prompt,
         dialect=new.dialect,
         node=new.node,
+        request_id=new.request_id,
     )
 
 

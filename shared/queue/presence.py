@@ -26,6 +26,7 @@ class Presence(msgspec.Struct, frozen=True):
     counters: dict[str, float]  # since the worker started; names as in docs/operations.md
     first_tokens: dict[int, int] = {}  # histograms of shared/console/histogram.py, since the start:
     gaps: dict[int, int] = {}  # the longest pause of each answer in each report
+    silence_s: float = 0.0  # how long the most silent running answer has been silent
 
 
 _presences = msgspec.json.Decoder(Presence)

@@ -28,7 +28,7 @@ from shared.queue.entries import Delivery, encode_entry
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import raise_unless_partial, translated
-from shared.redis.pipeline import Call
+from shared.redis.pipeline import Call, Pipeline
 from shared.redis.scripts import Scripts
 
 LOST_TURN_S = 10.0  # a turn that is so old must have its entry on the lane
@@ -80,6 +80,20 @@ async def advance(
         if lane in keys.PRIORITIES
     ]
     return await _run(scripts, calls)
+
+
+async def weight_of(pipeline: Pipeline, lane: str, owner: str, tag: str) -> int:
+    """Return how many entries the open turn of an owner may have; 1 if it has none.
+
+    Args:
+        owner: digest.
+    """
+    if not owner:
+        return 1
+    (turn,) = await pipeline.run([("HGET", keys.turns(lane, tag), owner)])
+    if not isinstance(turn, bytes):
+        return 1
+    return max(1, int(turn.partition(b" ")[2]))
 
 
 async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:

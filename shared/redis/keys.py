@@ -1,6 +1,6 @@
 """Every key and channel name in Redis.
 
-Invariant: no other module builds a name.
+Invariant: no other module builds a name, but shared/redis/backend_keys.py, with those of backends.
 
 Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
 `{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
@@ -25,8 +25,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:janitor       string   lock of one pass
     tr:{q}:requeued:<id> string   guard: the id was requeued recently
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
-    tr:{q<n>}:…          the same in partition n, where there are several; then none in {q}
-    tr:{q<n>.<m>}:…      the same on a cluster
+    tr:{q<n>}:…, tr:{q<n>.<m>}:…  the same in partition n of several, and on a cluster
     tr:deleted           channel  ids of deleted generations, for all nodes
     tr:partitions        string   number of partitions of the queue
     tr:idem:<digest>     string   id and body hash of an Idempotency-Key
@@ -63,6 +62,8 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
     tr:files:<digest>    zset     of an owner: id -> created, ms
     tr:files:expiry      zset     all files: id and <digest> -> expires, ms
+    tr:{docs:<digest>}:texts zset  kept texts of an owner's documents: sha -> expires, ms
+    tr:{docs:<digest>}:<sha> string  the text of one document, zlib of JSON
     tr:{files:<digest>}:expiries  zset  counted files of an owner: id -> expires, ms
     tr:{files:<digest>}:sizes     hash  counted files of an owner: id -> bytes; and `sum`
     tr:{<batch>}:batch   hash     one batch: status, counts, cursor, …; it also has a log and meta
@@ -78,15 +79,6 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{tr:workers}:runs        hash    worker -> its runs, JSON; only while a console is open
     tr:{tr:workers}:nodes       hash    API node -> its report, JSON
     tr:{tr:workers}:history     stream  entry id = end of ten seconds, ms; field `e` = a point, JSON
-    tr:{backends}:breakers  hash  backend -> its breaker, JSON
-    tr:{backends}:busy      hash  worker -> its calls in flight at each backend, JSON
-    tr:{backends}:reports   hash  worker -> what it measured at each backend, JSON
-    tr:{backends}:slotted   hash  backend with slots -> when a worker last said so, ms
-    tr:{backends}:probe:<d> string  of a backend: a worker probes it, so others do not; expires
-    tr:{slots:<d>}:held     zset  of a backend with slots: id -> until when it has a slot, ms
-    tr:{slots:<d>}:line     zset  id that waits for a slot -> its place
-    tr:{slots:<d>}:entries  hash  id that waits for a slot -> its queue entry, JSON
-    tr:{slots:<d>}:turns    hash  owner -> the last place that it got
     tr:continuations     hash     <digest of a model> -> how its server continues answers, JSON
     tr:model-lists       hash     <digest of a table> -> names of its server's models, JSON
     tr:{share:<id>}      hash     a share: owner, generation or session, until, digest of a secret
@@ -108,10 +100,6 @@ WATCHED = "tr:{tr:workers}:watched"
 WORKER_RUNS = "tr:{tr:workers}:runs"
 NODES = "tr:{tr:workers}:nodes"
 HISTORY = "tr:{tr:workers}:history"
-BREAKERS = "tr:{backends}:breakers"
-BACKENDS_BUSY = "tr:{backends}:busy"
-BACKEND_REPORTS = "tr:{backends}:reports"
-SLOTTED = "tr:{backends}:slotted"
 CONTINUATIONS = "tr:continuations"
 MODEL_LISTS = "tr:model-lists"
 USAGE_OWNERS = "tr:usage-owners"
@@ -210,17 +198,6 @@ def drain_order(worker: str) -> str:
     return f"tr:{{tr:workers}}:drain:{worker}"
 
 
-def backend_probe(backend: str) -> str:
-    """Return the key of the lock of a backend's probe."""
-    return f"tr:{{backends}}:probe:{_digest(backend)}"
-
-
-def slots(backend: str) -> list[str]:
-    """Return the keys of the slots of a backend: held, line, entries, turns."""
-    tag = f"tr:{{slots:{_digest(backend)}}}"
-    return [f"{tag}:{part}" for part in ("held", "line", "entries", "turns")]
-
-
 def share(share_id: str) -> str:
     return f"tr:{{share:{share_id}}}"
 
@@ -258,10 +235,6 @@ def file(file_id: str) -> str:
     return f"tr:file:{file_id}"
 
 
-def files(owner: str) -> str:
-    return files_by(_digest(owner))
-
-
 def files_by(digest: str) -> str:
     return f"tr:files:{digest}"
 
@@ -272,6 +245,14 @@ def files_expiries(digest: str) -> str:
 
 def files_sizes(digest: str) -> str:
     return f"tr:{{files:{digest}}}:sizes"
+
+
+def document(owner: str, digest: str) -> str:
+    return f"tr:{{docs:{_digest(owner)}}}:{digest}"
+
+
+def documents(owner: str) -> str:
+    return f"tr:{{docs:{_digest(owner)}}}:texts"
 
 
 def file_entry(file_id: str, owner: str) -> str:

@@ -13,7 +13,7 @@ import msgspec
 
 # In the order in which moments of the same millisecond happened.
 What = Literal[
-    "accepted",  # node
+    "accepted",  # node, request_id
     "queued",  # lane, partition; again_s: the pause before it
     "begun",  # worker, attempt, waited_s
     "takeover",  # worker, attempt, taken_from: the worker of the attempt before
@@ -36,6 +36,7 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         worker, node: the process where it happened; each start of a process has another name.
+        request_id: the `X-Request-Id` of the request.
         waited_s: how long the prompt waited for this attempt.
         again_s: the pause before the next attempt.
         taken_from: the worker whose lease has run out.
@@ -49,6 +50,7 @@ class Moment(msgspec.Struct, frozen=True, omit_defaults=True):
     what: What
     worker: str = ""
     node: str = ""
+    request_id: str = ""
     attempt: int = 0
     lane: str = ""
     partition: str = ""

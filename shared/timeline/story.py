@@ -76,7 +76,7 @@ def _steady(stored: Sequence[Timed], meta: Meta) -> list[Timed]:
         if moment.worker:
             at_ms = limits[who] = min(at_ms, limits.get(who, at_ms))
         steady.append(Timed(at_ms, moment))
-    return steady
+    return steady[::-1]  # equal moments of one millisecond keep their order
 
 
 def row_of(timed: Timed) -> dict[str, Any]:
@@ -85,7 +85,9 @@ def row_of(timed: Timed) -> dict[str, Any]:
 
 
 def _beginning(meta: Meta, partition: str) -> list[Timed]:
-    accepted = Moment("accepted", node=meta.node)
+    accepted = Moment("accepted", node=meta.node, request_id=meta.request_id)
+    if meta.is_produced:
+        return [Timed(meta.created_at_ms, accepted)]
     queued = Moment("queued", lane=meta.priority, partition=partition)
     return [Timed(meta.created_at_ms, accepted), Timed(meta.created_at_ms, queued)]
 

@@ -17,6 +17,7 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.redis import keys
 from shared.redis.client import Client
+from shared.redis.connections import OpenPipeline
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 from shared.timeline.moment import Moment, encode_moment
@@ -35,6 +36,8 @@ class TimelineWriter:
 
     Args:
         clock: seconds, monotonic.
+        pipeline: carries the calls, and is closed by `close`; None: redis-py's pool, which takes
+            five times as long for a call.
 
     Attributes:
         is_on: False: the setting says `off`, and `note` does nothing.
@@ -42,13 +45,19 @@ class TimelineWriter:
     """
 
     def __init__(
-        self, redis: Client, settings: Settings, *, clock: Callable[[], float] = time.monotonic
+        self,
+        redis: Client,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        pipeline: OpenPipeline | None = None,
     ) -> None:
         self.is_on = settings.timeline != "off"
         self.written = 0
         self.lost = 0
         self._clock = clock
-        self._scripts = Scripts(redis)
+        self._pipeline = pipeline
+        self._scripts = Scripts(redis, pipeline)
         # An unfinished generation is at its end within this time, and then the log's rule counts.
         self._kept_ms = round((settings.generation_s_max + settings.retention_s) * 1000)
         self._noted: dict[str, list[Noted]] = {}
@@ -81,12 +90,14 @@ class TimelineWriter:
             await self.flush()
 
     async def close(self) -> None:
-        """Write the rest within `LAST_FLUSH_S`."""
+        """Write the rest within `LAST_FLUSH_S`, and close the pipeline."""
         try:
             async with asyncio.timeout(LAST_FLUSH_S):
                 await self.flush()
         except TimeoutError:
             self.lost += self._count
+        if self._pipeline is not None:
+            await self._pipeline.aclose()
 
     async def flush(self) -> None:
         """Write all that is noted now."""

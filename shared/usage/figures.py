@@ -5,16 +5,11 @@ Source of the counts: docs/protocol.md, "Usage of owners".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from shared.log.events import Counts, Usage
-from shared.log.tally import is_marked
+from shared.log.tally import cached_tokens, is_marked
 
-# Where servers report the part of the prompt that they had in a cache: a member of an object of
-# `usage`, or a member of `usage` itself.
-_CACHED_IN = ("prompt_tokens_details", "input_tokens_details")
-_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
 TOKENS_MAX = 2**52  # of one answer; the sums stay numbers that Lua and JavaScript know exactly
 
 
@@ -50,7 +45,7 @@ def figures_of(counts: Counts | Usage | None, held_ms: int) -> Figures:
         prompts=1,
         input=prompt,
         output=completion,
-        cached=min(_cached(counts.extra or {}), prompt),
+        cached=min(cached_tokens(counts.extra or {}), prompt),
         estimated=prompt + completion if is_marked(counts) else 0,
         held_ms=held_ms,
     )
@@ -64,14 +59,3 @@ def pack(figures: Figures) -> str:
 def unpack(raw: bytes) -> Figures:
     """Return the figures of a field that `pack` or the script has written."""
     return Figures(*map(int, raw.split()))
-
-
-def _cached(extra: Mapping[str, Any]) -> int:
-    places = [extra, *(extra.get(name) for name in _CACHED_IN)]
-    for place in places:
-        if isinstance(place, dict):
-            for name in _CACHED:
-                value = place.get(name)
-                if type(value) is int and value > 0:
-                    return value
-    return 0

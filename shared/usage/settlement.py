@@ -1,5 +1,7 @@
 """Counts the usage of generations that have ended: from their meta and log into the ledger.
 
+Before, it writes their audit records (shared/audit/writer.py), for models that have an audit.
+
 The script `leave` takes an ended generation out of the queue's indexes of waiting and running
 generations and puts it into the index `unsettled`, in one step. So an ended generation whose usage
 is not counted is always in one of these indexes, whichever process dies. A settlement reads the
@@ -19,7 +21,9 @@ from contextlib import suppress
 
 import msgspec
 
+from shared.audit.writer import open_audit
 from shared.config.settings import Settings
+from shared.errors import FilesUnavailable
 from shared.log.events import Counts, End, decode_known
 from shared.log.records import ENDED
 from shared.log.store import Store
@@ -50,6 +54,7 @@ class Settlement:
         self.store = store
         self.ledger = Ledger(redis, settings)
         self._scripts = Scripts(redis)
+        self._audit = open_audit(store, settings)
 
     async def look(self, tag: str) -> int:
         """Count the unsettled generations of a partition, and return how many were counted.
@@ -68,7 +73,12 @@ class Settlement:
             scores = {raw.decode(): score for raw, score in found}
             ready = [name for name in scores if serves(self.redis, keys.meta(name))]
             facts = await self._facts(ready)
-            late = [fact for fact in facts if not serves(self.redis, *ledger_keys(fact.owner))]
+            missed = await self._write_audit(facts)
+            late = [
+                fact
+                for fact in facts
+                if fact.generation_id in missed or not serves(self.redis, *ledger_keys(fact.owner))
+            ]
             counted += await self.ledger.settle([fact for fact in facts if fact not in late])
             done = set(ready) - {fact.generation_id for fact in late}
             if done:
@@ -84,8 +94,20 @@ class Settlement:
 
         Generations that have not ended, or that are gone, are left out. The script `leave` puts
         a generation into the index again when it ends.
+
+        Raises:
+            FilesUnavailable: an audit record could not be written.
         """
-        return await self.ledger.settle(await self._facts(ids))
+        facts = await self._facts(ids)
+        if await self._write_audit(facts):
+            raise FilesUnavailable("the audit record cannot be written now")
+        return await self.ledger.settle(facts)
+
+    async def _write_audit(self, facts: Sequence[Fact]) -> set[str]:
+        """Write audit records, and return the generations that still lack one."""
+        if self._audit is None:
+            return set()
+        return await self._audit.write({fact.generation_id: fact.model for fact in facts})
 
     async def _facts(self, ids: Sequence[str]) -> list[Fact]:
         with translated():

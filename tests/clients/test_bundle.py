@@ -28,6 +28,12 @@ def test_the_committed_pages_are_what_their_sources_give(tmp_path: Path) -> None
     assert [name for name in built if built[name] != committed[name]] == []
 
 
+def test_the_rules_of_the_pages_hold_without_a_browser() -> None:
+    npm.installed(SOURCE)
+
+    assert "# fail 0" in npm.run(SOURCE, "test")
+
+
 def test_the_lock_of_the_pages_names_no_index() -> None:
     lock = json.loads((SOURCE / "package-lock.json").read_text())
 

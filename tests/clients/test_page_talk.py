@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import Browser
-from tests.support.chat_page import PROMPT, SEND, STOP, TRANSPORT, TURNS, ChatPage
+from tests.support.chat_page import CONVERSATIONS, PROMPT, SEND, STOP, TRANSPORT, TURNS, ChatPage
 from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.parrot import Parrot
 from tests.support.processes import Cluster
+from tests.support.raw_client import RawClient
 
 MODELS = """
 [models.demo]
@@ -264,7 +265,7 @@ async def test_conversations_can_be_found_renamed_and_deleted(place: Place) -> N
     assert await chat.prompts() == []
     await chat.ask("About trains", "parrot")
     await chat.done()
-    both = "[...document.querySelectorAll('[data-test=\"conversation\"]')].map((each) => each.textContent)"
+    both = CONVERSATIONS
     await chat.page.until(f"{both}[0] === 'About trains' && {both}[1] === 'About boats'", "both")
 
     await chat.page.fill("#search", "boats")
@@ -287,7 +288,7 @@ async def test_conversations_can_be_found_renamed_and_deleted(place: Place) -> N
     await chat.page.evaluate("document.querySelector('[aria-label*=\"Delete “Ships”\"]').click()")
     await chat.page.click("#confirm button[value=yes]")
     await chat.page.until(f"!{both}.includes('Ships')", "the end of the conversation")
-    assert await chat.prompts() == []
+    await chat.page.until(f"!{TURNS}.length", "a new conversation")
     for each in (chat, elsewhere):
         await each.close()
 
@@ -356,6 +357,38 @@ async def test_reasoning_calls_and_pictures_stand_beside_the_answer(place: Place
     await chat.close()
 
 
+async def test_progress_and_data_of_a_producer_are_shown(place: Place) -> None:
+    chat = await place.open("/#producer")
+    async with RawClient(place.url) as node:
+        body = {"producer": True, "prompt": "Write the report", "session": "producer"}
+        begun = (await node.post(body)).json()
+        path = f"/v1/generations/{begun['id']}/events"
+
+        async def append(seq: int, *events: dict[str, object]) -> None:
+            token = {"x-producer-token": begun["producer_token"]}
+            said = await node.call("POST", path, body={"seq": seq, "events": events}, headers=token)
+            assert said.status == 200, said.body
+
+        step = {"type": "progress", "stage": "reading", "current": 3, "total": 12}
+        await append(2, step, {**step, "agent": "critic", "current": 9})
+        lines = "[...document.querySelectorAll('.progress span')].map((each) => each.textContent)"
+        await chat.page.until(f"{lines}.length === 2", "two bars")
+        assert await chat.page.evaluate(lines) == ["reading, 25 %", "critic: reading, 75 %"]
+        assert await chat.page.evaluate("document.querySelector('progress').value") == 25
+        await append(4, {"type": "data", "name": "sources", "value": {"pages": 12}})
+        await append(5, {"type": "token", "text": "All is well."}, {"type": "end"})
+
+    assert await chat.done() == ["All is well."]
+    assert await chat.page.evaluate("document.querySelector('.progress').hidden")
+    there = await ChatPage.open(place.browser, place.cluster.urls[1] + "/#producer")
+    await there.done()
+    for each in (chat, there):
+        assert '"pages": 12' in await each.page.evaluate(
+            "document.querySelector('.call').textContent"
+        )
+        await each.close()
+
+
 async def test_the_figures_are_behind_their_switch(place: Place) -> None:
     chat = await place.open("/#figures")
     await chat.ask("figures", "parrot")
@@ -365,8 +398,10 @@ async def test_the_figures_are_behind_their_switch(place: Place) -> None:
     assert "1-" not in await chat.page.evaluate("document.querySelector('main').innerText")
     await chat.page.click("#figures")
     await chat.page.until(f"!{line}.hidden", "the figures")
+    await chat.page.until(f"{line}.textContent.includes(' · worker ')", "the worker's name")
     said = await chat.page.evaluate(f"{line}.textContent")
 
+    assert said.startswith("node ")
     assert "attempt 1 · event 1-" in said and "websocket" in said and "first token" in said
     await chat.close()
 
@@ -409,7 +444,7 @@ async def test_a_screen_reader_hears_the_end_and_not_each_token(place: Place) ->
 
 
 async def test_only_what_is_near_the_window_is_rendered(place: Place) -> None:
-    """A long conversation: the rest has its plain text, and its Markdown when it comes into view."""
+    """The rest of a long conversation has its plain text, and its Markdown when it is seen."""
     chat = await place.open("/#long")
     async with Client(place.cluster.urls) as client:
         for number in range(30):

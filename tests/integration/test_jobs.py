@@ -8,6 +8,7 @@ import pickle
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
+import fakeredis
 import pytest
 from arq import cron
 from arq.connections import ArqRedis
@@ -21,6 +22,7 @@ from jobs.source import Job
 from shared.config.redis_url import read_redis_url
 from shared.config.settings import Settings
 from shared.errors import Unavailable
+from shared.later.lag import read_lag
 from shared.log.store import Store
 from shared.queue.janitor import Janitor
 from shared.queue.leaving import wake_jobs
@@ -42,6 +44,7 @@ class Passes:
     def __init__(self, error=None):
         self.count = 0
         self.error = error
+        self.redis = fakeredis.FakeAsyncRedis()
 
     async def sweep(self):
         self.count += 1
@@ -312,3 +315,15 @@ async def test_a_pickled_payload_is_never_loaded(settings):
 
     with pytest.raises(DeserializationError):
         deserialize_job_raw(raw, deserializer=worker.job_deserializer)
+
+
+async def test_a_jobs_role_that_works_gives_signs_of_life(settings, real_redis, short_polls):
+    janitor = Passes()
+    janitor.redis = real_redis
+    async with running(build_worker(settings, janitor), real_redis):
+
+        async def beats():
+            return set(await real_redis.hkeys(keys.JOBS_BEATS)) == {b"polled", b"swept"}
+
+        await until(beats, DEADLINE_S, "both signs")
+    assert not (await read_lag(real_redis)).is_late

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.browser import Browser, Page
+from tests.support.npm import CLIENTS
 
 PROMPT, SEND, STOP = '[data-test="prompt"]', '[data-test="send"]', '[data-test="stop"]'
 TRANSPORT = '[data-test="transport"]'
@@ -26,8 +27,9 @@ class ChatPage:
 
     @classmethod
     async def open(cls, browser: Browser, url: str, **options: Any) -> ChatPage:
-        """Open the page, and wait until the models are known."""
-        page = await browser.open(url, **options)
+        """Open the page with tests/clients/probes.js, and wait until the models are known."""
+        probes = (CLIENTS / "probes.js").read_text()
+        page = await browser.open(url, first=probes, **options)
         opened = cls(page)
         await page.until("document.querySelector('#model').options.length", "the models")
         return opened
@@ -74,6 +76,7 @@ class ChatPage:
         return bool(await self.page.evaluate(f"document.activeElement.matches({selector!r})"))
 
     async def close(self) -> None:
-        """Close the page, which must have thrown nothing."""
+        """Close the page, which must have thrown nothing and met no limit of its policy."""
         assert await self.page.errors() == []
+        assert await self.page.evaluate("probes.blocked") == []
         await self.page.close()

@@ -7,6 +7,7 @@ async with Parrot() as parrot:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +87,11 @@ class Parrot:
         line = self.lines.get(prompt) or Line([{"content": f"You said: {prompt}"}])
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
+        with contextlib.suppress(ConnectionResetError):  # the worker has left: a stop
+            await self._write(line, response)
+        return response
+
+    async def _write(self, line: Line, response: web.StreamResponse) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
         for number, delta in enumerate(line.deltas):
@@ -96,7 +102,6 @@ class Parrot:
             await response.write(_chunk(delta, None))
         await response.write(_chunk({}, line.finish))
         await response.write(b"data: [DONE]\n\n")
-        return response
 
 
 def _cut(text: str, size: int) -> list[str]:

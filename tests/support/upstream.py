@@ -4,7 +4,8 @@ It speaks OpenAI's chat completions, or the wire that it is given (`ServerWire`)
 
 In this process: `async with Upstream() as upstream:` and `upstream.base_url`; `upstream.calls` has
 every request, and when its client went away. As a process of its own:
-`python -m tests.support.upstream --port 0` prints its base URL; `GET /calls` gives the records.
+`python -m tests.support.upstream --port 0` prints its base URL; `GET /calls` gives the records, and
+`GET /refuse/503` makes it refuse every new request so (`/refuse/0`: no longer).
 A raw asyncio server and no framework, because the tests choose where writes and connections end.
 """
 
@@ -209,6 +210,9 @@ class Upstream:
         self._used.add(connection)
         line, headers, raw_body = request
         if not self.wire.is_answer(line):
+            if "/refuse/" in line:
+                self.refusal_status = int(line.partition("/refuse/")[2].split()[0])
+                self.refusal = self.wire.error("told to refuse") if self.refusal_status else b""
             content = self._records() if "/calls" in line else self._list()
             writer.write(_head(200, JSON, f"Content-Length: {len(content)}") + content)
             await writer.drain()
@@ -280,6 +284,8 @@ class Upstream:
 
     def _meets_fault(self, call: Call, script: Script) -> bool:
         if not script.fault:
+            return False
+        if script.fault_without_prefix and self.wire.prefix_of(call.body):
             return False
         prompt = self.wire.prompt_of(call.body)
         self._faults[prompt] += 1

@@ -41,6 +41,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         fault_at: it comes before this token, counted from the answer's start.
         cut_at_byte: with `cut`: after so many bytes of the body instead.
         fault_requests: so many requests for this prompt meet it, the later ones do not; 0: all do.
+        fault_without_prefix: only requests that bring no partial answer meet it.
         continuation: what a partial answer does: the server goes on behind it, repeats it in its
             first chunk and goes on, begins the answer anew, or refuses with 422.
     """
@@ -65,6 +66,7 @@ class Script(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     fault_at: int = 0
     cut_at_byte: int = 0
     fault_requests: int = 1
+    fault_without_prefix: bool = False
     status: int = 500
     retry_after: str = ""
 

@@ -19,6 +19,7 @@ from shared.config.redis_url import parse_redis_url
 from shared.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+MONITORING = ("prometheus", "grafana")
 APIS, WORKERS = ("api-1", "api-2"), ("worker-1", "worker-2")
 
 
@@ -47,7 +48,10 @@ def directive(nginx: str, name: str) -> str:
 
 
 def test_the_parts_are_all_there(services: dict[str, Any]) -> None:
-    assert set(services) == {"redis", *APIS, *WORKERS, "jobs", "nginx"}
+    plain = {name for name, service in services.items() if "profiles" not in service}
+
+    assert plain == {"redis", *APIS, *WORKERS, "jobs", "nginx"}
+    assert set(services) - plain == {*MONITORING}
 
 
 def test_one_service_builds_the_image_and_no_service_pulls_it(services: dict[str, Any]) -> None:
@@ -140,7 +144,33 @@ def test_redis_keeps_everything_and_evicts_nothing(services: dict[str, Any]) -> 
     assert "ports" not in services["redis"]
 
 
-@pytest.mark.parametrize("name", ["redis", *APIS, *WORKERS, "jobs", "nginx"])
+def test_prometheus_scrapes_every_role_at_its_port(services: dict[str, Any]) -> None:
+    scraped = yaml.safe_load((ROOT / "deploy" / "compose" / "prometheus.yml").read_text())
+    targets = [
+        target
+        for job in scraped["scrape_configs"]
+        for config in job["static_configs"]
+        for target in config["targets"]
+    ]
+    for name in (*WORKERS, "jobs"):
+        environ = services[name]["environment"]
+        assert environ["TAILRACE_METRICS_HOST"] == "0.0.0.0"
+        assert f"{name}:{environ['TAILRACE_METRICS_PORT']}" in targets
+        assert "ports" not in services[name]  # the metrics have no credentials
+    for name in APIS:
+        assert f"{name}:{services[name]['environment']['TAILRACE_PORT']}" in targets
+    assert len(targets) == len({*APIS, *WORKERS, "jobs"})
+
+
+@pytest.mark.parametrize("name", MONITORING)
+def test_every_file_of_the_monitoring_is_there(name: str, services: dict[str, Any]) -> None:
+    mounts = [mount.split(":") for mount in services[name]["volumes"]]
+
+    assert all((ROOT / source).exists() for source, *_ in mounts if source.startswith("./"))
+    assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+
+
+@pytest.mark.parametrize("name", ["redis", *APIS, *WORKERS, "jobs", "nginx", *MONITORING])
 def test_a_service_can_do_no_more_than_it_must(name: str, services: dict[str, Any]) -> None:
     service = services[name]
 
@@ -286,7 +316,10 @@ def with_sentinel() -> dict[str, Any]:
 def test_the_sentinel_file_adds_a_replica_and_sentinels(
     services: dict[str, Any], with_sentinel: dict[str, Any]
 ) -> None:
-    assert set(with_sentinel) == set(services) - {"nginx"} | {"redis-replica", *SENTINELS}
+    assert set(with_sentinel) == set(services) - {"nginx", *MONITORING} | {
+        "redis-replica",
+        *SENTINELS,
+    }
 
 
 @pytest.mark.parametrize("name", [*APIS, *WORKERS, "jobs"])
@@ -349,7 +382,7 @@ def test_the_cluster_file_adds_six_servers_and_what_joins_them(
 ) -> None:
     added = {*SERVERS, "redis-cluster"}
 
-    assert set(with_cluster) == set(services) - {"nginx", "redis"} | added
+    assert set(with_cluster) == set(services) - {"nginx", "redis", *MONITORING} | added
     assert set(with_cluster["redis-cluster"]["depends_on"]) == set(SERVERS)
     assert all(f" {name}" in script_of(with_cluster["redis-cluster"]) for name in SERVERS)
     assert "--cluster-replicas 1" in script_of(with_cluster["redis-cluster"])

@@ -15,7 +15,10 @@ __all__ = ["Backend", "Finish", "BackendItem", "build_backends", "is_plain"]
 
 
 def build_backends(
-    models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
+    models: Mapping[str, Model],
+    settings: Settings,
+    environ: Mapping[str, str],
+    http: UpstreamHttp | None = None,
 ) -> dict[str, Backend]:
     """Build a backend for each model that is no route; returns them by model name.
 
@@ -24,6 +27,7 @@ def build_backends(
     Args:
         environ: holds the variables that `api_key_env`, `headers` and `proxy` name, and the
             variables of proxies.
+        http: the connections of the process; None: of these backends alone.
 
     Raises:
         ConfigurationError: such a variable is missing or invalid, a certificate cannot be used, or
@@ -32,10 +36,10 @@ def build_backends(
     for name, model in models.items():
         if missing := missing_parts(model):
             raise ConfigurationError(f"models.{name}: {missing}")
-    http = UpstreamHttp(settings)
+    connections = http or UpstreamHttp(settings)
 
     def build(model: Model) -> Backend:
-        return builder_of(model.kind.name)(model, settings, http, environ)
+        return builder_of(model.kind.name)(model, settings, connections, environ)
 
     if not isinstance(models, ModelTable) or models.pattern is None:
         return {name: build(model) for name, model in models.items() if model.route is None}

@@ -19,15 +19,17 @@ ANSWER_S = 15.0
 ANSWER_BYTES_MAX = 4_194_304
 
 
-async def ask_names(model: Model, http: UpstreamHttp, route: Route) -> list[str]:
+async def ask_names(
+    model: Model, http: UpstreamHttp, route: Route, *, answer_s: float = ANSWER_S
+) -> list[str]:
     """Return the names of the models at the server of `model`, in the server's order.
 
     Raises:
-        BackendError: the server gives no list.
+        BackendError: the server gives no list. `is_outage`: it gives no answer; `status`: of one.
     """
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", **route.headers}
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + ANSWER_S
+    deadline = loop.time() + answer_s
     try:
         target = UpstreamAddress(
             model.base_url,
@@ -45,7 +47,7 @@ async def ask_names(model: Model, http: UpstreamHttp, route: Route) -> list[str]
             http.release(target.origin, exchange)
     except (OSError, AddressInvalid) as exc:  # also TimeoutError
         message = f"the list of models cannot be read: {str(exc) or type(exc).__name__}"
-        raise BackendError("upstream_error", message) from exc
+        raise BackendError("upstream_error", message, is_outage=True) from exc
 
 
 async def _body(exchange: Exchange, request: bytes, deadline: float) -> bytes:
@@ -53,7 +55,9 @@ async def _body(exchange: Exchange, request: bytes, deadline: float) -> bytes:
     await exchange.head(deadline)
     if exchange.status != 200:
         message = f"the backend answered {exchange.status} to a request for its list of models"
-        raise BackendError("upstream_error", message)
+        error = BackendError("upstream_error", message)
+        error.status = exchange.status
+        raise error
     body = bytearray()
     while data := await exchange.read(deadline):
         body += data

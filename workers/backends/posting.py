@@ -26,6 +26,7 @@ from workers.backends.limits import Limits
 from workers.backends.reach import Reach
 from workers.backends.reading.answer_reader import AnswerReader
 from workers.backends.reading.failure import answered_at, refusal
+from workers.backends.reading.rate_limit import read_rate_limit
 from workers.backends.route import Route, find_route
 
 REFUSAL_BYTES_MAX = 65_536  # of the body of an error response
@@ -215,9 +216,15 @@ class PostingBackend:
                 raise SetUpFault(
                     "upstream_error", message, advice, retryable=True, is_outage=is_outage
                 ) from exc
+            limit = read_rate_limit(exchange.headers, time.time())
+            if limit is not None and self._http.on_limit is not None:
+                self._http.on_limit(self._model.name, limit)
             if 200 <= exchange.status < 300:
                 return exchange
-            raise await self._read_refusal(exchange, limits)
+            error = await self._read_refusal(exchange, limits)
+            if exchange.status == 429 and error.retry_after_s is None and limit is not None:
+                error.retry_after_s = limit.wait_s or None
+            raise error
         raise AssertionError("the last try returns or raises")
 
     async def _ask(self, exchange: Exchange, request: bytes, limits: Limits) -> None:

@@ -16,6 +16,7 @@ from shared.log.events import Counts, End
 from shared.log.records import Begun, failed
 from shared.queue.lanes import LaneEntry
 from workers.backends.retry_after import retry_pause_s
+from workers.failures.limited import is_limited, wait_for_limit
 from workers.failures.outage import Postponed, postpone
 
 log = logging.getLogger(__name__)
@@ -35,8 +36,15 @@ class FailedAttempt:
     begun: Begun
     error: BackendError
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether `wait_for_server` has to decide."""
+        return self.error.is_outage or is_limited(self.error)
+
     def wait_for_server(self, *, has_answered: bool, now_ms: int) -> Postponed | None:
-        """Return how the generation waits for a server that is away; None: the failure counts.
+        """Return how the generation waits for its server; None: the failure counts.
+
+        It waits for a server that is away, and for the rate limit of a vendor.
 
         Args:
             has_answered: the server had accepted the request.
@@ -45,12 +53,16 @@ class FailedAttempt:
         if self.model.on_takeover == "fail":
             return None
         own_ms = self.begun.fields.get(b"wait")  # lines of a batch have a time of their own
+        own_s = int(own_ms) / 1000 if own_ms else None
+        if is_limited(self.error):
+            limit_s = own_s or self.settings.queue_wait_s
+            return wait_for_limit(self.ticket, self.error, now_ms=now_ms, limit_s=limit_s)
         return postpone(
             self.ticket,
             self.error,
             has_answered=has_answered,
             now_ms=now_ms,
-            limit_s=int(own_ms) / 1000 if own_ms else self.settings.upstream_outage_s,
+            limit_s=own_s or self.settings.upstream_outage_s,
         )
 
     def report(self, *, is_postponed: bool) -> str:

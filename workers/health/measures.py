@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from shared.backends.board import Busy, Report
-from shared.backends.buckets import bucket_of, percentile
+from shared.console.histogram import bucket_of, quantile
 
 WINDOW_S = 300.0
 SAMPLES_MAX = 512
@@ -62,19 +62,26 @@ class Measures:
         self.first_token = Samples()
         self.rate = Samples()
 
+    def note_failure(self, outcome: str, status: int | None) -> None:
+        """Count a failure, by its outcome and by the HTTP status of the server."""
+        self.failures[outcome] += 1
+        if status is not None:
+            self.statuses[str(status)] += 1
+
     def busy(self, now_s: float) -> Busy:
         """Return what other workers need to choose a backend."""
         self.first_token.drop_old(now_s)
         self.rate.drop_old(now_s)
         return Busy(
             self.in_flight,
-            percentile(self.first_token.buckets, 0.5) or 0.0,
-            percentile(self.rate.buckets, 0.5) or 0.0,
+            quantile(self.first_token.buckets, 0.5) or 0.0,
+            quantile(self.rate.buckets, 0.5) or 0.0,
         )
 
-    def report(self) -> Report:
+    def report(self, slots: int) -> Report:
         """Return what operators see."""
         return Report(
+            slots=slots,
             in_flight=self.in_flight,
             calls=self.calls,
             failures=dict(self.failures),

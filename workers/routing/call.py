@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from shared.errors import BackendError
@@ -20,6 +20,7 @@ class Call:
 
     Args:
         note: takes the outcome, for the health of the backend.
+        count: takes how the request ended, for the metrics.
 
     Attributes:
         leg: how the backend was asked.
@@ -27,8 +28,11 @@ class Call:
         is_finished: the answer is complete.
     """
 
-    def __init__(self, leg: Leg, asked: Asked, note: HealthCall) -> None:
+    def __init__(
+        self, leg: Leg, asked: Asked, note: HealthCall, count: Callable[[str], None]
+    ) -> None:
         self.leg = leg
+        self._count = count
         self.has_spoken = self.is_finished = False
         self._asked = asked
         self._note = note
@@ -68,6 +72,11 @@ class Call:
         """Return what the stages hold back."""
         return self._asked.stages.flush() if self._asked.stages is not None else ()
 
+    async def finished(self) -> None:
+        """Let the stages work after the end."""
+        if self._asked.stages is not None:
+            await self._asked.stages.finished()
+
     def note(self, items: Sequence[BackendItem]) -> None:
         """Note events of the answer; nearly all are tokens."""
         if not self.has_spoken:
@@ -81,4 +90,5 @@ class Call:
         if not self._is_closed:
             self._is_closed = True
             is_abandoned = error is None and not self.is_finished
+            self._count("failed" if error else "given up" if is_abandoned else "completed")
             self._note.close(error, tokens=self._tokens, is_abandoned=is_abandoned)

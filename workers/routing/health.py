@@ -1,17 +1,10 @@
-"""What a route asks about the health of its backends, and what a route notes.
-
-`Health` is the interface. `OwnHealth` is the knowledge of one process alone.
-"""
+"""What a route asks about the health of its backends, and what a route notes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Protocol
 
 from shared.errors import BackendError
-
-COOL_DOWN_S = 5.0  # after a failure a backend is asked only if no other one is left
 
 
 class HealthCall(Protocol):
@@ -35,10 +28,17 @@ class HealthCall(Protocol):
 
 
 class Health(Protocol):
-    """The health of backends, by the names of their tables. Answers come from memory."""
+    """The health of backends, by the names of their tables (workers/health/health.py)."""
 
-    def allows(self, name: str) -> bool:
-        """Whether a request may go to a backend now. If so, the caller calls `start` next."""
+    async def admit(self, name: str, generation_id: str) -> bool:
+        """Whether a request may go to a backend now. If so, the caller calls `start` next.
+
+        Takes the trial of a backend whose cool-down is over, and one of its `slots`.
+        """
+        ...
+
+    async def take_slot(self, name: str, generation_id: str) -> bool:
+        """As `admit`, also for a backend that cools down."""
         ...
 
     def start(self, name: str) -> HealthCall: ...
@@ -50,46 +50,3 @@ class Health(Protocol):
     def first_token_s(self, name: str) -> float | None:
         """Return the usual time to the first token; None: not known."""
         ...
-
-
-class OwnHealth:
-    """The health of backends as this process alone sees it."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self.in_flight: dict[str, int] = {}
-        self.cooling_until_s: dict[str, float] = {}
-        self.first_token: dict[str, float] = {}
-
-    def allows(self, name: str) -> bool:
-        return self.cooling_until_s.get(name, 0.0) <= self.clock()
-
-    def start(self, name: str) -> OwnCall:
-        self.in_flight[name] = self.busy(name) + 1
-        return OwnCall(self, name)
-
-    def busy(self, name: str) -> int:
-        return self.in_flight.get(name, 0)
-
-    def first_token_s(self, name: str) -> float | None:
-        return self.first_token.get(name)
-
-
-class OwnCall:
-    """See `HealthCall`."""
-
-    def __init__(self, health: OwnHealth, name: str) -> None:
-        self._health, self._name = health, name
-        self._began_s = health.clock()
-
-    def first_token(self) -> None:
-        self._health.first_token[self._name] = self._health.clock() - self._began_s
-        self._health.cooling_until_s.pop(self._name, None)
-
-    def close(
-        self, error: BackendError | None = None, *, tokens: int = 0, is_abandoned: bool = False
-    ) -> None:
-        health = self._health
-        health.in_flight[self._name] -= 1
-        if error is not None and (error.retryable or error.upstream is None):
-            health.cooling_until_s[self._name] = health.clock() + COOL_DOWN_S

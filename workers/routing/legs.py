@@ -9,7 +9,6 @@ Source: docs/routing.md, "When a backend fails".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from shared.config.models import Model
@@ -46,19 +45,6 @@ class Leg(NamedTuple):
     def has_part(self) -> bool:
         """Whether the backend goes on behind a part of the answer."""
         return bool(self.plan.prefix or self.plan.upstream_id)
-
-
-def member_model(route: Model, member: Model) -> Model:
-    """Return the model of a backend with the takeover rule that holds in this route.
-
-    `continue` of the route holds for backends that say nothing themselves. A backend that says
-    `restart` or `fail` cannot continue, whatever the route says.
-    """
-    if route.on_takeover in ("restart", "fail") or member.on_takeover in ("restart", "fail"):
-        return replace(member, on_takeover="restart")
-    if route.on_takeover == "continue":
-        return replace(member, on_takeover="continue")
-    return member
 
 
 class Plans:

@@ -7,7 +7,7 @@ slower request is cancelled, which closes its connection, so that its server sto
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -29,7 +29,9 @@ class Race:
         ask_second: returns the second request; None: no backend is left for it.
     """
 
-    def __init__(self, spawn: Spawn, after_s: float, ask_second: Callable[[], Call | None]) -> None:
+    def __init__(
+        self, spawn: Spawn, after_s: float, ask_second: Callable[[], Awaitable[Call | None]]
+    ) -> None:
         self._spawn = spawn
         self._ask_second = ask_second
         self._hedge_at: float | None = asyncio.get_running_loop().time() + after_s
@@ -73,7 +75,7 @@ class Race:
                     return await self._queue.get()
             except TimeoutError:
                 self._hedge_at = None
-                if (second := self._ask_second()) is not None:
+                if (second := await self._ask_second()) is not None:
                     self._enter(second)
         return await self._queue.get()
 

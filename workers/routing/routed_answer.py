@@ -12,18 +12,19 @@ import logging
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from shared.config.models import Model
-from shared.errors import BackendError
+from shared.config.models import Model, member_model
+from shared.errors import BackendError, Unavailable
 from shared.log.events import AnyEvent, Start
 from shared.log.records import Entry
 from shared.log.request import Request
-from shared.log.tally import rest_of
+from shared.metrics.answers import AnswerMetrics
 from workers.backends.contract import Backend
 from workers.routing.call import Call, Items
 from workers.routing.health import Health
@@ -31,7 +32,6 @@ from workers.routing.legs import (
     Leg,
     Plans,
     ask_order,
-    member_model,
     others_may_answer,
     worst_of,
 )
@@ -59,6 +59,8 @@ class RoutingParts(Protocol):
     def verdicts(self) -> Verdicts: ...
     @property
     def health(self) -> Health: ...
+    @property
+    def metrics(self) -> AnswerMetrics: ...
     @property
     def counters(self) -> dict[str, float]: ...
     @property
@@ -112,7 +114,7 @@ class RoutedAnswer:
         Raises:
             BackendError: the attempt has failed at every backend that may be asked.
         """
-        while (call := self._ask(self._legs(), is_last_resort=True)) is not None:
+        while (call := await self._ask(self._legs(), is_last_resort=True)) is not None:
             try:
                 async with aclosing(self._read(call)) as stream:
                     async for items in stream:
@@ -144,6 +146,11 @@ class RoutedAnswer:
         """Return what the stages of the request that is read hold back."""
         return self._call.flush() if self._call is not None else ()
 
+    async def finished(self) -> None:
+        """Let the stages of the request that was read work after the end."""
+        if self._call is not None:
+            await self._call.finished()
+
     def push_late(self, items: Items) -> None:
         """Pass on what a seam held back for too long."""
         if not items:  # a stage holds the text back
@@ -169,27 +176,36 @@ class RoutedAnswer:
                 continue
             model = member_model(routed.model, parts.models[name])
             legs.append(plans.leg(model, parts.backends[name], parts.verdicts.form_of(model)))
-        may_reset = routed.model.on_takeover != "fail"
+        # `fail` is about a backend that fails, and not about a worker that has handed over.
+        may_reset = routed.model.on_takeover != "fail" or not self._failures
         return ask_order(legs, self.asked, writer=writer_of(entries), may_reset=may_reset)
 
     def _load(self, name: str) -> Load:
         health = self._parts.health
         return Load(health.busy(name), health.first_token_s(name))
 
-    def _ask(self, legs: Sequence[Leg], *, is_last_resort: bool) -> Call | None:
-        """Ask the first backend that is healthy; None: there is no backend to ask.
+    async def _ask(self, legs: Sequence[Leg], *, is_last_resort: bool) -> Call | None:
+        """Ask the first backend that is healthy and has a free slot; None: no backend may be asked.
 
         Args:
             is_last_resort: if all backends are cooling down, ask one of them.
-        """
-        for leg in legs:
-            if self._parts.health.allows(leg.name):
-                return self._start(leg)
-        return self._start(legs[0]) if legs and is_last_resort else None
 
-    def _ask_second(self) -> Call | None:
+        Raises:
+            BackendError: there are backends, and none has a free slot.
+        """
+        health, generation_id = self._parts.health, self._routed.generation_id
+        for may_go in (health.admit, health.take_slot) if is_last_resort else (health.admit,):
+            for leg in legs:
+                with suppress(Unavailable):  # the renewal stops the run if Redis stays away
+                    if await may_go(leg.name, generation_id):
+                        return self._start(leg)
+        if legs and is_last_resort and not self._failures:
+            raise BackendError("upstream_error", "no backend has a free slot", is_outage=True)
+        return None
+
+    async def _ask_second(self) -> Call | None:
         legs = [leg for leg in self._legs() if not leg.has_part]
-        call = self._ask(legs, is_last_resort=False)
+        call = await self._ask(legs, is_last_resort=False)
         if call is not None:
             self._parts.counters["hedges"] += 1
         return call
@@ -204,7 +220,7 @@ class RoutedAnswer:
         asked = Asked(
             backend=backend,
             request=request,
-            rest=rest_of(request, given),
+            given=given,
             plan=leg.plan,
             form=leg.form,
             seed=routed.generation_id,
@@ -212,7 +228,8 @@ class RoutedAnswer:
             log=routed.outbox.log,
             stages=routed.stages(leg.name, routed.outbox.log),
         )
-        return Call(leg, asked, parts.health.start(leg.name))
+        count = partial(parts.metrics.asked, routed.model.name, leg.name)
+        return Call(leg, asked, parts.health.start(leg.name), count)
 
     def _request_for(self, name: str) -> Request:
         """Return the request without the members that only other backends get (`forward`)."""

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from shared.config.models import Model, ModelTable
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
+from workers.stages.apart import PipelineApart
 from workers.stages.contract import Answer, Services, Stage
 from workers.stages.kinds import build_stage
 from workers.stages.pipeline import Pipeline
+from workers.writing.pricing import Pricing
 
 
 class Stages:
@@ -30,6 +32,20 @@ class Stages:
     def _build(self, model: Model) -> list[Stage]:
         built = (build_stage(table, model, self._services) for table in model.stages)
         return [stage for stage in built if stage is not None]
+
+    def pricing_of(self, model: Model) -> Pricing | None:
+        """Return the prices of a model; None: it has no stage `usage`."""
+        for table in model.stages:
+            if table.stage == "usage":
+                given = table.options
+                return Pricing(
+                    estimates=given.get("estimate", True),
+                    input=given.get("input_price"),
+                    output=given.get("output_price"),
+                    cached_input=given.get("cached_input_price"),
+                    currency=given.get("currency", "USD"),
+                )
+        return None
 
     def open(
         self, model: Model, begun: Begun, request: Request, log: Sequence[Entry]
@@ -52,4 +68,7 @@ class Stages:
         )
         opened = (stage.open(answer) for stage in self._built[id(model.stages)])
         stages = [stage for stage in opened if stage is not None]
-        return Pipeline(stages, log) if stages else None
+        if not stages:
+            return None
+        is_apart = any(stage.is_apart for stage in stages)
+        return (PipelineApart if is_apart else Pipeline)(stages, log)

@@ -23,6 +23,7 @@ from shared.redis.client import Client
 from workers.backends.contract import BackendItem
 
 Items = list[BackendItem]
+Preparation = AsyncGenerator[Items | Request, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,15 @@ class AnswerStage:
     Attributes:
         ends_in_s: the answer ends with `length` when this attempt has taken so long, s; None: no
             such limit.
+        is_apart: the code of the stage is a third party's and may block.
+        records: `record` is called, and events of `prepare` pass through all stages.
     """
 
     ends_in_s: float | None = None
+    is_apart = False
+    records = False
 
-    def prepare(self, request: Request) -> AsyncGenerator[Items | Request, None] | None:
+    def prepare(self, request: Request) -> Preparation | None:
         """Work before the model is asked, in the order of the list. None: nothing to do.
 
         The generator yields events for readers, for example `Progress`; a `Request`, which replaces
@@ -91,6 +96,12 @@ class AnswerStage:
     def flush(self) -> Items:
         """Return what is held back, because the answer ends. May end with `Finish`, too."""
         return []
+
+    def record(self, items: Items) -> None:
+        """Take what leaves the whole list of stages, and goes to the log."""
+
+    async def finished(self) -> None:
+        """Work after the log has accepted the end of a completed answer. Raises nothing."""
 
 
 class Stage(Protocol):

@@ -32,11 +32,15 @@ class Pipeline:
     def __init__(self, stages: Sequence[AnswerStage], log: Sequence[Entry]) -> None:
         self._stages = stages
         self._is_over = False
+        self._recorders = [stage for stage in stages if stage.records]
         limits = [stage.ends_in_s for stage in stages if stage.ends_in_s is not None]
         self._until_s = min(limits) + _now_s() if limits else None
+        self._fold(log)
+
+    def _fold(self, log: Sequence[Entry]) -> None:
         for _, raw in log:
             if (event := decode_known(raw)) is not None:
-                for stage in stages:
+                for stage in self._stages:
                     stage.fold(event)
 
     async def read(self, request: Request, ask: Callable[[Request], Reading]) -> Reading:
@@ -56,7 +60,7 @@ class Pipeline:
                     if isinstance(step, Request):
                         request = step
                         continue
-                    yield self.feed(step, at + 1)
+                    yield await self._passed(step, 0 if stage.records else at + 1)
                     if self._is_over:
                         return
         async with aclosing(ask(request)) as stream:
@@ -70,29 +74,44 @@ class Pipeline:
                     items = [Finish("length", is_cut=True)]
                 if items is None:
                     return
-                yield self.feed(items)
+                yield await self._passed(items)
 
-    def feed(self, items: Items, first: int = 0) -> Items:
+    async def _passed(self, items: Items, first: int = 0) -> Items:
+        return self._feed(items, first)
+
+    def feed(self, items: Items) -> Items:
+        """Return what leaves the stages of items that come beside `read`."""
+        return self._feed(items)
+
+    def _feed(self, items: Items, first: int = 0) -> Items:
         """Return what leaves the stages, beginning at the stage `first`. Nothing after `Finish`."""
         if self._is_over or not items:
             return []
         finish: BackendItem | None = items[-1] if isinstance(items[-1], Finish) else None
         left = items if finish is None else items[:-1]
-        for at in range(first, len(self._stages)):
-            stage = self._stages[at]
+        for stage in self._stages[first:]:
             left = stage.feed(left) if left else []
-            if not (left and isinstance(left[-1], Finish)) and finish is not None:
-                left = [*left, *stage.flush()]
             if left and isinstance(left[-1], Finish):  # this stage ends the answer
                 finish = left.pop()
-        if finish is None:
-            return left
-        self._is_over = True
-        return [*left, finish]
+            elif finish is not None:
+                left = [*left, *stage.flush()]
+                if left and isinstance(left[-1], Finish):
+                    finish = left.pop()
+        if finish is not None:
+            self._is_over = True
+            left = [*left, finish]
+        for recorder in self._recorders:
+            recorder.record(left)
+        return left
+
+    async def finished(self) -> None:
+        """Let stages work after the log has accepted the end of a completed answer."""
+        for recorder in self._recorders:
+            await recorder.finished()
 
     def flush(self) -> list[AnyEvent]:
         """Return what is held back, because the answer ends without a `Finish` of the model."""
-        return [item for item in self.feed([Finish("stop")]) if not isinstance(item, Finish)]
+        return [item for item in self._feed([Finish("stop")]) if not isinstance(item, Finish)]
 
 
 def _now_s() -> float:

@@ -13,13 +13,11 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from shared.errors import BackendError
 from shared.log.events import Reset
 from shared.log.records import Entry
 from shared.log.request import Request
-from shared.log.tally import LIMITS
+from shared.log.tally import rest_of
 from workers.backends.background import AnswerGone, BackgroundBackend
 from workers.backends.contract import Backend, BackendItem, Finish
 from workers.stages.pipeline import Pipeline
@@ -39,8 +37,7 @@ class Asked:
 
     Attributes:
         request: as the client sent it.
-        rest: the request for what is missing behind the prefix, which may allow fewer tokens; None:
-            the answer so far has all tokens that the client allows.
+        given: the tokens of the answer so far, which the server does not count.
         seed: the generation's id.
         log: the entries of the earlier attempts.
         late: takes the items that were held back at the seam for too long.
@@ -49,13 +46,21 @@ class Asked:
 
     backend: Backend
     request: Request
-    rest: Request | None
+    given: int
     plan: AttemptPlan
     form: Form
     seed: str
     late: Callable[[Items], None]
     log: Sequence[Entry] = ()
     stages: Pipeline | None = None
+
+    @property
+    def rest(self) -> Request | None:
+        """The request for what is missing behind the prefix, which may allow fewer tokens.
+
+        None: the answer so far has all tokens that the request allows.
+        """
+        return rest_of(self.request, self.given)
 
 
 def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
@@ -67,22 +72,13 @@ def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
     if (stages := asked.stages) is not None:
         late = asked.late
         staged = replace(asked, stages=None, late=lambda items: late(stages.feed(items)))
-        return stages.read(asked.request, lambda request: read_answer(_with(staged, request)))
+        return stages.read(
+            asked.request, lambda request: read_answer(replace(staged, request=request))
+        )
     if asked.plan.prefix or asked.plan.needs_reset or asked.plan.upstream_id:
         return _read_after_others(asked)
     # The usual case, without a second generator between the backend and the log.
     return asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
-
-
-def _with(asked: Asked, request: Request) -> Asked:
-    """Return `asked` with the request that the stages have made of the client's."""
-    if request is asked.request:
-        return asked
-    rest = asked.rest
-    if rest is not None:
-        bounds = {name: rest.params[name] for name in LIMITS if name in rest.params}
-        rest = msgspec.structs.replace(request, params={**request.params, **bounds})
-    return replace(asked, request=request, rest=rest)
 
 
 async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from shared.config.models import Model
+from shared.config.models import Model, member_model
 from shared.errors import Unavailable
 from shared.queue.continuations import HOLDING, Verdict, read_verdicts
 from shared.redis.client import Client
@@ -67,13 +67,24 @@ class Verdicts:
         models = self._all_models.values()
         return [m for m in models if not m.kind.continues_always and m.route is None]
 
+    def _in_routes(self) -> list[Model]:
+        """Return the backends that continue only because a route says so."""
+        models = self._all_models
+        return [
+            member_model(route, models[name])
+            for route in models.values()
+            if route.route is not None and route.on_takeover == "continue"
+            for name in route.route.backends
+            if models[name].on_takeover == "auto" and not models[name].kind.continues_always
+        ]
+
     def form_of(self, model: Model) -> Form:
         return choose_form(model, self._found.get(model.name))
 
     async def open(self) -> None:
         """Read the verdicts, and warn of each model that continues in a form never verified."""
         await self.refresh()
-        for model in self._models:
+        for model in [*self._models, *self._in_routes()]:
             form = self.form_of(model)
             if form.name and not form.is_verified:
                 data = {"model": model.name, "form": form.name}

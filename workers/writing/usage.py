@@ -15,6 +15,7 @@ from shared.log.events import AnyEvent, Counts, Event, Usage, decode_known
 from shared.log.records import Entry
 from shared.log.request import Request
 from shared.log.tally import Tally, count_prompt
+from workers.writing.pricing import Pricing
 
 USAGE_EVERY_S = 1.0
 
@@ -25,13 +26,21 @@ class AnswerUsage:
     Args:
         log: the entries of earlier attempts.
         counts_whole: the backend's counts are of the whole answer, also when it continues.
+        pricing: the prices of the model; None: it has none, and nothing is estimated for the end.
 
     Attributes:
         given: the tokens of the answer before this attempt, reported or counted.
         is_reported: the server has reported counts in this attempt.
     """
 
-    def __init__(self, log: Sequence[Entry], request: Request, *, counts_whole: bool) -> None:
+    def __init__(
+        self,
+        log: Sequence[Entry],
+        request: Request,
+        *,
+        counts_whole: bool,
+        pricing: Pricing | None = None,
+    ) -> None:
         self._tally = Tally()
         for _, raw in log:
             self._tally.add(decode_known(raw))
@@ -39,6 +48,7 @@ class AnswerUsage:
         self.given = self._tally.completion_tokens
         self._request = request
         self._counts_whole = counts_whole
+        self._pricing = pricing
         self._waiting: Usage | None = None  # reported, and not written
         self._written_s = -math.inf
         self._has_begun = False
@@ -83,22 +93,42 @@ class AnswerUsage:
             self.note(cast(AnyEvent, item), 0.0)
         return self.is_reported
 
-    def take_last(self) -> Usage | None:
-        """Return the counts that are not written yet, to be written before an end or a release."""
+    def take_last(self, *, is_end: bool = False) -> Usage | None:
+        """Return the counts that are not written yet, to be written before an end or a release.
+
+        Args:
+            is_end: the answer ends, so the counts may be estimated, if the model wants this.
+        """
         waiting, self._waiting = self._waiting, None
-        return waiting
+        pricing = self._pricing
+        if pricing is None:
+            return waiting
+        if waiting is None and is_end and self._tally.usage is None and pricing.estimates:
+            if (counts := self._counted()) is not None:
+                total = counts.total_tokens
+                waiting = Usage(counts.prompt_tokens, counts.completion_tokens, total, counts.extra)
+        return None if waiting is None else pricing.price_usage(waiting)
 
     def at_end(self) -> Counts | None:
         """Return the counts for an end of this worker; None: the server reports none."""
+        if self._pricing is not None and self._pricing.estimates:
+            return self.at_cancel()
         if self._tally.usage is None and (self._has_begun or not self.given):
             return None
-        return self._tally.counts(count_prompt(self._request))
+        return self._priced(self._tally.counts(count_prompt(self._request)))
 
     def at_cancel(self) -> Counts | None:
         """Return the counts so far for a cancel; None: the answer has no token."""
+        counts = self._counted()
+        return None if counts is None else self._priced(counts)
+
+    def _counted(self) -> Counts | None:
         if not self._tally.completion_tokens:
             return None
         return self._tally.counts(count_prompt(self._request))
+
+    def _priced(self, counts: Counts) -> Counts:
+        return counts if self._pricing is None else self._pricing.price(counts)
 
     def spent(self) -> Counts | None:
         """Return the tokens of the answer so far, reported or counted; None: it took none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
+from api.pages.openapi import backends as openapi_backends
 from api.pages.openapi import batches as openapi_batches
 from api.pages.openapi import console as openapi_console
 from api.pages.openapi import deletions as openapi_deletions
@@ -20,6 +21,7 @@ from api.pages.openapi import schedules as openapi_schedules
 from api.pages.openapi import shares as openapi_shares
 from api.pages.openapi import timeline as openapi_timeline
 from api.pages.openapi import usage as openapi_usage
+from api.pages.openapi.examples import add_examples
 from api.pages.openapi.schemas import (
     BEFORE,
     CURSOR_HEADER,
@@ -207,6 +209,7 @@ PATHS: Json = {
     **openapi_shares.PATHS,
     **openapi_usage.PATHS,
     **openapi_console.PATHS,
+    **openapi_backends.PATHS,
     "/v1/workers": {
         "get": operation(
             "listWorkers",
@@ -275,6 +278,8 @@ PATHS: Json = {
         }
     },
 }
+
+PATHS = add_examples(PATHS)
 
 # HEAD answers like GET, without a body.
 for _path in PATHS.values():

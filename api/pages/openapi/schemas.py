@@ -276,8 +276,12 @@ SCHEMAS: Json = {
             ),
         }
     ),
-    "Workers": record({"workers": array(OBJECT), "queue": OBJECT}),
-    "Health": record({"status": STRING}, {"checks": OBJECT, "problems": array(STRING)}),
+    "Workers": record(
+        {"workers": array(OBJECT), "queue": OBJECT, "oldest_s": OBJECT, "jobs": OBJECT}
+    ),
+    "Health": record(
+        {"status": STRING}, {"checks": OBJECT, "problems": array(STRING), "jobs": OBJECT}
+    ),
 }
 
 # For a sequential media type, an OpenAPI 3.1 schema describes one event.

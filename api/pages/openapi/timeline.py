@@ -25,6 +25,7 @@ SCHEMAS: Json = {
         {
             "worker": STRING,
             "node": STRING,
+            "request_id": STRING,
             "attempt": INTEGER,
             "lane": STRING,
             "partition": STRING,

@@ -8,25 +8,32 @@ role read only the name of such a stage.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from shared.config.kinds.plugin import CLASS
+from shared.config.stages.audit import AUDIT
+from shared.config.stages.cache import CACHE
+from shared.config.stages.documents import DOCUMENTS
 from shared.config.stages.filter import FILTER
+from shared.config.stages.limits import LIMITS
 from shared.config.stages.spec import StageSpec, StageTable
+from shared.config.stages.usage import USAGE
 from shared.errors import ConfigurationError
 
 GROUP = "tailrace.stages"  # of entry points
 STAGES_MAX = 16  # of one model
 
-STAGES: Mapping[str, StageSpec] = {spec.name: spec for spec in (FILTER,)}
+STAGES: Mapping[str, StageSpec] = {
+    spec.name: spec for spec in (DOCUMENTS, FILTER, AUDIT, CACHE, LIMITS, USAGE)
+}
 PLUGIN = StageSpec(name="plugin", has_any_member=True, is_repeatable=True)
 
 
-@cache
+@functools.cache
 def plugin_names() -> dict[str, str]:
     """Return the entry points of installed packages: the class of each name."""
     return {point.name: point.value for point in entry_points(group=GROUP)}

@@ -4,7 +4,7 @@
 -- Returns {'ok', attempt, next seq, lease ms} | {'fenced'} | {'ended', status} | {'absent'} | {'worker'}
 -- A repeat with the same token returns the same attempt.
 local f = redis.call('HMGET', KEYS[1],
-  'status', 'attempt', 'token', 'lease', 'hist', 'model', 'producer', 'created', 'deadline')
+  'status', 'attempt', 'token', 'lease', 'hist', 'model', 'producer', 'created', 'deadline', 'begins')
 local status, known, seen = f[1], f[2], f[5]
 if not status then return {'absent'} end
 if not is_active(status) then return {'ended', status} end
@@ -25,7 +25,8 @@ local entries = {'{"type":"start","attempt":' .. attempt .. ',"model":' .. cjson
 if ARGV[3] == '1' and top_seq > 0 then entries[2] = '{"type":"reset","reason":"restarted"}' end
 redis.call('HSET', KEYS[1], 'status', 'running', 'attempt', attempt, 'token', ARGV[1],
   'lease', decimal(now + tonumber(f[7])), 'hist', next_history(seen, current),
-  'start', decimal(top_seq + 1), 'held_ms', decimal(held), 'held', decimal(now))
+  'start', decimal(top_seq + 1), 'held_ms', decimal(held), 'held', decimal(now),
+  'begins', decimal(tonumber(f[10] or '0') + 1))
 redis.call('HDEL', KEYS[1], 'waiting', 'spared')
 local frame = {top_id}
 for i, json in ipairs(entries) do

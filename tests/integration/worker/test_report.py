@@ -54,12 +54,14 @@ async def test_a_worker_reports_its_runs_only_while_a_console_is_open(url):
 
 
 async def test_a_worker_counts_first_tokens_and_the_longest_pause(url):
-    gate = asyncio.Event()
+    gate, over = asyncio.Event(), asyncio.Event()
 
     async def answer(prefix):
         yield [Token("one ")]
         await gate.wait()
-        yield [Token("two"), Finish("stop")]
+        yield [Token("two")]
+        await over.wait()
+        yield [Finish("stop")]
 
     async with WorkerHarness(url, answer) as harness:
         await harness.start("one")
@@ -67,13 +69,22 @@ async def test_a_worker_counts_first_tokens_and_the_longest_pause(url):
 
         async def has_gap() -> bool:
             (presence,) = (await reading(harness)).workers
-            return (quantile(presence.gaps, 1.0) or 0) >= PAUSE_S
+            return quantile(presence.gaps, 1.0) is not None
 
+        async def is_silent() -> bool:
+            (presence,) = (await reading(harness)).workers
+            return presence.silence_s >= PAUSE_S
+
+        await until(is_silent, DEADLINE_S)
+        assert not await has_gap()
+        gate.set()
         await until(has_gap, DEADLINE_S)
         (presence,) = (await reading(harness)).workers
-        gate.set()
+
+        over.set()
 
     assert sum(presence.first_tokens.values()) == 1
+    assert (quantile(presence.gaps, 1.0) or 0) >= PAUSE_S * 0.97
 
 
 async def test_a_worker_that_is_told_to_drain_hands_its_answers_over_and_ends(url):

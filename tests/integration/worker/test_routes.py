@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from shared.config.model_request import RequestRules
 from shared.config.models import Model
 from shared.config.stages import parse_stages
-from shared.errors import Refusal
+from shared.errors import BackendError, Refusal
 from shared.log.events import Token, decode
+from shared.metrics.prometheus import WorkerMetrics
 from shared.queue.continuations import Verdict, store_verdict
 from shared.queue.endings import cancel
-from tests.support.backend_scripts import breaks_off, fails, says, says_and_waits
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
+from shared.timeline.story import read_story
+from tests.support.backend_scripts import (
+    breaks_off,
+    fails,
+    says,
+    says_and_waits,
+    until_nothing_is_queued,
+)
 from tests.support.routes import RouteHarness
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S
@@ -201,6 +214,103 @@ async def test_a_worker_that_takes_over_asks_the_backend_that_wrote_the_answer(u
         assert len(harness.members["a"].seeds) == 1
 
 
+async def test_an_attempt_whose_worker_dies_before_the_first_token_leaves_no_event(url):
+    never = asyncio.Event()
+    scripts = {"a": [speaks_when(never), says("hi")], "b": [says("ho")]}
+    async with RouteHarness(url, scripts, lease_s=0.3) as harness:
+        await harness.start("first")
+        generation_id = await harness.ask()
+        await until(lambda: harness.members["a"].open == 1, DEADLINE_S, "it is asked")
+        await harness.start("second")
+        await harness.kill("first")
+        await harness.ended(generation_id)
+
+        assert await harness.said(generation_id) == ["start", "hi", "end"]
+        (start, *_) = await harness.events(generation_id)
+        assert (start.attempt, start.backend) == (2, "a")
+
+
+async def test_with_fail_a_worker_that_drains_hands_a_begun_answer_over(url):
+    never = asyncio.Event()
+    scripts = {"a": [says_and_waits(never, "Hel"), says("Hullo")]}
+    async with RouteHarness(url, scripts, on_takeover="fail", drain_s=0.1) as harness:
+        worker = await harness.start("first")
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "Hel")
+        worker.drain()
+        await harness.drained("first")
+        await harness.start("second")
+        await harness.ended(generation_id)
+
+        assert await harness.said(generation_id) == [
+            *("start", "Hel"),
+            *("start", "reset", "Hullo", "end"),
+        ]
+
+
+async def test_if_all_backends_cool_down_all_are_tried(url):
+    away = fails(is_outage=True)
+    scripts = {"a": [*[away] * 4, says("hi")], "b": [away]}
+    async with RouteHarness(url, scripts, upstream_outage_s=30) as harness:
+        worker = await harness.start()
+        for name in ("a", "b"):
+            for _ in range(3):
+                health = worker.parts.health
+                health.start(name).close(BackendError("upstream_error", "503", is_outage=True))
+        assert {worker.parts.health.state(name) for name in ("a", "b")} == {"open"}
+
+        generation_id = await harness.ask()
+        await until(lambda: len(harness.members["b"].seeds) >= 1, DEADLINE_S, "both are tried")
+        assert len(harness.members["a"].seeds) >= 1
+        await harness.ended(generation_id)
+
+        assert await harness.said(generation_id) == ["start", "hi", "end"]
+
+
+@pytest.mark.parametrize(("says_so", "warns"), [("continue", True), ("auto", False)])
+async def test_a_worker_warns_of_a_route_that_continues_unverified(url, caplog, says_so, warns):
+    scripts = {"a": [says("hi")], "b": [says("ho")]}
+    async with RouteHarness(url, scripts, on_takeover=says_so) as harness:
+        await harness.start()
+
+        assert ("continuation never verified" in caplog.messages) == warns
+
+
+async def test_each_request_to_a_backend_is_counted_by_how_it_ended(url):
+    registry = CollectorRegistry()
+    scripts = {"a": [fails("Hel")], "b": [says("lo")]}
+    async with RouteHarness(url, scripts) as harness:
+        await harness.start(metrics=WorkerMetrics(registry))
+        await harness.ended(await harness.ask())
+
+        def count(backend: str, ending: str) -> float | None:
+            labels = {"model": "m", "backend": backend, "ending": ending}
+            return registry.get_sample_value("tailrace_backend_requests_total", labels)
+
+        await until(lambda: count("b", "completed") == 1, DEADLINE_S, "the end is counted")
+        assert count("a", "failed") == 1
+        assert count("a", "completed") is None
+
+
+async def test_the_timeline_names_each_backend_that_wrote(url):
+    scripts = {"a": [fails()], "b": [fails("Hel")], "c": [says("lo")]}
+    async with RouteHarness(url, scripts) as harness:
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.ended(generation_id)
+
+        async def connected() -> list[str]:
+            meta = await harness.store.meta(generation_id)
+            assert meta is not None
+            story = await read_story(harness.redis, meta, "q")
+            return [timed.moment.backend for timed in story if timed.moment.what == "connected"]
+
+        async def are_there() -> bool:
+            return await connected() == ["b", "c"]
+
+        await until(are_there, DEADLINE_S, "both moments")
+
+
 # A second backend after a silence
 
 
@@ -307,6 +417,29 @@ async def test_a_bug_in_a_backend_of_a_race_ends_only_its_own_run(url):
         await until(lambda: not worker.runs, DEADLINE_S, "the run is over")
 
         assert not harness.tasks["one"].done()
+
+
+# The cost of a route
+
+
+async def test_a_route_asks_redis_no_oftener_than_one_backend(url, monkeypatch):
+    """One append with the first token, and one finish: for the route `m` as for `a`."""
+    counted: Counter[str] = Counter()
+    run_mixed = Scripts.run_mixed
+
+    async def counting(self: Scripts, calls: Sequence[tuple[str, Call]]):
+        counted.update(name for name, _ in calls)
+        return await run_mixed(self, calls)
+
+    monkeypatch.setattr(Scripts, "run_mixed", counting)
+    for model in ("a", "m"):
+        counted.clear()
+        async with RouteHarness(url, {"a": [says("hi")], "b": [says("ho")]}) as harness:
+            await harness.start()
+            await harness.ended(await harness.ask(model=model))
+            await until_nothing_is_queued(harness)
+
+        assert counted["append"] + counted["finish"] <= 2
 
 
 # Stages

@@ -151,3 +151,19 @@ async def test_a_failed_answer_keeps_what_was_held_back(url):
 
     assert text == "a sec"
     assert events[-1].status == "failed"
+
+
+async def test_each_agent_has_a_text_of_its_own(url):
+    async def script(prefix):
+        yield [Token("a sec", agent="one"), Token("b ", agent="two"), Token("ret", agent="one")]
+        yield [Token("secret", agent="two"), Finish("stop")]
+
+    async with WorkerHarness(url, script, stages=[FILTER]) as harness:
+        await harness.start()
+        _, events = await answer(harness)
+
+    said: dict[str, str] = {}
+    for event in events:
+        if isinstance(event, Token):
+            said[event.agent] = said.get(event.agent, "") + event.text
+    assert said == {"one": "a sec***", "two": "b ******"}

@@ -67,13 +67,15 @@ async def test_the_story_over_a_killed_worker_names_both_workers_in_order(url):
         moments = await has(
             harness, generation_id,
             "accepted", "queued", "begun", "connected", "first_token",
-            "begun", "takeover", "connected", "first_token", "attempt_ended", "end",
+            "attempt_ended", "begun", "takeover", "connected", "first_token", "attempt_ended",
+            "end",
         )  # fmt: skip
 
-        assert [moment.worker for moment in moments[2:5]] == ["first"] * 3
-        assert [moment.worker for moment in moments[5:10]] == ["second"] * 5
-        assert moments[6].taken_from == "first"
-        assert moments[5].attempt > moments[2].attempt
+        assert [moment.worker for moment in moments[2:6]] == ["first"] * 4
+        assert [moment.worker for moment in moments[6:11]] == ["second"] * 5
+        assert (moments[5].ending, moments[5].attempt) == ("lease ran out", moments[2].attempt)
+        assert moments[7].taken_from == "first"
+        assert moments[6].attempt > moments[2].attempt
         meta = await harness.store.meta(generation_id)
         assert meta is not None and (meta.worker, meta.begins) == ("second", 2)
 

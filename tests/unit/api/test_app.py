@@ -227,6 +227,7 @@ PROTECTED = [
     ("GET", "/v1/sessions/s"),
     ("GET", "/v1/models"),
     ("GET", "/v1/workers"),
+    ("GET", "/v1/backends"),
     ("GET", "/metrics"),
 ]
 
@@ -239,7 +240,7 @@ async def test_without_a_key_it_is_401(shell: Shell, method: str, path: str) -> 
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/workers", "/v1/backends", "/metrics"])
 async def test_views_of_all_owners_need_an_operators_key(shell: Shell, path: str) -> None:
     response = await shell.get(path)
 
@@ -247,7 +248,7 @@ async def test_views_of_all_owners_need_an_operators_key(shell: Shell, path: str
     assert (await shell.get(path, **OPERATOR)).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/v1/workers", "/metrics"])
+@pytest.mark.parametrize("path", ["/v1/workers", "/v1/backends", "/metrics"])
 async def test_without_configured_keys_every_client_is_an_operator(
     open_shell: Shell, path: str
 ) -> None:

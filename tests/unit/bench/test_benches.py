@@ -52,6 +52,8 @@ NAMELESS = (
     "turns",
     "credentials",
     "limits",
+    "routing",
+    "console",
 )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,19 @@ from cli import main as cli
 from cli.version import VERSION
 from shared.config.settings import Settings
 
-COMMANDS = ("up", "api", "worker", "jobs", "chat", "tail", "cancel", "ps", "batch", "doctor")
+COMMANDS = (
+    "up",
+    "api",
+    "worker",
+    "jobs",
+    "chat",
+    "tail",
+    "cancel",
+    "ps",
+    "trace",
+    "batch",
+    "doctor",
+)
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,3 +108,53 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"tailrace {VERSION}\n"
+
+
+JSON_COMMANDS = (
+    "chat", "tail", "cancel", "ps", "trace", "usage", "forget", "bench", "batch submit",
+    "batch redrive", "batch watch", "batch ls", "batch cancel",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", JSON_COMMANDS)
+def test_every_client_command_has_a_form_for_programs(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["chat", "tail", "cancel", "ps", "trace", "usage", "batch"])
+def test_help_has_examples_and_exit_codes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+
+    text = capsys.readouterr().out
+    assert f"examples:\n  tailrace {command}" in text and "exit codes: 0 " in text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    assert "--metrics-port" in text or "metrics-port" in text
+
+
+def test_bash_accepts_the_completion_and_completes_a_command(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    cli.main(["completion", "bash"])
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    ask = (
+        f"source {script}; COMP_WORDS=(tailrace tra); COMP_CWORD=1; COMP_LINE='tailrace tra';"
+        " $(complete -p tailrace | sed 's/.*-F \\([^ ]*\\).*/\\1/'); echo ${COMPREPLY[@]}"
+    )
+
+    run = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=False)
+
+    assert (run.stdout.split(), run.returncode) == (["trace"], 0), run.stderr

@@ -13,6 +13,7 @@ import { Keys, ownerTag } from './store/keys.js'
 import { asSession, ofBrowser, openChannel, randomName, sessionIn } from './store/memory.js'
 import { saved } from './view/files.js'
 import { Conversation, explain } from './talk/conversation.js'
+import type { Turn } from './talk/turn.js'
 import { Directory } from './talk/directory.js'
 import { Composer } from './view/composer.js'
 import { byId } from './view/dom.js'
@@ -36,6 +37,7 @@ const channel = openChannel('tailrace')
 const models = byId<HTMLSelectElement>('model')
 const transports = byId<HTMLSelectElement>('transport')
 let conversation: Conversation
+let running = new Set<Turn>()
 
 const composer = new Composer(client, {
   send({ prompt, content, files }) {
@@ -52,6 +54,7 @@ const transcript = new Transcript({
   edit: (turn, prompt) => void ask({ prompt, replaced: turn }),
   retry: (turn) => void ask({ prompt: turn.prompt, content: turn.content, files: turn.note.files, replaced: turn }),
   sendAgain: (turn) => void conversation.sendAgain(turn),
+  readAgain: (turn) => void conversation.readAgain(turn),
   dismiss: (turn) => {
     composer.restore(turn.prompt)
     conversation.discard(turn)
@@ -83,7 +86,8 @@ function enter(name: string): void {
     changed: (turn) => {
       if (entered !== conversation) return
       transcript.changed(turn)
-      composer.running(entered.active.length > 0)
+      // Not for each token: the order of a long conversation takes time to compute.
+      if (running.has(turn) !== turn.isActive) arranged()
     },
     reachable: (isReachable) => entered === conversation && notices.reachable(isReachable),
     problem: (text) => entered === conversation && notices.problem(text),
@@ -103,8 +107,12 @@ function enter(name: string): void {
 }
 
 function arranged(): void {
-  transcript.show(conversation.path())
-  composer.running(conversation.active.length > 0)
+  const path = conversation.path()
+  transcript.show(path)
+  running = new Set(path.map(({ turn }) => turn).filter(({ isActive }) => isActive))
+  composer.running(running.size > 0)
+  const title = directory.titleOf(conversation.session) || path[0]?.turn.prompt.trim().split('\n')[0].slice(0, 60)
+  document.title = title ? `${title} · Tailrace` : 'Tailrace'
 }
 
 function removed(session: string): void {
@@ -173,9 +181,10 @@ channel?.addEventListener('message', ({ data }) => {
   if (data?.session === conversation.session) conversation.lookNow()
 })
 
+bus.on('connection', ({ state }) => { if (state !== 'opening') notices.reachable(state === 'live') })
 new BreakPanel(client)
 chooseTransport()
-figures.listen(() => transcript.repaint())
+figures.listen((turn) => transcript.repaint(turn))
 enter(sessionIn(location.hash) || asSession(ofBrowser.get(SESSION)) || randomName())
 void listModels()
 sidebar.refresh()

@@ -6,6 +6,9 @@ import { count, seconds } from './format.js'
 import { h } from './dom.js'
 
 const POINTS = 360
+const HEIGHT_PX = 170
+/** A tile shows the newest value of the last five minutes. */
+const LATEST_POINTS = 30
 
 interface Series { name: string; label: string; colour: string; scale?: number }
 interface Plot { id: string; title: string; about: string; series: Series[]; unit: 's' | 'n' }
@@ -26,6 +29,10 @@ const PLOTS: Plot[] = [
   { id: 'lag', title: 'Loop lag', about: 'the longest of all nodes', unit: 's', series: [
     { name: 'loop_lag_s', label: 'lag', colour: '--one' }] },
 ]
+
+/** Points without a neighbour: no line shows them. */
+const alone = (values: ArrayLike<number | null | undefined>): number[] =>
+  Array.from(values, (_, n) => n).filter((n) => values[n] != null && values[n - 1] == null && values[n + 1] == null)
 
 export class Charts {
   private columns: Record<string, (number | null)[]> = { at_ms: [] }
@@ -62,13 +69,13 @@ export class Charts {
   }
 
   latest(name: string): number | null {
-    return this.columns[name]?.at(-1) ?? null
+    return this.columns[name]?.slice(-LATEST_POINTS).findLast((value) => value !== null) ?? null
   }
 
   private name(): void {
     for (const plot of PLOTS) {
       for (const each of plot.series) {
-        const value = this.latest(each.name)
+        const value = this.columns[each.name]?.at(-1) ?? null
         const item = this.place.querySelector<HTMLElement>(`[data-series="${each.name}"]`)!
         item.dataset.value = value === null ? '' : String(value)
         item.querySelector('b')!.textContent = plot.unit === 's' ? seconds(value) : count(value)
@@ -88,13 +95,13 @@ export class Charts {
     const axis = { stroke: colour('--quiet'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '12px system-ui' }
     const place = this.place.querySelector<HTMLElement>(`#plot-${plot.id} .plot`)!
     return new uPlot({
-      width: place.clientWidth, height: 170, legend: { show: false }, cursor: { y: false, points: { size: 6 } },
+      width: place.clientWidth, height: HEIGHT_PX, legend: { show: false }, cursor: { y: false, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, __, max) => [0, max > 0 ? max * 1.15 : 1] } },
-      axes: [{ ...axis, values: (_, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, 5)) },
+      axes: [{ ...axis, size: 30, space: 70, values: (_, times) => times.map((time) => new Date(time * 1000).toTimeString().slice(0, time % 60 ? 8 : 5)) },
         { ...axis, size: 62, values: (_, values) => values.map((value) => format(value)) }],
       series: [{}, ...plot.series.map((each) => ({
         label: each.label, stroke: colour(each.colour), width: 1.75, spanGaps: false,
-        points: { show: this.columns.at_ms!.length < 3, size: 5 } }))],
+        points: { show: true, size: 4, filter: (self: uPlot, index: number) => alone(self.data[index]!) } }))],
     }, this.data(plot), place)
   }
 
@@ -108,7 +115,7 @@ export class Charts {
     this.draw()
     for (const [id, plot] of this.plots) {
       const width = this.place.querySelector<HTMLElement>(`#plot-${id} .plot`)!.clientWidth
-      if (width && width !== plot.width) plot.setSize({ width, height: 170 })
+      if (width && width !== plot.width) plot.setSize({ width, height: HEIGHT_PX })
     }
   }
 }

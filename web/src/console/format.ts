@@ -2,7 +2,8 @@
 
 export function seconds(value: number | null | undefined): string {
   if (value === null || value === undefined) return '–'
-  if (value < 0.001) return `${(value * 1e6).toFixed(0)} µs`
+  if (value === 0) return '0'
+  if (value < 0.0009995) return `${(value * 1e6).toFixed(0)} µs`
   if (value < 1) return `${(value * 1000).toFixed(value < 0.01 ? 1 : 0)} ms`
   if (value < 60) return `${value.toFixed(value < 10 ? 1 : 0)} s`
   if (value < 3600) return `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`

@@ -54,7 +54,7 @@ const panels = new Panels({
     else await act(`/v1/console/batches/redrive?ids=${ids.join(',')}`, ({ data }) => `${data.filter((each: any) => each.redriven_as).length} of ${ids.length} batches run again.`)
   },
   narrow(worker) {
-    location.hash = 'now'
+    location.hash = '/now'
     generations.narrow('worker', worker)
   },
 })
@@ -65,7 +65,7 @@ const story = new Story(find('#story'), {
     }
   },
   notice,
-  closed: () => { if (location.hash.startsWith('#gen_')) location.hash = tab },
+  closed: () => { if (location.hash.startsWith('#gen_')) location.hash = `/${tab}` },
   open: (id) => { location.hash = id },
 })
 
@@ -94,7 +94,7 @@ function problem(text: string): void {
 }
 
 function route(): void {
-  const name = decodeURI(location.hash.slice(1))
+  const name = decodeURIComponent(location.hash.slice(1)).replace(/^\//, '') // `#/now`: the browser scrolls to no element
   if (name.startsWith('gen_')) void story.open(name)
   else tab = TABS.includes(name) ? name : 'now'
   for (const each of TABS) find(`#${each}`).hidden = each !== tab
@@ -108,7 +108,7 @@ function route(): void {
 /** Backends are a resource of their own; a server without it shows none. */
 async function backends(): Promise<void> {
   try {
-    if (!document.hidden) panels.take('backends', (await json('/v1/backends')).data)
+    if (!document.hidden) panels.take('backends', (await json('/v1/backends')).backends ?? [])
   } catch (error) {
     if (error instanceof Refused && error.status === 404) return
   }

@@ -11,6 +11,8 @@ const EVENTS: Record<string, [string, string]> = {
   node_started: ['node started', ''], node_gone: ['node gone', 'bad'],
 }
 
+const BREAKERS: Record<string, string> = { closed: 'running', suspect: 'queued', half_open: 'queued', limited: 'queued' }
+
 export interface Actions { drain(worker: string): void; redrive(ids: string[]): void; narrow(worker: string): void }
 
 export class Panels {
@@ -90,12 +92,13 @@ export class Panels {
 
   backends(list: any[]): void {
     if (!list.length) return
-    const state = (each: any) => each.state ?? (each.healthy === false ? 'away' : 'ok')
+    const slots = (each: any) => (each.slots ? `${count(each.slots.held)} of ${count(each.slots.number)}` : 'any')
     this.part('backends', list, 'Backends', () => [table(
-      ['Backend', 'Breaker', 'In flight', 'Slots'],
-      list.map((each) => h('tr', { 'data-test': 'backend' }, ...cells(each.name,
-        h('span', { class: `badge ${['ok', 'closed', 'healthy'].includes(state(each)) ? 'running' : 'failed'}` }, state(each)),
-        count(each.in_flight), count(each.slots)))), '')])
+      ['Backend', 'Breaker', 'In flight', 'Slots', 'Waiting', 'First token', 'p99', 'Calls', 'Failures', 'Reason'],
+      list.map((each) => h('tr', { 'data-test': 'backend', 'data-id': each.name }, ...cells(each.name,
+        h('span', { class: `badge ${BREAKERS[each.state] ?? 'failed'}` }, String(each.state).replace('_', ' ')),
+        count(each.in_flight), slots(each), count(each.slots?.waiting), seconds(each.first_token_s?.p50), seconds(each.first_token_s?.p99),
+        count(each.calls), count(total(each.failures ?? {})), each.reason ?? '–'))), '')])
   }
 
   happened(list: any[]): void {

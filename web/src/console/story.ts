@@ -153,10 +153,14 @@ function line(moment: Moment, start: number): HTMLElement {
   return h('li', { 'data-test': 'moment', 'data-what': moment.what, 'data-process': process(moment), class: moment.what },
     h('time', { datetime: new Date(moment.at * 1000).toISOString(), title: clock(moment.at * 1000) }, `+${seconds(Math.max(0, moment.at - start))}`),
     h('b', {}, WORDS[moment.what] ?? moment.what), h('span', { class: 'process' }, process(moment)),
-    h('small', {}, members.map(([name, value]) => `${name.replaceAll('_', ' ')} ${typeof value === 'number' ? round(value) : value}`).join(' · ')))
+    h('small', {}, members.map(([name, value]) => told(name, value)).join(' · ')))
 }
 
-const round = (value: number): string => (Number.isInteger(value) ? count(value) : value.toFixed(value < 1 ? 3 : 1))
+const told = (name: string, value: any): string => {
+  const isTime = typeof value === 'number' && (name.endsWith('_s') || name === 'seconds')
+  const shown = isTime ? seconds(value) : typeof value === 'number' ? count(value) : String(value)
+  return `${name.replace(/_s$/, '').replaceAll('_', ' ')} ${shown}`
+}
 
 /** Draw the lanes: bars for attempts on workers and for readers on nodes, marks for single moments. */
 function axis(moments: Moment[], ended: boolean): Element {

@@ -1,4 +1,4 @@
-/** The table of generations, and its filters. Filters live in the address, so a view can be sent to somebody. */
+/** The table of generations, and its filters, which the server applies. */
 
 import { find, h, show } from './dom.js'
 import { count, milliseconds } from './format.js'
@@ -11,7 +11,7 @@ export interface Row {
 interface Rows { now_ms: number; total: number; page: number; rows: Row[] }
 
 const HEADS = ['State', 'Id', 'Owner', 'Model', 'Worker', 'Age', 'Last token', 'Tokens/s', 'Tokens', 'Attempt', 'Readers']
-const NAMES = ['state', 'search', 'owner', 'model', 'worker'] as const
+const NAMES = ['state', 'search', 'owner', 'model', 'backend', 'worker'] as const
 const PER_PAGE = 50
 /** Silent for so long, a running generation is marked. */
 const SILENT_MS = 10_000

@@ -22,6 +22,7 @@ from shared.text.redaction import remember
 from workers.backends.http.exchange import Exchange
 from workers.backends.http.proxy import Proxy, open_tunnel
 from workers.backends.http.tls import TlsFiles, client_context
+from workers.backends.reading.rate_limit import RateLimit
 
 IDLE_S = 4.0  # uvicorn, and so vLLM, closes idle connections after 5 s: close them before
 NEXT_ADDRESS_DELAY_S = 0.25  # RFC 8305, "Connection Attempt Delay"
@@ -107,9 +108,14 @@ class UpstreamAddress:
 
 
 class UpstreamHttp:
-    """The connections of this process to all its model servers."""
+    """The connections of this process to all its model servers.
+
+    Attributes:
+        on_limit: is told what an answer says about rate limits, with the name of the model.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self.on_limit: Callable[[str, RateLimit], None] | None = None
         self._connect_s = settings.upstream_connect_s
         self._idle: dict[Origin, list[Exchange]] = {}
 

@@ -35,7 +35,7 @@ from workers.stages.filter.words import Words
 WORDS_FILE_BYTES_MAX = 4_194_304
 CHANNELS = ["answer", "reasoning"]  # the default
 _CONTENT = Token | Reasoning | ToolCall | File
-Channel = str | int  # "answer", "reasoning", or the index of a tool call
+Channel = tuple[str, str, int]  # a member of `channels`, the agent, the index of a tool call
 
 
 class Filter:
@@ -74,11 +74,22 @@ class AnswerFilter(AnswerStage):
     def __init__(self, filter_: Filter) -> None:
         self._filter = filter_
         self._texts: dict[Channel, list[Matcher]] = {}
-        self._open: Channel | None = None  # the text to which the last piece belonged
+        self._open: Channel | None  # the text to which the last piece belonged
+        self._agent = ""
+        self._forget()
 
     def _forget(self) -> None:
         self._texts.clear()
-        self._open = None
+        self._begin(None)
+
+    def _begin(self, channel: Channel | None) -> None:
+        """Note the text that is open now."""
+        self._open = channel
+        self._usual: Matcher | None = None  # of the answer, if it has one finder
+        if channel is not None and channel[0] == "answer":
+            matchers = self._matchers(channel)
+            self._agent = channel[1]
+            self._usual = matchers[0] if len(matchers) == 1 else None
 
     def fold(self, event: AnyEvent) -> None:
         """See `AnswerStage.fold`."""
@@ -87,7 +98,7 @@ class AnswerFilter(AnswerStage):
             return
         channel, text = self._place_of(event)
         if channel is not None and text:
-            self._open = channel
+            self._begin(channel)
             for matcher in self._matchers(channel):
                 matcher.fold(text)
 
@@ -95,16 +106,16 @@ class AnswerFilter(AnswerStage):
         """See `AnswerStage.feed`."""
         left: Items = []
         for item in items:
-            if type(item) is Token and item.extra is None and self._open == "answer":
-                # The usual case, without the questions below.
-                text, matchers = item.text, self._texts["answer"]
-                if len(matchers) == 1:
-                    rest = matchers[0].feed(text)
+            matcher = self._usual
+            if matcher is not None and type(item) is Token and item.extra is None:
+                if item.agent == self._agent:  # the usual case, without the questions below
+                    text = item.text
+                    rest = matcher.feed(text)
                     if rest == text:
                         left.append(item)
                     elif rest:
-                        left.append(Token(rest))
-                    if matchers[0].is_stopped:
+                        left.append(Token(rest, None, item.agent))
+                    if matcher.is_stopped:
                         left.append(Finish("content_filter", is_cut=True))
                         break
                     continue
@@ -120,7 +131,7 @@ class AnswerFilter(AnswerStage):
                 left += self._interrupt()
                 if left and isinstance(left[-1], Finish):
                     break
-                self._open = channel
+                self._begin(channel)
             if channel is None:
                 left += self._cleaned(item)
             elif self._pass(channel, text, item, left):
@@ -140,18 +151,18 @@ class AnswerFilter(AnswerStage):
                 left.append(_event(channel, text))
             if is_stopped:
                 return [*left, Finish("content_filter", is_cut=True)]
-        self._texts.clear()
+        self._forget()
         return left
 
     def _place_of(self, item: BackendItem) -> tuple[Channel | None, str]:
         """Return the text that an item continues, and its piece; None: the item is not filtered."""
         channels = self._filter.channels
         if isinstance(item, Token):
-            return ("answer" if "answer" in channels else None), item.text
+            return (("answer", item.agent, 0) if "answer" in channels else None), item.text
         if isinstance(item, Reasoning):
-            return ("reasoning" if "reasoning" in channels else None), item.text
+            return (("reasoning", item.agent, 0) if "reasoning" in channels else None), item.text
         if isinstance(item, ToolCall) and "tools" in channels:
-            return item.index, item.arguments
+            return ("tools", item.agent, item.index), item.arguments
         return None, ""
 
     def _matchers(self, channel: Channel) -> list[Matcher]:
@@ -177,7 +188,7 @@ class AnswerFilter(AnswerStage):
             assert isinstance(item, Token | Reasoning)
             extra = without_text(item.extra, self._filter.hits) if item.extra else None
             if rest:
-                left.append(type(item)(rest, extra))
+                left.append(type(item)(rest, extra, item.agent))
             elif extra:
                 left.append(Extra(extra))
         return is_stopped
@@ -206,9 +217,10 @@ class AnswerFilter(AnswerStage):
 
 
 def _event(channel: Channel, text: str) -> AnyEvent:
-    if isinstance(channel, int):
-        return ToolCall(channel, arguments=text)
-    return Token(text) if channel == "answer" else Reasoning(text)
+    kind, agent, index = channel
+    if kind == "tools":
+        return ToolCall(index, arguments=text, agent=agent)
+    return (Token if kind == "answer" else Reasoning)(text, agent=agent)
 
 
 def build(table: StageTable, model: Model, services: Services) -> Filter:

@@ -3,6 +3,7 @@
 from tailrace_client.async_answer import AsyncAnswer
 from tailrace_client.async_batch import AsyncBatch
 from tailrace_client.async_client import AsyncTailrace
+from tailrace_client.async_producer import AsyncProducer
 from tailrace_client.batches import BatchLine
 from tailrace_client.errors import TailraceError
 from tailrace_client.events import (
@@ -19,15 +20,18 @@ from tailrace_client.events import (
     ToolCallEvent,
     UsageEvent,
 )
+from tailrace_client.produce import produce
 from tailrace_client.reading import Result
 from tailrace_client.sync_answer import Answer
 from tailrace_client.sync_batch import Batch
 from tailrace_client.sync_client import Tailrace
+from tailrace_client.sync_producer import Producer
 
 __all__ = [
     "Answer",
     "AsyncAnswer",
     "AsyncBatch",
+    "AsyncProducer",
     "AsyncTailrace",
     "Batch",
     "BatchLine",
@@ -36,6 +40,7 @@ __all__ = [
     "Event",
     "ExtraEvent",
     "FileEvent",
+    "Producer",
     "ProgressEvent",
     "ReasoningEvent",
     "ResetEvent",
@@ -46,4 +51,5 @@ __all__ = [
     "TokenEvent",
     "ToolCallEvent",
     "UsageEvent",
+    "produce",
 ]

@@ -14,6 +14,7 @@ import httpx2
 from tailrace_client.async_answer import AsyncAnswer
 from tailrace_client.async_batch import AsyncBatch
 from tailrace_client.async_http import AsyncHttp
+from tailrace_client.async_producer import AsyncProducer
 from tailrace_client.async_socket import AsyncSockets
 from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, TokenSource
@@ -21,6 +22,7 @@ from tailrace_client.errors import TailraceError, broken
 from tailrace_client.events import Event
 from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
 from tailrace_client.pace import BackOff, Picker
+from tailrace_client.producing import begin_body
 from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
 from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
@@ -177,6 +179,37 @@ class AsyncTailrace:
     def attach_batch(self, id: str) -> AsyncBatch:
         """Return a batch that was started anywhere."""
         return AsyncBatch(self, id)
+
+    def produce(
+        self,
+        *,
+        model: str | None = None,
+        take_over: str | None = None,
+        reset: bool = False,
+        lease_s: float | None = None,
+        idempotency_key: str | None = None,
+        **members: Any,
+    ) -> AsyncProducer:
+        """Return a producer: the caller writes the answer. Enter it to begin.
+
+        Args:
+            take_over: the id of a generation whose producer is gone: begin its next attempt.
+            reset: with `take_over`: the answer begins anew.
+            lease_s: the generation fails if this producer is silent for longer, s.
+            members: further members of a start: `prompt`, `messages`, `session`, `metadata`, …
+        """
+        body = begin_body({"model": model, **members}, lease_s)
+        headers = {"idempotency-key": idempotency_key or new_key()}
+
+        async def begin() -> Mapping[str, Any]:
+            if take_over is not None:
+                path = f"{generation_path(take_over)}/producer"
+                found: Mapping[str, Any] = await self._call("POST", path, body={"reset": reset})
+            else:
+                found = await self._call("POST", "/v1/generations", body=body, headers=headers)
+            return found
+
+        return AsyncProducer(self._shared, self._http.json, begin)
 
     async def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""

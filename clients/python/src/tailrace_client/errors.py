@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class TailraceError(Exception):
     """A request that could not be served, or a reading that could not go on.
@@ -12,6 +15,7 @@ class TailraceError(Exception):
         retryable: the same call may succeed later.
         status: the HTTP status, when a server has answered.
         retry_after_s: seconds to wait, when the server has named them; else 0.
+        members: all members of the server's error, for example `next_seq`.
     """
 
     def __init__(
@@ -22,6 +26,7 @@ class TailraceError(Exception):
         retryable: bool,
         status: int | None = None,
         retry_after_s: float = 0.0,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
@@ -29,6 +34,7 @@ class TailraceError(Exception):
         self.retryable = retryable
         self.status = status
         self.retry_after_s = retry_after_s
+        self.members: Mapping[str, Any] = members or {}
 
 
 def broken(message: str) -> TailraceError:

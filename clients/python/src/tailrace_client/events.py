@@ -33,12 +33,14 @@ class StartEvent(_Base):
 class TokenEvent(_Base):
     type: Literal["token"] = "token"
     text: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ReasoningEvent(_Base):
     type: Literal["reasoning"] = "reasoning"
     text: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class ToolCallEvent(_Base):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class ProgressEvent(_Base):
     current: float = 0
     total: float = 0
     percentage: float = 0
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class FileEvent(_Base):
     media_type: str = ""
     url: str | None = None
     data: str | None = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class DataEvent(_Base):
     type: Literal["data"] = "data"
     name: str = ""
     value: Any = None
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,13 @@ from tailrace_client.errors import TailraceError, broken
 from tailrace_client.events import Event
 from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
 from tailrace_client.pace import BackOff, Picker
+from tailrace_client.producing import begin_body
 from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
 from tailrace_client.sync_answer import Answer
 from tailrace_client.sync_batch import Batch
 from tailrace_client.sync_http import Http
+from tailrace_client.sync_producer import Producer
 from tailrace_client.sync_socket import Sockets
 from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
 
@@ -142,6 +144,37 @@ class Tailrace:
     def attach_batch(self, id: str) -> Batch:
         """Return a batch that was started anywhere."""
         return Batch(self, id)
+
+    def produce(
+        self,
+        *,
+        model: str | None = None,
+        take_over: str | None = None,
+        reset: bool = False,
+        lease_s: float | None = None,
+        idempotency_key: str | None = None,
+        **members: Any,
+    ) -> Producer:
+        """Return a producer: the caller writes the answer. Enter it to begin.
+
+        Args:
+            take_over: the id of a generation whose producer is gone: begin its next attempt.
+            reset: with `take_over`: the answer begins anew.
+            lease_s: the generation fails if this producer is silent for longer, s.
+            members: further members of a start: `prompt`, `messages`, `session`, `metadata`, …
+        """
+        body = begin_body({"model": model, **members}, lease_s)
+        headers = {"idempotency-key": idempotency_key or new_key()}
+
+        def begin() -> Mapping[str, Any]:
+            if take_over is not None:
+                path = f"{generation_path(take_over)}/producer"
+                found: Mapping[str, Any] = self._call("POST", path, body={"reset": reset})
+            else:
+                found = self._call("POST", "/v1/generations", body=body, headers=headers)
+            return found
+
+        return Producer(self._shared, self._http.json, begin)
 
     def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""

@@ -90,6 +90,7 @@ def refusal(status: int, body: bytes, retry_after: str | None) -> TailraceError:
                 retryable=retryable,
                 status=status,
                 retry_after_s=retry_after_s,
+                members=error,
             )
     except (ValueError, KeyError, TypeError):
         pass

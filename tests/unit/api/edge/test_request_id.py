@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api.edge.error_boundary import ErrorBoundary
 from api.edge.request_id import REQUEST_ID_CHARACTERS_MAX, request_id
 from api.transport.extensions import GENERATION_ID
+from shared.config import logs
 
 MADE = re.compile(rb"req_[0-9a-f]{24}")
 
@@ -72,3 +73,15 @@ async def test_an_answer_has_the_id_once_and_names_the_generation_that_it_starte
     assert start["headers"] == [
         (b"a", b"b"), (b"x-request-id", b"mine"), (b"x-generation-id", b"gen_1")
     ]  # fmt: skip
+
+
+async def test_every_log_line_of_a_request_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(logs.request_id.get())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    await answered(app, scope_with(b"mine"))
+
+    assert seen == ["mine"]

@@ -105,3 +105,16 @@ def test_without_a_listener_nothing_is_collected(scene: Scene) -> None:
     scene.leave()
 
     assert scene.audience._seats == {}
+
+
+def test_a_reader_that_goes_on_without_its_handler_is_one_reader(scene: Scene) -> None:
+    scene.join()
+    scene.audience.stay(ID)
+    scene.leave()  # the handler
+    scene.pass_s(2)
+    scene.leave(has_ended=True)
+    scene.pass_s(1)
+
+    assert [(change.joined, change.left, change.readers) for change in scene.told] == [
+        (1, 0, 1), (0, 1, 0),
+    ]  # fmt: skip

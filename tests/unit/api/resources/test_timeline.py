@@ -25,7 +25,8 @@ async def shell() -> AsyncIterator[Shell]:
 
 
 async def start(shell: Shell) -> str:
-    return str((await shell.post({"prompt": "a marked prompt"})).json()["id"])
+    answer = await shell.post({"prompt": "a marked prompt"}, x_request_id="mine-1")
+    return str(answer.json()["id"])
 
 
 async def timeline(shell: Shell, name: str, headers: dict[str, str] = ALICE) -> tuple[int, Any]:
@@ -45,7 +46,7 @@ async def test_the_story_of_an_answer_names_its_processes_and_no_text(shell: She
     assert status == 200
     accepted, queued, begun, end = body["data"]
     created_s = (await shell.store.meta(name)).created_at_ms / 1000  # type: ignore[union-attr]
-    assert accepted == {"at": created_s, "what": "accepted", "node": "n1"}
+    assert accepted == {"at": created_s, "what": "accepted", "node": "n1", "request_id": "mine-1"}
     place = {"lane": "interactive", "partition": "q"}
     assert queued == {"at": created_s, "what": "queued", **place}
     assert (begun["worker"], begun["attempt"], begun["waited_s"]) == ("w-1", 1, 0.25)

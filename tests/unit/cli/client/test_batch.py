@@ -141,7 +141,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 async def run(server: Server, action: str, **args: Any) -> int:
     """Run `batch` in a thread, because it has its own event loop."""
     defaults = {"action": action, "id": ID, "endpoint": "", "window": "24h", "watch": False}
-    namespace = argparse.Namespace(**{**defaults, "output": None, "errors": False, **args})
+    namespace = argparse.Namespace(
+        **{**defaults, "output": None, "errors": False, "json": False, **args}
+    )
     return await asyncio.to_thread(batch, Settings(url=server.url), namespace)
 
 
@@ -215,6 +217,15 @@ async def test_the_summary_says_how_it_ended_and_what_to_do(
     assert r"line 1: bad\x1b[2J 1" in output and "line 11" not in output and "and 2 more" in output
 
 
+@pytest.mark.parametrize("action", ["redrive", "watch"])
+async def test_a_batch_of_which_all_lines_failed_is_no_success(server: Server, action: str) -> None:
+    server.batch |= {"request_counts": {"total": 3, "completed": 0, "failed": 3}}
+    assert await run(server, action, watch=True) == 1
+
+    server.batch |= {"request_counts": {"total": 3, "completed": 1, "failed": 2}}
+    assert await run(server, action, watch=True) == 0
+
+
 async def test_results_resume_at_their_byte(
     server: Server, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -269,7 +280,9 @@ def test_without_a_server_the_message_says_what_to_do(
     capsys: pytest.CaptureFixture[str], lines: Path
 ) -> None:
     for action in ("ls", "submit"):
-        args = argparse.Namespace(action=action, file=str(lines), endpoint="", window="1h")
+        args = argparse.Namespace(
+            action=action, file=str(lines), endpoint="", window="1h", json=False
+        )
         assert batch(Settings(url="http://127.0.0.1:1"), args) == 2
         assert "tailrace up" in capsys.readouterr().err
 

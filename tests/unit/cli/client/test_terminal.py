@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,18 @@ from aiohttp import web
 
 from cli.client import client as client_module
 from cli.client.client import Client, RequestRefused, ServerUnreachable
-from cli.client.terminal import Printer, _advice, _chat, _ps, chat, table
+from cli.client.terminal import (
+    JsonPrinter,
+    Printer,
+    _advice,
+    _chat,
+    _jobs_line,
+    _ps,
+    _tail,
+    chat,
+    state_of,
+    table,
+)
 from shared.config.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -96,6 +108,7 @@ async def local_node(**handlers: Handler) -> AsyncIterator[str]:
         ("events", "/v1/generations/{id}/events"),
         ("generations", "/v1/generations"),
         ("workers", "/v1/workers"),
+        ("backends", "/v1/backends"),
     ):
         if name in handlers:
             app.router.add_get(path, handlers[name])
@@ -227,6 +240,37 @@ async def test_chat_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "abc\n"
 
 
+async def test_tail_prints_one_event_on_each_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+        assert await _tail(client, "gen_12345678", "") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [event["id"] for event in LOG]
+    assert json.loads(lines[-1])["type"] == "end"
+
+
+async def test_tail_on_a_terminal_begins_with_id_and_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    log = [START, token("wipe\x1b[2J"), DONE]
+    async with local_node(events=Log(*log, break_after=9).answer) as url, Client(url) as client:
+        assert await _tail(client, "gen_12345678", "") == 0
+
+    lines = out.getvalue().splitlines()
+    assert lines[0] == '1-1      start      {"attempt": 1, "model": "demo"}'
+    assert len(lines) == 3 and "\x1b" not in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seen_s", "is_draining", "state"),
+    [(0.4, False, "working"), (0.4, True, "draining"), (30.0, False, "dead"), (30.0, True, "dead")],
+)
+def test_ps_says_when_a_worker_is_dead(seen_s: float, is_draining: bool, state: str) -> None:
+    assert state_of({"seen_s": seen_s, "draining": is_draining}) == state
+
+
 async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
     async def generations(request: web.Request) -> web.Response:
         item = {
@@ -239,17 +283,27 @@ async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]
         worker = {"id": "w", "slots": 9, "running": 1, "draining": False, "seen_s": 0.4}
         return web.json_response({"workers": [worker], "queue": {"interactive": 2}})
 
-    async with local_node(generations=generations, workers=workers) as url, Client(url) as client:
+    async def backends(request: web.Request) -> web.Response:
+        slots = {"number": 2, "held": 2, "waiting": 58}
+        full = {"name": "llama", "state": "closed", "in_flight": 2, "slots": slots}
+        away = {"name": "gpu", "state": "open", "in_flight": 0, "slots": None}
+        times = {"first_token_s": {"p50": 0.254}}, {"first_token_s": {"p50": None}}
+        return web.json_response({"backends": [full | times[0], away | times[1]]})
+
+    handlers = {"generations": generations, "workers": workers, "backends": backends}
+    async with local_node(**handlers) as url, Client(url) as client:
         assert await _ps(client, "") == 0
 
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "1/9" in out
+    assert re.search(r"^llama +closed +2/2 +58 +0.25s$", out, re.M)
+    assert re.search(r"^gpu +open +0 +- +-$", out, re.M)
     assert "queue: 2 interactive" in out
 
 
 def test_without_a_server_the_message_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    args = argparse.Namespace(prompt="x", model="", session="")
+    args = argparse.Namespace(prompt="x", model="", session="", json=False)
 
     assert chat(Settings(url="http://127.0.0.1:1"), args) == 2
     assert "tailrace up" in capsys.readouterr().err
@@ -258,7 +312,7 @@ def test_without_a_server_the_message_says_what_to_do(capsys: pytest.CaptureFixt
 def test_an_empty_prompt_gives_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
 
-    assert chat(Settings(), argparse.Namespace(prompt=None, model="", session="")) == 2
+    assert chat(Settings(), argparse.Namespace(prompt=None, model="", session="", json=False)) == 2
 
 
 def test_a_missing_key_names_the_variable() -> None:
@@ -278,3 +332,53 @@ async def test_a_key_that_is_no_operators_lists_no_workers(
     output = capsys.readouterr().out
     assert output.startswith("ID")
     assert "operators' keys" in output
+
+
+# For programs
+
+
+def test_as_json_each_event_is_one_line_and_the_exit_code_is_the_same() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    printer = JsonPrinter(out, err)
+    for event in (START, token("Hel\n\x1b"), DONE):
+        printer.show(event)
+    printer.note("connection lost")
+    printer.close()
+
+    assert [json.loads(line) for line in out.getvalue().splitlines()] == [
+        START, token("Hel\n\x1b"), DONE,
+    ]  # fmt: skip
+    assert "\x1b" not in out.getvalue()
+    assert (err.getvalue(), printer.exit_code) == ("[connection lost]\n", 0)
+
+
+async def test_ps_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    item = {"id": "gen_1"}
+
+    async def generations(request: web.Request) -> web.Response:
+        return web.json_response({"generations": [item]})
+
+    async def workers(request: web.Request) -> web.Response:
+        return web.json_response({"workers": [], "queue": {"later": 1}, "jobs": {}})
+
+    async with local_node(generations=generations, workers=workers) as url, Client(url) as client:
+        assert await _ps(client, "", is_json=True) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"generations": [item], "workers": [], "queue": {"later": 1}, "jobs": {}}
+
+
+def test_ps_says_how_far_the_jobs_role_is_behind() -> None:
+    beats = {"polled": 1.2, "swept": None}
+    late = {"oldest_due": "webhooks", "oldest_due_s": 75.4, "beat_s": beats}
+
+    assert _jobs_line(late) == "webhooks due for 75s, last sign 1s ago"
+    assert _jobs_line({"oldest_due": None, "oldest_due_s": 0.0, "beat_s": {}}) == (
+        "nothing is due, no sign of the jobs role"
+    )
+
+
+def test_no_color_keeps_reasoning_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    assert "\x1b" not in printed({"type": "reasoning", "text": "Hm"}, DONE, is_tty=True)[1]

@@ -6,7 +6,7 @@ import pytest
 
 from shared.backends import slots as slots_module
 from shared.backends.slots import Slots, Waiter, announce_slotted, slots_in_use, waiting_in_line
-from shared.redis import keys
+from shared.redis import backend_keys
 from shared.redis.client import clock_ms
 from shared.redis.scripts import Scripts
 
@@ -105,7 +105,7 @@ async def test_a_slot_that_nobody_keeps_comes_back(redis):
     short = Slots(Scripts(redis), "a", 1, LEASE_MS)
     assert await take(short, "x", "y") == [True, False]
     assert (await short.call(kept=["x"])).entries == []
-    await redis.zadd(keys.slots("a")[0], {"x": 1})  # the lease is over
+    await redis.zadd(backend_keys.slots("a")[0], {"x": 1})  # the lease is over
     assert [entry.decode() for entry in (await short.call()).entries] == ["entry of y"]
 
 
@@ -113,7 +113,7 @@ async def test_a_granted_slot_that_no_worker_takes_is_granted_anew(two, redis, m
     await take(two, "x", "y", "z")
     assert await release(two, "x") == ["z"]
     assert await release(two) == []
-    await redis.zadd(keys.slots("a")[0], {"z": 1})
+    await redis.zadd(backend_keys.slots("a")[0], {"z": 1})
     assert await release(two) == ["z"]
     assert slots_module.GRANT_MS >= 1_000
 
@@ -130,7 +130,7 @@ async def test_an_empty_line_leaves_no_key_behind(two, redis):
     await release(two, "x")
     await take(two, "z")
     await release(two, "y", "z")
-    assert [await redis.exists(key) for key in keys.slots("a")] == [0, 0, 0, 0]
+    assert [await redis.exists(key) for key in backend_keys.slots("a")] == [0, 0, 0, 0]
 
 
 async def test_the_line_of_a_backend_without_workers_does_not_count(two, redis):

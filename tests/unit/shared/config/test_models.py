@@ -205,8 +205,20 @@ def test_the_examples_of_the_pages_are_valid(tmp_path: Path, text: str) -> None:
         assert find_route(without_files, environ)
 
 
+def test_a_backend_may_have_slots(tmp_path: Path) -> None:
+    text = '[models.m]\nbase_url = "http://x/v1"\n'
+    assert load(tmp_path, text)["m"].slots == 0
+    assert load(tmp_path, text + "slots = 2")["m"].slots == 2
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", '"2"', "100001"])
+def test_a_number_of_slots_that_cannot_be_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigurationError, match="whole number from 1 to 100000"):
+        load(tmp_path, f'[models.m]\nbase_url = "http://x/v1"\nslots = {value}')
+
+
 def test_the_page_describes_every_member() -> None:
-    members = {*STRINGS, *REQUEST_MEMBERS, *CONNECTION_MEMBERS, "stages"}
+    members = {*STRINGS, *REQUEST_MEMBERS, *CONNECTION_MEMBERS, "stages", "slots"}
     rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \|", PAGE.read_text(), re.M)
 
     assert members == {name.strip(" `") for row in rows for name in row.split(",")}

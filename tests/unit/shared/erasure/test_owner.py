@@ -10,6 +10,7 @@ import pytest
 
 from shared.batches.lease import BatchLease, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch, parts_prefix
+from shared.cache.answers import AnswerCache, CacheRules
 from shared.config.credentials import Identity
 from shared.config.settings import Settings
 from shared.erasure import owner as owner_module
@@ -72,6 +73,12 @@ class Office:
             owner, idempotency_key="k", body_digest="d", webhook=HOOK, grace_s=5.0
         )
         await (await Holder.begin(self.store, "t", ended)).finish(TEXT)
+        rules, cache = CacheRules(60.0, 10), AnswerCache(self.redis)
+        for key in "xy":
+            raw = f'{{"answer":"{TEXT}"}}'.encode()
+            named = keys.digest_of(key + owner)
+            await cache.store("demo", named, raw, rules, owner=owner, generation=ended)
+        # Only the walk through all keys finds the first one: its generation names the second.
         cancelled = await self.accept(owner, webhook=HOOK)
         await cancel(self.store, cancelled)
         running = await self.accept(owner, request=b'{"messages":[]}' + b" " * 600_000)
@@ -139,7 +146,8 @@ async def test_no_key_and_no_file_has_the_owners_name_or_text_afterwards(office,
     assert TEXT not in left
     assert TEXT not in office.objects()
     assert deleted == {
-        "batches": 1, "files": 1, "generations": 4, "schedules": 1, "shares": 1, "usage": 1,
+        "batches": 1, "cached": 1, "files": 1, "generations": 4, "schedules": 1, "shares": 1,
+        "usage": 1,
     }  # fmt: skip
     assert await office.forget() == ({}, 6), "a second walk finds nothing"
 

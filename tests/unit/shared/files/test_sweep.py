@@ -61,7 +61,7 @@ async def test_expired_files_are_removed_with_their_index_entries(
 
     assert await sweep_files(files) == NOTHING._replace(expired=1)
     assert left_in(directory) == [kept.id]
-    assert await redis.zrange(keys.files("ann"), 0, -1) == [kept.id.encode()]
+    assert await redis.zrange(keys.files_by(keys.digest_of("ann")), 0, -1) == [kept.id.encode()]
     assert await redis.zcard(keys.FILES_EXPIRY) == 1
     assert await sweep_files(files) == NOTHING
 

@@ -18,6 +18,9 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from jobs.webhook_due import DueHooks
+from shared.backends.board import Busy, change_breaker, read_view
+from shared.backends.breaker import Breaker
+from shared.backends.slots import Slots, Waiter
 from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch
 from shared.config.limits import OwnerLimits
@@ -130,6 +133,7 @@ async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
         await fire_schedules(sharded)
         await count_files(sharded)
         await count_an_owner(sharded)
+        await share_backends(sharded)
         assert monitor.violations() == []
 
     run = {name for name in NAMES if digest_of(name) in monitor.touched}
@@ -338,3 +342,14 @@ async def count_an_owner(redis: Redis) -> None:
     for number in (1, 2, 0):
         names = [keys.owner_places("alice"), keys.owner_told("alice")]
         await scripts.run("limit_place", names, ["node", number, 1_000, 1, 1, 0, "reader", 1_000])
+
+
+async def share_backends(redis: Redis) -> None:
+    scripts = Scripts(redis)
+    assert (await change_breaker(scripts, "a", b"", Breaker(strikes=2)))[0]
+    slots = Slots(scripts, "a", 1, 1_000)
+    for name in (ID, "gen_second00"):
+        await slots.call(Waiter(name, entry=b"{}", owner="o"), kept=["gen_third000"])
+    assert (await slots.call(released=[ID, "gen_third000"])).entries == [b"{}"]
+    assert (await slots.call(Waiter("gen_second00"))).has_slot
+    await read_view(redis, "w-1", {"a": Busy(1)}, now_ms=1)

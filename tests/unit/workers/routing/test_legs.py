@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from shared.config.models import Model
+from shared.config.models import Model, member_model
 from shared.errors import BackendError, Refusal
 from shared.log.events import AnyEvent, Reasoning, Reset, Start, Token, Upstream, encode
 from shared.log.ids import EventId
@@ -14,7 +14,7 @@ from shared.log.records import Entry
 from shared.log.request import Request
 from tests.support.worker_harness import ScriptedBackend
 from workers.backends.contract import SetUpFault
-from workers.routing.legs import Leg, Plans, ask_order, member_model, others_may_answer, worst_of
+from workers.routing.legs import Leg, Plans, ask_order, others_may_answer, worst_of
 from workers.takeover.continuation import AttemptPlan, writer_of
 from workers.takeover.verdicts import NO_FORM, Form
 

@@ -136,6 +136,14 @@ def test_only_consecutive_text_of_one_type_is_joined():
     assert texts(step.entries) == ["ab", "cd", "ToolCall", "ToolCall", "e"]
 
 
+def test_only_the_text_of_one_agent_is_joined():
+    pieces = [("a", "x"), ("b", "x"), ("c", "y"), ("d", "")]
+    step = send(make_outbox(), *(Token(text, agent=agent) for text, agent in pieces))
+
+    assert texts(step.entries) == ["ab", "c", "d"]
+    assert [decode(raw).agent for raw in step.entries] == ["x", "y", ""]
+
+
 def test_joined_events_are_bounded():
     """An event is one write to every reader, so it must not grow without bound in an outage."""
     piece = "x" * 1_000

@@ -40,7 +40,7 @@ export class Strip {
       }
     })
     for (const at of faults) add('fault', at, at)
-    const key = pieces.map((piece) => piece.outerHTML).join('')
+    const key = pieces.map((piece) => `${piece.className} ${piece.style.cssText} ${piece.textContent}`).join()
     if (key === this.shown) return
     this.shown = key
     this.element.replaceChildren(...pieces)

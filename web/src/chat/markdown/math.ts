@@ -11,10 +11,14 @@ export async function draw(place: HTMLElement): Promise<void> {
   if (place.dataset.drawn === tex) return
   place.dataset.drawn = tex
   // KaTeX makes elements, not HTML. `trust` is off: a formula makes no links and loads nothing.
-  katex.render(tex, place, {
-    displayMode: place.classList.contains('math-block'), throwOnError: false, trust: false, strict: 'ignore',
-    maxSize: 20, maxExpand: 200,
-  })
+  try {
+    katex.render(tex, place, {
+      displayMode: place.classList.contains('math-block'), throwOnError: true, trust: false, strict: 'ignore',
+      maxSize: 20, maxExpand: 200,
+    })
+  } catch {
+    place.textContent = tex // not complete, or not TeX
+  }
 }
 
 function loadStyle(): Promise<void> {

@@ -34,8 +34,10 @@ function change(now: Node, wanted: Node): void {
   if (now instanceof Text) {
     const { data } = wanted as Text
     if (now.data === data) return
-    if (data.startsWith(now.data)) now.appendData(data.slice(now.data.length))
-    else now.data = data
+    // Only behind the common beginning: a selection that ends in front of it stays.
+    let same = 0
+    while (same < now.length && now.data[same] === data[same]) same += 1
+    now.replaceData(same, now.length - same, data.slice(same))
     return
   }
   if (!(now instanceof Element) || !(wanted instanceof Element)) return

@@ -104,7 +104,8 @@ function mathAt(src: string, pos: number): { tex: string; end: number; isBlock: 
   if (src[pos + 1] === '$') return delimited('$$', '$$', true)
   const end = src.indexOf('$', pos + 1)
   const tex = end < 0 ? '' : src.slice(pos + 1, end)
-  const isMoney = /^\s|\s$|\\$|\n\n/.test(tex) || /\d/.test(src[end + 1] ?? '')
+  // `$5 and US$ 6`: a number and then a word.
+  const isMoney = /^\s|\s$|\\$|\n\n|^\d[\d.,]*\s+\p{L}{2}/u.test(tex) || /[\p{L}\d]/u.test(src[end + 1] ?? '')
   return tex && !isMoney ? { tex, end: end + 1, isBlock: false } : undefined
 }
 

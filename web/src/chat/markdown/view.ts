@@ -10,6 +10,9 @@ import { blocksOf, type Block, type Env } from './parser.js'
 import { morph } from './morph.js'
 import { sanitise } from './sanitise.js'
 
+/** A line that defines a link: earlier blocks may use it. */
+const DEFINITION = /^ {0,3}\[[^\]]+\]:/m
+
 interface Shown { html: string; element: HTMLElement }
 
 export class MarkdownView {
@@ -27,12 +30,13 @@ export class MarkdownView {
   /** Show `text`. `isFinal`: nothing follows, so links that were defined at the end are resolved everywhere. */
   update(text: string, isFinal: boolean): void {
     if (text === this.text && isFinal === this.isFinal) return
-    if (!text.startsWith(this.text) || (isFinal && this.env.references)) this.restart()
+    if (!text.startsWith(this.text) || (isFinal && DEFINITION.test(text))) this.restart()
     if (!this.shown.length) this.element.textContent = ''
     this.text = text
     this.isFinal = isFinal
     const rest = text.slice(this.settled)
-    const blocks = blocksOf(rest, this.env)
+    // A link definition that is not complete must not stay: each turn begins with those that are.
+    const blocks = blocksOf(rest, { references: { ...(this.env.references as object) } })
     const from = this.settledBlocks
     blocks.forEach((block, at) => this.show(from + at, block))
     for (const { element } of this.shown.splice(from + blocks.length)) {
@@ -46,7 +50,7 @@ export class MarkdownView {
 
   private restart(): void {
     this.settled = this.settledBlocks = 0
-    this.env = { references: this.env.references }
+    this.env = {}
   }
 
   private show(at: number, block: Block): void {
@@ -74,7 +78,9 @@ export class MarkdownView {
     let complete = blocks.length - 1
     while (complete > 0 && !rest.slice(starts[blocks[complete].from] ?? rest.length).trimStart().includes('\n')) complete -= 1
     if (complete <= 0) return
-    this.settled += starts[blocks[complete].from] ?? 0
+    const end = starts[blocks[complete].from] ?? 0
+    blocksOf(rest.slice(0, end), this.env) // keeps the link definitions
+    this.settled += end
     this.settledBlocks += complete
   }
 }

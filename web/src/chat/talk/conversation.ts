@@ -4,6 +4,7 @@
  */
 
 import { TailraceError, type TailraceEvent } from 'tailrace'
+import { compareIds } from 'tailrace-source/events.js'
 import { bus } from '../bus.js'
 import type { PageClient } from '../client.js'
 import type { Archive } from '../store/archive.js'
@@ -16,6 +17,9 @@ import { Turn, type Entry, type PageFile, type Snapshot } from './turn.js'
 /** Between two looks at the session's listing, ms; and while nobody sees the page. */
 const LOOK_MS = 1_500
 const LOOK_HIDDEN_MS = 15_000
+/** In a conversation to which nobody has added anything for a while. */
+const LOOK_QUIET_MS = 4_000
+const QUIET_AFTER_MS = 60_000
 /** A look that takes longer means that the server cannot be reached. */
 const LATE_MS = 2_500
 /** A prompt that waits longer says so. */
@@ -25,6 +29,10 @@ const PAGES_MAX = 20
 const LOADS_MAX = 4
 /** So many answers are read at once. Older ones are read when they come near the window. */
 const NEWEST = 10
+/** So many turns before a prompt are read, so that they can go along. */
+const HISTORY_TURNS = 50
+/** Pages of an answer's events; a page has about 1 MiB. */
+const EVENT_PAGES_MAX = 8
 
 export interface Hooks {
   /** Turns came, went or changed places. */
@@ -48,6 +56,7 @@ export interface Asked {
   replaced?: Turn
 }
 
+interface EventPage { events: TailraceEvent[]; last_event_id: string }
 interface Listing { generations: Entry[]; next_before: string | null }
 
 export class Conversation {
@@ -60,6 +69,7 @@ export class Conversation {
   private running = 0
   private wake = () => {}
   private isWhole = false
+  private changedAt = performance.now()
 
   constructor(
     private readonly client: PageClient, private readonly archive: Archive, readonly session: string,
@@ -81,7 +91,8 @@ export class Conversation {
       await this.look()
       await new Promise<void>((resolve) => {
         this.wake = resolve
-        setTimeout(resolve, document.hidden ? LOOK_HIDDEN_MS : LOOK_MS)
+        const isQuiet = performance.now() - this.changedAt > QUIET_AFTER_MS
+        setTimeout(resolve, document.hidden ? LOOK_HIDDEN_MS : isQuiet ? LOOK_QUIET_MS : LOOK_MS)
       })
     }
   }
@@ -127,7 +138,7 @@ export class Conversation {
     this.turns.set(key, turn)
     if (asked.replaced) this.chosen.delete(this.firstVersion(asked.replaced))
     this.arranged()
-    await Promise.allSettled(before.slice(-20).map((each) => this.load(each)))
+    await Promise.allSettled(before.slice(-HISTORY_TURNS).map((each) => this.load(each)))
     const content = asked.content ?? asked.prompt
     const unsent: Unsent = {
       key, session: this.session, prompt: asked.prompt, createdAt: turn.created_at,
@@ -147,6 +158,14 @@ export class Conversation {
     turn.isLate = false
     this.hooks.changed(turn)
     if (unsent) await this.deliver(unsent, turn)
+  }
+
+  /** Try again to read an answer that could not be read. */
+  async readAgain(turn: Turn): Promise<void> {
+    turn.problem = ''
+    turn.isLoaded = false
+    this.hooks.changed(turn)
+    await this.load(turn)
   }
 
   discard(turn: Turn): void {
@@ -296,6 +315,10 @@ export class Conversation {
     try {
       const snapshot = await this.client.json<Snapshot>(`/v1/generations/${turn.id}`, { signal: this.leaving.signal })
       turn.adopt(snapshot)
+      const pictures = turn.files // of the snapshot; a `reset` among the events is older
+      turn.files = []
+      await this.missed(turn)
+      turn.files.push(...pictures)
       const { id, cursor, text, status } = turn
       bus.emit('adopted', { generation: id, cursor, text, status })
       this.hooks.changed(turn)
@@ -305,6 +328,18 @@ export class Conversation {
       if (this.leaving.signal.aborted) return
       turn.problem = explain(error)
       this.hooks.changed(turn)
+    }
+  }
+
+  /** Files, data and progress up to the turn's cursor: the snapshot has only what belongs to the text. */
+  private async missed(turn: Turn): Promise<void> {
+    let cursor = ''
+    for (let page = 0; turn.cursor && page < EVENT_PAGES_MAX; page += 1) {
+      const path = `/v1/generations/${turn.id}/events?wait=0${cursor && `&last_event_id=${cursor}`}`
+      const { events, last_event_id } = await this.client.json<EventPage>(path, { signal: this.leaving.signal })
+      for (const event of events) if (compareIds(event.id, turn.cursor) <= 0) turn.beside(event)
+      if (!events.length || compareIds(last_event_id, turn.cursor) >= 0) return
+      cursor = last_event_id
     }
   }
 
@@ -348,6 +383,7 @@ export class Conversation {
   private arranged(): void {
     const last = this.path().at(-1)?.turn
     const isSame = (bus.newest?.generation ?? '') === (last?.id ?? '')
+    this.changedAt = performance.now()
     this.hooks.arranged()
     if (!isSame) bus.emit('newest', last ? { generation: last.id, status: last.status, prompt: last.prompt } : null)
   }

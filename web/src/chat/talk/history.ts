@@ -9,6 +9,7 @@ export function historyOf(turns: Turn[]): Message[] {
   const messages: Message[] = []
   let characters = 0
   for (const turn of [...turns].reverse()) {
+    if (!turn.isLoaded) break // a history has no holes
     if (!turn.text && !turn.details.length) continue
     const content = turn.content ?? turn.prompt
     const asked: Message = { role: 'user', content }

@@ -37,7 +37,10 @@ export interface Snapshot extends Entry {
 export interface Message { role: string; content: unknown; [member: string]: unknown }
 export interface TurnError { code: string; message: string; retryable?: boolean }
 export interface OutFile { name: string; media_type: string; url?: string; data?: string }
-export interface Progress { stage: string; percentage: number }
+export interface Progress { agent: string; stage: string; percentage: number }
+export interface Datum { name: string; value: unknown }
+/** The most names of data that are shown. */
+const DATA_MAX = 50
 type Extra = { delta?: { images?: { image_url?: { url?: string } }[]; reasoning_details?: unknown[] } }
 
 const RUNNING = ['unsent', 'queued', 'running']
@@ -51,7 +54,10 @@ export class Turn implements Link {
   reasoning = ''
   calls: ToolCall[] = []
   files: OutFile[] = []
-  progress: Progress | null = null
+  /** The stages under way: one for each agent that writes the answer. */
+  progress: Progress[] = []
+  /** The last value of each name. */
+  data: Datum[] = []
   usage: Usage | undefined
   error: TurnError | null = null
   finishReason = ''
@@ -97,9 +103,9 @@ export class Turn implements Link {
 
   /** What a browser keeps beside the text, so that nothing has to be read again. */
   get rest(): Record<string, unknown> {
-    const { reasoning, calls, files, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras } = this
+    const { reasoning, calls, files, data, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras } = this
     const { reasonedFrom, reasonedTo } = this
-    return { reasoning, calls, files, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras, reasonedFrom, reasonedTo }
+    return { reasoning, calls, files, data, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras, reasonedFrom, reasonedTo }
   }
 
   /** A row of the session's listing. The text comes with `adopt`. */
@@ -125,6 +131,8 @@ export class Turn implements Link {
     this.calls = now.tool_calls ?? []
     this.usage = now.usage ?? undefined
     this.files = []
+    this.data = []
+    this.progress = []
     this.extras = []
     this.extra(now.extra)
     this.cursor = now.last_event_id === '0-0' ? '' : now.last_event_id
@@ -147,7 +155,7 @@ export class Turn implements Link {
       case 'token':
         this.text += event.text
         this.firstTokenAt ||= now
-        this.progress = null
+        this.beside(event)
         break
       case 'reasoning':
         this.reasoning += event.text
@@ -156,14 +164,13 @@ export class Turn implements Link {
         this.reasonedTo = now
         break
       case 'tool_call': this.call(event); break
-      case 'progress': this.progress = { stage: event.stage, percentage: event.percentage }; break
-      case 'file': this.files.push(event); break
+      case 'progress': case 'data': case 'file': this.beside(event); break
       case 'usage': this.usage = event; break
       case 'reset':
         this.text = this.reasoning = ''
         this.calls = []
-        this.files = []
         this.extras = []
+        this.beside(event)
         this.usage = undefined
         this.reasonedFrom = this.reasonedTo = 0
         this.resets += 1
@@ -173,8 +180,26 @@ export class Turn implements Link {
         this.finishReason = event.finish_reason
         this.error = event.error ?? null
         this.usage = event.usage ?? this.usage
-        this.progress = null
+        this.beside(event)
         this.endedAt = now / 1000
+    }
+  }
+
+  /** What a snapshot does not have: progress, data and files. Also for events that a snapshot includes. */
+  beside(event: TailraceEvent): void {
+    const agent = String((event as { agent?: string }).agent ?? '') // several programs may write one answer
+    const others = this.progress.length ? this.progress.filter((each) => each.agent !== agent) : this.progress
+    switch (event.type) {
+      case 'token': this.progress = others; break
+      case 'progress': this.progress = [...others, { agent, stage: event.stage, percentage: event.percentage }]; break
+      case 'file': this.files.push(event); break
+      case 'data': {
+        const { name, value } = event
+        this.data = [...this.data.filter((each) => each.name !== name), { name, value }].slice(-DATA_MAX)
+        break
+      }
+      case 'reset': this.files = []; this.data = []; this.progress = []; break
+      case 'end': this.progress = []
     }
   }
 

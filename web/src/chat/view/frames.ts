@@ -4,6 +4,8 @@
  */
 
 const HIDDEN_MS = 250
+/** Of one frame, for painting. */
+const BUDGET_MS = 10
 
 export interface Painted { paint(): void }
 
@@ -34,8 +36,13 @@ export function afterPaint(act: () => void): void {
 function paint(): void {
   if (!isAsked) return
   isAsked = false
-  const views = [...waiting]
-  waiting.clear()
-  for (const view of views) view.paint()
+  const began = performance.now()
+  for (const view of waiting) {
+    waiting.delete(view)
+    view.paint()
+    if (performance.now() - began > BUDGET_MS) break // a reader who scrolls fast: the rest in the next frame
+  }
   afterwards()
+  const next = waiting.values().next().value
+  if (next) paintSoon(next)
 }

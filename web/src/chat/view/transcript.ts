@@ -66,8 +66,9 @@ export class Transcript {
     paintSoon(view)
   }
 
-  repaint(): void {
-    for (const view of this.views.values()) paintSoon(view)
+  /** All turns, or one. */
+  repaint(turn?: Turn): void {
+    for (const [each, view] of this.views) if (!turn || each === turn) paintSoon(view)
   }
 
   toBottom(): void {

@@ -11,6 +11,7 @@ export interface TurnActions {
   edit(turn: Turn, prompt: string): void
   retry(turn: Turn): void
   sendAgain(turn: Turn): void
+  readAgain(turn: Turn): void
   dismiss(turn: Turn): void
   version(turn: Turn, step: number): void
   /** The text is needed, because the turn comes into view. */
@@ -36,9 +37,7 @@ export class TurnView implements Painted {
   private readonly reasoning = h('div', { class: 'reasoning-text', dir: 'auto' })
   private readonly reasoningName = h('summary', {})
   private readonly thoughts = h('details', { class: 'reasoning' }, this.reasoningName, this.reasoning)
-  private readonly bar = h('progress', { max: 100 })
-  private readonly barName = h('span', {})
-  private readonly progress = h('label', { class: 'progress' }, this.barName, this.bar)
+  private readonly progress = h('div', { class: 'progress' })
   private readonly answer = h('div', { class: 'answer', 'data-test': 'answer', dir: 'auto' })
   private readonly calls = h('div', { class: 'calls' })
   private readonly files = h('div', { class: 'files' })
@@ -49,6 +48,8 @@ export class TurnView implements Painted {
   private readonly line = h('p', { class: 'figures' })
   private readonly markdown = new MarkdownView(this.answer)
   private isNear = false
+  /** The text of the answer, as long as it is not rendered. */
+  private plain = ''
   private shownFiles = -1
   private shownCalls = ''
   private shownAttached: unknown
@@ -74,7 +75,6 @@ export class TurnView implements Painted {
 
   /** Render now also if nobody looks: for a turn that is being written. */
   come(): void {
-    if (this.isNear) return
     this.isNear = true
     seen.unobserve(this.element)
     if (!this.turn.isLoaded && this.turn.status !== 'unsent') this.actions.load(this.turn)
@@ -104,18 +104,15 @@ export class TurnView implements Painted {
 
   paint(): void {
     const { turn } = this
+    if (turn.isActive) this.isNear = true // its reader waits for it, also in a tab that is not in front
     this.element.dataset.state = stateOf(turn)
     this.element.classList.toggle('problem', Boolean(turn.problem))
     setText(this.prompt, turn.prompt)
     if (this.shownAttached !== turn.content) this.showAttached()
-    if (this.isNear || turn.isActive) this.markdown.update(turn.text, !turn.isActive)
-    else if (this.answer.textContent !== turn.text) this.answer.textContent = turn.text
+    if (this.isNear) this.markdown.update(turn.text, !turn.isActive)
+    else if (this.plain !== turn.text) this.answer.textContent = this.plain = turn.text
     this.paintReasoning()
-    this.progress.hidden = !turn.progress || !turn.isActive
-    if (turn.progress && turn.isActive) {
-      setText(this.barName, turn.progress.stage || 'Working')
-      this.bar.value = Math.min(100, Math.max(0, turn.progress.percentage))
-    }
+    this.paintProgress()
     this.paintCalls()
     if (this.shownFiles !== turn.files.length) this.showFiles()
     this.paintNote()
@@ -133,6 +130,7 @@ export class TurnView implements Painted {
     field.value = this.turn.prompt
     const close = () => {
       form.replaceWith(this.prompt)
+      this.ask.classList.remove('editing')
       document.getElementById('prompt')?.focus()
     }
     const form = h('form', { class: 'edit' }, field, h('div', { class: 'buttons' },
@@ -153,6 +151,7 @@ export class TurnView implements Painted {
       }
     })
     this.prompt.replaceWith(form)
+    this.ask.classList.add('editing')
     field.focus()
   }
 
@@ -172,20 +171,36 @@ export class TurnView implements Painted {
     } else this.reasoning.textContent = turn.reasoning
   }
 
+  private paintProgress(): void {
+    const stages = this.turn.isActive ? this.turn.progress : []
+    this.progress.hidden = !stages.length
+    stages.forEach(({ agent, stage, percentage }, at) => {
+      const line = this.progress.children[at] ?? h('label', {}, h('span', {}), h('progress', { max: 100 }))
+      if (!line.isConnected) this.progress.append(line)
+      const percent = Math.min(100, Math.max(0, percentage || 0))
+      setText(line.firstElementChild!, `${agent ? `${agent}: ` : ''}${stage || 'Working'}, ${Math.round(percent)} %`)
+      ;(line.lastElementChild as HTMLProgressElement).value = percent
+    })
+    while (this.progress.children.length > stages.length) this.progress.lastElementChild!.remove()
+  }
+
+  /** Tool calls, and other data of the answer. */
   private paintCalls(): void {
-    const all = JSON.stringify(this.turn.calls)
+    const { calls, data } = this.turn
+    const all = JSON.stringify([calls, data])
     if (all === this.shownCalls) return
     this.shownCalls = all
-    this.turn.calls.forEach((call, at) => {
-      let view = this.calls.children[at] as HTMLDetailsElement | undefined
-      if (!view) {
-        view = h('details', { class: 'call' }, h('summary', {}), h('pre', { tabindex: 0 }))
-        this.calls.append(view)
-      }
-      setText(view.firstElementChild!, `Tool call: ${call.name || '…'}`)
-      setText(view.lastElementChild!, pretty(call.arguments))
+    const rows = [
+      ...calls.map((call) => [`Tool call: ${call.name || '…'}`, pretty(call.arguments)]),
+      ...data.map(({ name, value }) => [`Data: ${name}`, JSON.stringify(value, null, 2)]),
+    ]
+    rows.forEach(([name, text], at) => {
+      const view = this.calls.children[at] ?? h('details', { class: 'call' }, h('summary', {}), h('pre', { tabindex: 0 }))
+      if (!view.isConnected) this.calls.append(view)
+      setText(view.firstElementChild!, name)
+      setText(view.lastElementChild!, text)
     })
-    while (this.calls.children.length > this.turn.calls.length) this.calls.lastElementChild!.remove()
+    while (this.calls.children.length > rows.length) this.calls.lastElementChild!.remove()
   }
 
   private showAttached(): void {
@@ -204,7 +219,7 @@ export class TurnView implements Painted {
   private paintNote(): void {
     const { turn } = this
     const { text, isProblem } = noteOf(turn)
-    const isWaiting = turn.isActive && (turn.text || turn.reasoning || turn.progress) && !isProblem
+    const isWaiting = turn.isActive && (turn.text || turn.reasoning || turn.progress.length > 0) && !isProblem
     const shown = isWaiting ? '' : text
     this.note.hidden = !shown
     setText(this.note, shown)
@@ -213,7 +228,11 @@ export class TurnView implements Painted {
     if (this.noteActions.dataset.key === key) return
     this.noteActions.dataset.key = key
     this.noteActions.hidden = !key
-    const again = turn.status === 'unsent' ? () => this.actions.sendAgain(turn) : () => this.actions.retry(turn)
+    const again = () => {
+      if (turn.status === 'unsent') this.actions.sendAgain(turn)
+      else if (turn.problem) this.actions.readAgain(turn)
+      else this.actions.retry(turn)
+    }
     this.noteActions.replaceChildren(
       h('button', { type: 'button', onclick: again }, 'Try again'),
       ...(turn.status === 'unsent' ? [h('button', { type: 'button', onclick: () => this.actions.dismiss(turn) }, 'Discard')] : []))

@@ -1,0 +1,135 @@
+"""Backends with `slots`: what waits, waits in the queue, over all workers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from shared.errors import BackendError
+from shared.log.events import Token
+from shared.queue.endings import CANCELLED
+from shared.redis import backend_keys
+from tests.support.wait import until
+from tests.support.worker_harness import WorkerHarness
+from workers.backends import Finish
+
+pytestmark = pytest.mark.usefixtures("queue_partitions")
+
+
+class Server:
+    """A server of two slots that fails a third request at the same time."""
+
+    def __init__(self, slots: int = 2) -> None:
+        self.slots = slots
+        self.running = self.most = self.failed = 0
+        self.may_end = asyncio.Event()
+        self.order: list[str] = []
+
+    async def answer(self, prefix: str):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            if self.running > self.slots:
+                self.failed += 1
+                raise BackendError("upstream_error", "too many requests at a time")
+            yield []
+            yield [Token("word")]
+            await self.may_end.wait()
+            yield [Finish("stop")]
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def harness_of(url: str, server: Server, **settings) -> WorkerHarness:
+    harness = WorkerHarness(url, server.answer, **settings)
+    harness.models["m"] = replace(harness.models["m"], slots=server.slots)
+    return harness
+
+
+async def test_of_sixty_lines_none_fails_on_a_server_with_two_slots(url, server):
+    async with harness_of(url, server) as harness:
+        for name in ("one", "two"):
+            await harness.start(name)
+        ids = [await harness.ask(priority="batch") for _ in range(60)]
+        await until_waiting(harness, 58)
+        server.may_end.set()
+        for generation_id in ids:
+            assert (await harness.ended(generation_id)).status == "completed"
+        assert (server.failed, server.most) == (0, 2)
+        assert [await harness.said(ids[-1])] == [["start", "word", "end"]]
+        assert not await harness.redis.keys("tr:{slots:*")
+
+
+async def test_a_prompt_goes_before_the_lines_that_wait(url, server):
+    async with harness_of(url, server) as harness:
+        await harness.start()
+        lines = [await harness.ask(priority="batch") for _ in range(6)]
+        await until_waiting(harness, 4)
+        prompt = await harness.ask()
+        await until_waiting(harness, 5)
+        server.may_end.set()
+        for generation_id in (*lines, prompt):
+            await harness.ended(generation_id)
+        # Both slots are free at once: one of the lines may begin before the prompt.
+    assert harness.backend.seeds.index(prompt) <= 3
+
+
+async def test_a_full_backend_does_not_delay_the_prompts_of_others(url, server):
+    async with harness_of(url, server, worker_slots=4) as harness:
+        harness.models["free"] = replace(harness.models["m"], name="free", slots=0)
+        harness.backends["free"] = WorkerHarness(url, lambda prefix: _hello()).backend
+        await harness.start()
+        for _ in range(20):
+            await harness.ask()
+        await until_waiting(harness, 18)
+        assert (await harness.ended(await harness.ask(model="free"))).status == "completed"
+        assert server.running == 2
+        server.may_end.set()
+
+
+async def _hello():
+    yield [Token("hello")]
+    yield [Finish("stop")]
+
+
+async def test_the_slots_of_a_killed_worker_come_back(url, server):
+    async with harness_of(url, server) as harness:
+        await harness.start("one")
+        first = [await harness.ask() for _ in range(2)]
+        for generation_id in first:
+            await harness.has_said(generation_id, "word")
+        second = [await harness.ask() for _ in range(2)]
+        await until_waiting(harness, 2)
+        await harness.kill("one")
+        server.may_end.set()
+        await harness.start("two")
+        for generation_id in (*first, *second):
+            assert (await harness.ended(generation_id)).status == "completed"
+        assert server.failed == 0
+
+
+async def test_a_cancelled_generation_gives_its_slot_to_the_next(url, server):
+    async with harness_of(url, server) as harness:
+        worker = await harness.start()
+        ids = [await harness.ask() for _ in range(3)]
+        await until_waiting(harness, 1)
+        running = next(iter(worker.runs))
+        (waiting,) = set(ids) - set(harness.backend.seeds)
+        await harness.store.close(running, CANCELLED)
+        await harness.has_said(waiting, "word")
+        server.may_end.set()
+        await harness.ended(waiting)
+
+
+async def until_waiting(harness: WorkerHarness, count: int) -> None:
+    async def waiting() -> bool:
+        return await harness.redis.zcard(backend_keys.slots("m")[1]) == count
+
+    await until(waiting, 10.0, f"{count} generations in the line")

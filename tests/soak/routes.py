@@ -1,0 +1,60 @@
+"""Model servers of a route die, freeze, refuse and are cut, with many answers; prints a table.
+
+    python -m tests.soak.routes [--answers 50] [--cuts 200]
+
+Two nodes, two workers, two model servers; two readers for each answer, which change node and
+transport. The program ends with an error if a reader gets another text, or an event twice. The
+table stands in docs/routing.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support.processes import Cluster
+from tests.support.route_faults import FAULTS, IDLE_S, ModelServer, Scene, models_file, play
+
+HEAD = """\
+| what happens | answers | readers exact, each event once | `reset` | requests to `a` + `b` \
+| counted failures | longest silence, s |
+|---|---|---|---|---|---|---|"""
+AT_ONCE_MAX = 50  # answers that run at the same time
+TOKENS = 500  # at 50 a second the last of 50 prompts is accepted before the first answer ends
+
+
+async def measure(answers: int, cuts: int) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="trm-"))
+    a, b = ModelServer(directory, "a"), ModelServer(directory, "b")
+    settings = {"upstream_idle_s": str(IDLE_S)}
+    async with Cluster(workers=2, models=models_file(a, b), settings=settings) as cluster:
+        await a.start()
+        await b.start()
+        scene = Scene(cluster, a, b)
+        print(HEAD)
+        try:
+            for fault in FAULTS.values():
+                count, tokens = (cuts, cuts + 1) if fault.cuts_each else (answers, TOKENS)
+                played = await play(scene, fault, count, at_once=AT_ONCE_MAX, tokens=tokens)
+                print(played.row(), flush=True)
+        finally:
+            a.kill()
+            b.kill()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--answers", type=int, default=50)
+    parser.add_argument("--cuts", type=int, default=200)
+    args = parser.parse_args()
+    try:
+        asyncio.run(measure(args.answers, args.cuts))
+    except AssertionError as exc:
+        sys.exit(str(exc))
+
+
+if __name__ == "__main__":
+    main()

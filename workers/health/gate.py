@@ -1,0 +1,244 @@
+"""The gate before a run: a generation whose backend cannot take it now waits in the queue.
+
+    the backend …                           the generation …
+    is away, and its breaker is open        goes to `later`, for a part of the cool-down
+    has nothing left of its rate limit      goes to `later`, until the vendor gives more
+    has no free slot                        waits in the line of the backend, with its queue entry
+
+A generation that waits has no run, takes no slot of a worker, counts no attempt, writes no event.
+A model with a route waits only if none of its backends can take it. The gate costs nothing for a
+backend without `slots` that is not open and not limited: no round trip, no wait.
+
+Invariant: a generation that was sent away has another queue entry before the gate acknowledges the
+entry at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import msgspec
+
+from shared.backends.slots import Granted, Slots, Waiter, announce_slotted
+from shared.config.models import Model, ModelTable
+from shared.config.settings import Settings
+from shared.errors import Unavailable
+from shared.queue.entries import Delivery, LaneEntry, decode_entry
+from shared.queue.lanes import Queue
+from shared.queue.turns import weight_of
+from workers.failures.outage import OUTAGE_PAUSE_MAX_S, OUTAGE_PAUSE_MIN_S, Postponed
+from workers.health.health import BackendHealth
+
+LIMITED_PAUSE_MAX_S = 20.0
+ANNOUNCE_S = 10.0  # well below `SLOTTED_MS`
+
+
+class Entrant(Protocol):
+    """A run before its begin.
+
+    Attributes:
+        is_giving_back: another entry of the generation may exist: do not drop it.
+    """
+
+    delivery: Delivery
+    ticket: LaneEntry
+    is_giving_back: bool
+
+    @property
+    def model(self) -> Model: ...
+
+
+class Gate:
+    """The gate of one worker.
+
+    Args:
+        models: the tables of the models file.
+    """
+
+    def __init__(
+        self,
+        health: BackendHealth,
+        queue: Queue,
+        models: Mapping[str, Model],
+        settings: Settings,
+    ) -> None:
+        self._health = health
+        self._queue = queue
+        self._settings = settings
+        tables = models.tables if isinstance(models, ModelTable) else models
+        lease_ms = round(settings.lease_s * 1000)
+        self._slots = {
+            name: Slots(queue.scripts, name, tables[name].slots, lease_ms)
+            for name in health.backends
+            if tables[name].slots
+        }
+        self._held: dict[str, set[str]] = {}  # generation -> backends where it has a slot
+        self._trials: dict[str, str] = {}  # generation -> backend whose trial it took
+        if self._slots:
+            health.slot_taker = self
+
+    async def admit(self, run: Entrant) -> bool:
+        """Whether a run may begin. If not, its generation waits, and the run has nothing to do.
+
+        Raises:
+            Unavailable: Redis did not answer in time; the entry is kept, and claimed later.
+        """
+        route = run.model.route
+        if route is None:
+            backends = [self._health.backend_of(run.model.name)]
+            waiting = await self._wait_for(run, backends[0])
+        else:
+            backends = self._in_reach(route.backends)
+            waiting = None if backends else self._wait_for_limit(run, route.backends)
+        if waiting is not None:
+            await self._postpone(run, waiting)
+            return False
+        if not self._slots or any(name not in self._slots for name in backends):
+            return True
+        run.is_giving_back = True
+        if await self._enter_line(run, backends):
+            run.is_giving_back = False
+            return True
+        await self._queue.acknowledge(run.delivery)
+        return False
+
+    async def leave(self, run: Entrant) -> None:
+        """Give back what a run has taken. Its slots go to those that wait."""
+        if (backend := self._trials.pop(run.ticket.id, "")) != "":
+            self._health.return_trial(backend)
+        for backend in self._held.pop(run.ticket.id, ()):
+            with suppress(Unavailable):  # the slot comes back when its lease is over
+                await self._pass_on(await self._slots[backend].call(released=[run.ticket.id]))
+
+    def forget(self, run: Entrant) -> None:
+        """Keep the slots of a run no longer; they come back when their leases are over."""
+        self._trials.pop(run.ticket.id, None)
+        self._held.pop(run.ticket.id, None)
+
+    async def take(self, backend: str, generation_id: str) -> bool:
+        """See `BackendHealth.take_slot`."""
+        held = self._held.get(generation_id, set())
+        if backend not in self._slots or backend in held:
+            return True
+        granted = await self._slots[backend].call(Waiter(generation_id))
+        await self._pass_on(granted)
+        if granted.has_slot:
+            self._held.setdefault(generation_id, set()).add(backend)
+        return granted.has_slot
+
+    async def run(self) -> None:
+        """Keep the slots of this worker, and grant those of dead workers, until cancelled."""
+        announced_s = -ANNOUNCE_S
+        while self._slots:
+            with suppress(Unavailable):  # the other loops of the worker report it
+                if time.monotonic() - announced_s >= ANNOUNCE_S:
+                    now_ms = self._health.now_ms()
+                    await announce_slotted(self._queue.redis, list(self._slots), now_ms)
+                    announced_s = time.monotonic()
+                await self.keep()
+            await asyncio.sleep(self._settings.lease_s / 3)
+
+    async def keep(self) -> None:
+        """Keep the slots of this worker, and grant the free ones.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
+        """
+        for backend, slots in self._slots.items():
+            kept = [name for name, backends in self._held.items() if backend in backends]
+            await self._pass_on(await slots.call(kept=kept))
+
+    # Waiting for a backend
+
+    def _in_reach(self, backends: Sequence[str]) -> list[str]:
+        """Return the backends of a route that may be asked. If all cool down, all are tried."""
+        states = {name: self._health.state(name) for name in backends}
+        closed = [name for name in backends if states[name] in ("closed", "suspect")]
+        return closed or [name for name in backends if not self._health.is_limited(name)]
+
+    def _wait_for_limit(self, run: Entrant, backends: Sequence[str]) -> Postponed | None:
+        """Return how a generation waits for the rate limit that comes back first."""
+        wait_s = min(self._health.wait_s(name) for name in backends)
+        if wait_s > self._settings.queue_wait_s:
+            return None  # the vendor's refusal is a better answer than a wait without hope
+        return Postponed(run.ticket, min(wait_s, LIMITED_PAUSE_MAX_S) * random.uniform(1.0, 1.1))
+
+    async def _wait_for(self, run: Entrant, backend: str) -> Postponed | None:
+        """Return how a generation waits for its only backend; None: it asks the backend."""
+        health = self._health
+        if health.is_limited(backend):
+            return self._wait_for_limit(run, [backend])
+        breaker = health.breaker(backend)
+        if breaker.state == "closed":
+            return None
+        if await health.admit(backend):
+            self._trials[run.ticket.id] = backend
+            return None
+        if not breaker.is_away or run.model.on_takeover == "fail":
+            return None  # another prompt may succeed, and no other backend could
+        return self._wait_for_return(run.ticket, health.wait_s(backend))
+
+    def _wait_for_return(self, ticket: LaneEntry, wait_s: float) -> Postponed | None:
+        """Return how a generation waits for a server that is away; None: it has waited enough."""
+        now_ms = self._health.now_ms()
+        since_ms = ticket.away_since_ms or now_ms
+        pause_s = min(max(wait_s, OUTAGE_PAUSE_MIN_S), OUTAGE_PAUSE_MAX_S)
+        if ticket.priority != "batch":  # the lines of a batch have a time of their own
+            left_s = self._settings.upstream_outage_s - (now_ms - since_ms) / 1000
+            if left_s <= 0:
+                return None
+            pause_s = min(pause_s, left_s)
+        waiting = msgspec.structs.replace(ticket, away_since_ms=since_ms)
+        return Postponed(waiting, pause_s * random.uniform(0.8, 1.0))
+
+    async def _postpone(self, run: Entrant, waiting: Postponed) -> None:
+        run.is_giving_back = True
+        at_ms = self._health.now_ms() + round(1000 * waiting.pause_s)
+        await self._queue.try_later(waiting.ticket, at_ms, guard_s=waiting.pause_s)
+        await self._queue.acknowledge(run.delivery)
+
+    # Slots
+
+    async def _enter_line(self, run: Entrant, backends: Sequence[str]) -> bool:
+        """Take a slot of one of the backends, or wait in the lines of all; whether it has one."""
+        ticket = run.ticket
+        for backend in backends:
+            if await self.take(backend, ticket.id):
+                await self._leave_lines(ticket.id, backends, backend)
+                return True
+        weight = await weight_of(
+            self._queue.pipeline, ticket.priority, ticket.owner, run.delivery.tag
+        )
+        waiter = Waiter(
+            ticket.id,
+            entry=msgspec.json.encode(ticket),
+            is_batch=ticket.priority == "batch",
+            has_begun=run.delivery.lane == "resume",
+            owner=ticket.owner,
+            weight=weight,
+        )
+        for backend in backends:
+            granted = await self._slots[backend].call(waiter)
+            await self._pass_on(granted)
+            if granted.has_slot:
+                self._held.setdefault(ticket.id, set()).add(backend)
+                await self._leave_lines(ticket.id, backends, backend)
+                return True
+        return False
+
+    async def _leave_lines(self, generation_id: str, backends: Sequence[str], but: str) -> None:
+        """Leave the lines of the other backends of a route, and return what they granted."""
+        for backend in backends:
+            if backend != but:
+                await self._pass_on(await self._slots[backend].call(released=[generation_id]))
+
+    async def _pass_on(self, granted: Granted) -> None:
+        """Put the generations that were granted a slot on `resume`."""
+        tickets = [ticket for raw in granted.entries if (ticket := decode_entry(raw)) is not None]
+        if tickets:
+            await self._queue.resume(tickets)

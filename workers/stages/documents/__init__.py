@@ -1,0 +1,1 @@
+"""The stage `documents`: attached files become text before the model is asked."""
