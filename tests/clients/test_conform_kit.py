@@ -83,6 +83,7 @@ class BrokenServer:
     def __init__(self, fault: str) -> None:
         self.fault = fault
         self.answers: dict[str, Answer] = {}
+        self.waiting: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
@@ -96,9 +97,11 @@ class BrokenServer:
         try:
             yield f"http://127.0.0.1:{runner.addresses[0][1]}"
         finally:
-            await runner.cleanup()
             for answer in self.answers.values():
                 answer.task.cancel()
+            for task in self.waiting:  # readers that this server would let wait for ever
+                task.cancel()
+            await runner.cleanup()
 
     async def start(self, request: web.Request) -> web.Response:
         name = f"a{len(self.answers)}"
@@ -126,6 +129,14 @@ class BrokenServer:
         return int(cursor) + shifts.get(self.fault, 0)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
+        task: Any = asyncio.current_task()
+        self.waiting.add(task)
+        try:
+            return await self._answer(request)
+        finally:
+            self.waiting.discard(task)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         answer = self.answers.get(request.match_info["id"])
         if answer is None:
             if self.fault == "waits for unknown answers":
