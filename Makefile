@@ -17,7 +17,7 @@ SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 	$(patsubst %,tests/faults/test_%.py,redis_loss failover promotion sentinel worker_loss expiry)
 # A server in cluster mode refuses commands and scripts on keys of two slots. These tests run the roles
 # in their own process, because a role as a process refuses such a server.
-CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue batches files later test_append_ways.py test_store_server.py) \
+CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue backends batches files later test_append_ways.py test_store_server.py) \
 	tests/unit/jobs tests/integration/worker tests/integration/test_batches.py tests/stateful/test_write_protocol.py
 # On three masters run the contract's tests, and the faults of workers and nodes. test_openapi.py is left
 # out for its length: what it asks does not depend on the store.

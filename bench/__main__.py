@@ -42,6 +42,7 @@ BENCHES = (
     "stalled_reader",
     "credentials",
     "limits",
+    "stages",
     "routing",
     "batch",
 )

@@ -33,7 +33,7 @@ def judge_backends(views: Sequence[BackendView]) -> list[Finding]:
         if view.state in ("open", "half_open"):
             since = f" for {view.since_s:.0f} s" if view.since_s is not None else ""
             text = f"{view.name} is not asked{since}: {view.reason}"
-            advice = f"check the server; workers ask again within {view.retry_s:.0f} s"
+            advice = "check the server; workers try it again by themselves"
             found.append(Finding("warn", SUBJECT, f"{text}. {advice}"))
         elif view.state == "limited":
             advice = "use fewer requests, or ask the vendor for a higher limit"

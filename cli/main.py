@@ -115,10 +115,22 @@ def ask(settings: Settings, args: argparse.Namespace) -> int:
         from cli.client.trace import trace
 
         return trace(settings, args)
+    if args.command == "chat" and args.prompt is None and not args.json and _is_at_terminal():
+        from cli.client.conversation import converse
+
+        return converse(settings, args)
+    if args.command == "top":
+        from cli.client.top import top
+
+        return top(settings, args)
     from cli.client import terminal
 
     command: Callable[[Settings, argparse.Namespace], int] = getattr(terminal, args.command)
     return command(settings, args)
+
+
+def _is_at_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def run_role(settings: Settings, args: argparse.Namespace) -> int:

@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
     group.addoption("--pictures", action="store_true", help="write the pictures in docs anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
-    group.addoption("--write-pictures", action="store_true", help="clients: write docs/page-*.png")
+    group.addoption("--write-pictures", action="store_true", help="clients: pictures into docs")
 
 
 # Collected in this order, the rest by name after them. Each process of `make test` runs file after

@@ -148,7 +148,7 @@ class Run:
             self.begun = begun
             self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
-            with self.parts.health.start(self.model.name) as call:
+            with self.parts.health.start(self.model.name, self.id) as call:
                 self.timeline.call = call
                 error = await self._stream(begun)
                 call.close(error, tokens=self.timeline.pieces, is_abandoned=self._stop is not None)

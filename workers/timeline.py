@@ -15,7 +15,7 @@ from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.timeline.moment import Moment
 from workers.backends import BackendItem
 from workers.figures import WorkerFigures
-from workers.health.health import Call
+from workers.health.call import Call
 from workers.parts import WorkerParts
 from workers.story import GAP_S, AttemptStory, split_ending
 

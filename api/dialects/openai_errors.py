@@ -30,7 +30,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 # By failure code. Other failures have the status of a broken gateway.
 _FAILURE_STATUSES = {
     "cancelled": 409, "upstream_timeout": 504, "deadline_exceeded": 504, "queue_timeout": 503,
-    "lost": 500,
+    "lost": 500, "document_invalid": 400, "document_too_large": 400,
 }  # fmt: skip
 _BAD_GATEWAY = 502
 

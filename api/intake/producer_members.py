@@ -29,7 +29,6 @@ from api.intake.webhook_members import read_webhook
 from shared.config.settings import Settings
 from shared.log.producing import LEASE_S_MAX, LEASE_S_MIN, ProducerTerms, draw_token
 from shared.log.request import Request, shown_prompt
-from shared.queue.allowance import estimated_tokens
 from shared.queue.new_generation import NewGeneration
 
 MODEL = "producer"  # without `model`
@@ -71,7 +70,6 @@ def check_produced(
         webhook=read_webhook(body, settings),
         time_limits=read_time_limits(body),
         prompt=shown_prompt(request),
-        tokens=estimated_tokens(request),
         producer=ProducerTerms(_lease_s(body["producer"], settings), draw_token()),
     )
     return CheckedMembers(new, request)

@@ -98,19 +98,31 @@ class Client:
         """Cancel a generation; returns its resource. Raises as `create` does."""
         return await self._persist("POST", f"/v1/generations/{quote(generation_id)}/cancel")
 
-    async def generations(self, session: str) -> list[dict[str, Any]]:
+    async def generations(self, session: str, *, of_all: bool = False) -> list[dict[str, Any]]:
         """Return the generations of a session; with "", all unfinished generations.
+
+        Args:
+            of_all: of all owners; the key must be an operator's.
 
         Raises as `create` does.
         """
         where = f"sessions/{quote(session, safe='')}" if session else "generations?active=1"
+        where += "&owner=*" if of_all and not session else ""
         found = await self._persist("GET", f"/v1/{where}")
         return list(found["generations"])
+
+    async def generation(self, generation_id: str) -> dict[str, Any]:
+        """Return a generation with its text and messages. Raises as `create` does."""
+        return await self._persist("GET", f"/v1/generations/{quote(generation_id, safe='')}")
 
     async def timeline(self, generation_id: str) -> list[dict[str, Any]]:
         """Return the moments of a generation, the earliest first. Raises as `create` does."""
         path = f"/v1/generations/{quote(generation_id, safe='')}/timeline"
         return list((await self._persist("GET", path))["data"])
+
+    async def metrics(self) -> str:
+        """Return the metrics of the node in Prometheus's text. Raises as `create` does."""
+        return str((await self._persist("GET", "/metrics"))["text"])
 
     async def workers(self) -> dict[str, Any]:
         """Return the workers and the queue. Raises as `create` does."""
@@ -191,6 +203,8 @@ class Client:
             async with asyncio.timeout(RESPONSE_S):
                 async with self._session.request(method, self.url + path, **options) as response:
                     await check(response)
+                    if response.content_type == "text/plain":
+                        return {"text": await response.text()}
                     found: dict[str, Any] = await response.json()
                     return found
         except aiohttp.InvalidURL as exc:

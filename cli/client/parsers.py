@@ -55,15 +55,22 @@ def add(
 
 
 def _add_terminal(commands: Any) -> None:
-    what = "send a prompt and print the answer as it comes"
-    examples = (
+    what = "send a prompt and print the answer as it comes; without a prompt, hold a conversation"
+    examples: tuple[str, ...] = (
         'tailrace chat "What is a lease?"',
         "git diff | tailrace chat --model big > review.md",
+        "tailrace chat --session plans",
     )
     chat = add(commands, "chat", what, examples, EXIT_CODES)
-    chat.add_argument("prompt", nargs="?", help="the prompt; default: read standard input")
+    chat.add_argument(
+        "prompt",
+        nargs="?",
+        help="the prompt; default: a conversation on a terminal, else standard input",
+    )
     chat.add_argument("--model", default="", help="a model of the models file (the first)")
-    chat.add_argument("--session", default="", help="a name that groups generations")
+    chat.add_argument(
+        "--session", default="", help="a name that groups generations; a conversation goes on"
+    )
     _add_json(chat, "print the events, one line of JSON each")
 
     what = "print a generation's events, from the start or after an event id; resumes after a cut"
@@ -90,7 +97,13 @@ def _add_terminal(commands: Any) -> None:
     ps.add_argument("--session", default="", help="the session's name")
     _add_json(ps)
 
-    for command in (chat, tail, cancel, trace, ps):
+    what = "watch workers, queue and running generations; for operators of all owners"
+    examples = ("tailrace top", "tailrace top --once")
+    top = add(commands, "top", what, examples, SIMPLE_CODES)
+    top.add_argument("--once", action="store_true", help="print one picture and end")
+    _add_json(top, "print one picture as JSON")
+
+    for command in (chat, tail, cancel, trace, ps, top):
         _add_server(command)
 
 

@@ -99,14 +99,17 @@ def run_client(client: ClientT, command: Any, advice: Callable[[RequestRefused],
 
 
 async def _chat(client: Client, body: dict[str, Any], printer: Printer | None = None) -> int:
+    return await follow_or_cancel(client, await start(client, body), printer or Printer())
+
+
+async def start(client: Client, body: dict[str, Any]) -> str:
+    """Start a generation; return its id. Raises as `Client.create`."""
     # One key for all tries, so that a lost response does not start the prompt twice.
-    key = secrets.token_urlsafe(16)
-    accepted = await client.create(body, key)
-    generation_id = accepted["id"]
-    return await _follow_or_cancel(client, generation_id, printer or Printer())
+    accepted = await client.create(body, secrets.token_urlsafe(16))
+    return str(accepted["id"])
 
 
-async def _follow_or_cancel(client: Client, generation_id: str, printer: Printer) -> int:
+async def follow_or_cancel(client: Client, generation_id: str, printer: Printer) -> int:
     """Print the answer. The first Ctrl-C cancels the generation, the second ends the program."""
     cancels: list[asyncio.Task[Any]] = []
     async with asyncio.TaskGroup() as tasks:
@@ -200,7 +203,7 @@ async def _ps(client: Client, session: str, *, is_json: bool = False) -> int:
     states = ", ".join(f"{count} {state}" for state, count in found["queue"].items())
     print(f"\nqueue: {plain_line(states)}")
     if jobs := found.get("jobs"):
-        print(f"jobs: {plain_line(_jobs_line(jobs))}")
+        print(f"jobs: {plain_line(jobs_line(jobs))}")
     return EXIT_OK
 
 
@@ -238,7 +241,7 @@ async def _shown_workers(client: Client, session: str) -> dict[str, Any]:
         return {}
 
 
-def _jobs_line(jobs: dict[str, Any]) -> str:
+def jobs_line(jobs: dict[str, Any]) -> str:
     """Return how far the jobs role is behind."""
     beats = {name: age_s for name, age_s in jobs["beat_s"].items() if age_s is not None}
     due = f"{jobs['oldest_due']} due for {jobs['oldest_due_s']:.0f}s" if jobs["oldest_due"] else ""

@@ -42,7 +42,9 @@ NOTES_MAX = 200
 PAUSE_S = 0.5
 PER_MINUTE_MAX = 30
 LEASES_FROZEN = 2.0  # so that another worker has taken over when the frozen one wakes up
-FROZEN_MARGIN_S = 1.5
+FROZEN_MARGIN_S = 2.5
+SPARE_READY_S = 60.0  # for a worker that starts while the only one is frozen
+LOOK_S = 0.1  # between two looks whether it is ready
 SPARE_WORKER = "worker spare"
 
 # A shell, so that the pipe's end thaws the process, whatever happens to the supervisor.
@@ -196,21 +198,42 @@ class Breaker:
         pid, name = keeper.pid, keeper.child.name
         if pid is None or name in self._frozen:
             raise Impossible(f"{name} is frozen or just starting: wait a moment")
-        others = [
-            other
-            for other in self._supervisor.keepers
-            if other.child.name.startswith("worker") and other.child.name not in self._frozen
-        ]
-        if others == [keeper]:
+        if self._others(keeper) == []:
             self._supervisor.add(self.plan.spare(SPARE_WORKER))
         frozen_s = LEASES_FROZEN * self.plan.lease_s + FROZEN_MARGIN_S
         os.kill(pid, signal.SIGSTOP)
         assert self._group is not None
         self._frozen.add(name)
         self._group.create_task(self._thaw_later(keeper, pid, frozen_s))
-        done = f"{name} (pid {pid}) is frozen by SIGSTOP for {frozen_s:.1f} s"
+        done = f"{name} (pid {pid}) is frozen by SIGSTOP for at least {frozen_s:.1f} s"
         self._notes.add(done)
         return done
+
+    def _others(self, keeper: Keeper) -> list[Keeper]:
+        """Return the other workers that are not frozen."""
+        return [
+            other
+            for other in self._supervisor.keepers
+            if other.child.name.startswith("worker")
+            and other.child.name not in self._frozen
+            and other is not keeper
+        ]
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, or return at once when `up` ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+
+    async def _wait_for_another(self, keeper: Keeper) -> None:
+        """Wait until another worker is ready, which can take over."""
+        deadline = time.monotonic() + SPARE_READY_S
+        while not (
+            self._ending.is_set()
+            or time.monotonic() > deadline
+            or any(other.is_ready for other in self._others(keeper))
+        ):
+            await self._wait(LOOK_S)
 
     async def _thaw_later(self, keeper: Keeper, pid: int, after_s: float) -> None:
         name = keeper.child.name
@@ -221,15 +244,14 @@ class Breaker:
         )
         assert thawer.stdin is not None
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(after_s):
-                    await self._ending.wait()
+            await self._wait_for_another(keeper)
+            await self._wait(after_s)
         finally:
+            if keeper.pid == pid:
+                self._notes.add(f"{name} (pid {pid}) is thawed by SIGCONT")
             thawer.stdin.close()
             await thawer.wait()
             self._frozen.remove(name)
-        if keeper.pid == pid:
-            self._notes.add(f"{name} (pid {pid}) is thawed by SIGCONT")
 
     async def _tool(self, module: str, *words: str) -> str:
         """Run a short program of ours and return its output.

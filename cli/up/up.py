@@ -222,6 +222,7 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
         f"Tailrace is ready after {took_s:.1f} s.",
         "",
         *(f"  {'page' if url is urls[0] else 'node':<8}{url}/" for url in urls),
+        f"  console {urls[0]}/console",
         f"  stream  curl -N {urls[0]}/v1/generations -H 'accept: text/event-stream'{key} \\",
         "            -H 'content-type: application/json' -d '{\"prompt\": \"Hello\"}'",
         f"  logs    {redis_cli} --scan --pattern 'tr:*:log'",

@@ -90,7 +90,7 @@ class AnswerCache:
             *_, count = await pipeline.execute()
             status = await self.redis.hget(keys.meta(generation), "status")  # type: ignore[misc]
         if status != b"completed":
-            await self.drop(name)
+            await self.drop_of(generation, name)
             return False
         if count > rules.answers_max:
             await self._trim(model, min(count - rules.answers_max, DROPPED_AT_ONCE))

@@ -8,6 +8,7 @@ import { TailraceChatTransport } from '../../clients/js/dist/ai-sdk.js'
 import { TailraceBatches } from '../../clients/js/dist/batch.js'
 import { deepChatHandler } from '../../clients/js/dist/deep-chat.js'
 import { resumingFetch } from '../../clients/js/dist/openai.js'
+import { TailraceProducers } from '../../clients/js/dist/produce.js'
 
 const say = (said) => process.stdout.write(JSON.stringify(said) + '\n')
 const random = () => 0.1
@@ -64,6 +65,16 @@ const ops = {
     const lines = []
     for await (const line of batch.lines()) lines.push(line)
     return { events, lines, state: await batch.result() }
+  },
+  /** Write an answer, piece by piece. */
+  produce: async ({ url, pieces }) => {
+    const log = await new TailraceProducers({ url, random }).produce({ model: 'report', prompt: 'Write' })
+    for (const piece of pieces) {
+      await log.agent('writer').token(piece)
+      await log.flush()
+    }
+    await log.end()
+    return { id: log.id, status: log.status }
   },
   /** Send, and stop once the answer has so many characters. */
   useChat: async ({ url, id, body, prompt, stopAt }) => {

@@ -153,3 +153,16 @@ async def test_a_cancelled_batch_is_a_result(nodes: Cluster, program: NodeProgra
     params = demo_params(500, 1)
     said = await told(program, nodes, Faults(), op="batch", count=3, params=params, cancels=True)
     assert (said["state"]["status"], said["lines"]) == ("cancelled", [])
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
+async def test_an_answer_that_a_program_writes_does_not_notice_the_network(
+    nodes: Cluster, program: NodeProgram, faults: Faults
+) -> None:
+    pieces = [f"piece {n}, " for n in range(12)]
+    said = await told(program, nodes, faults, op="produce", pieces=pieces)
+    async with Client(nodes.urls) as client:
+        snapshot = await client.snapshot(said["id"])
+
+    assert (said["status"], snapshot["status"]) == ("completed", "completed")
+    assert snapshot["text"] == "".join(pieces)

@@ -104,6 +104,35 @@ async def test_every_control_is_in_the_empty_page(browser: Browser, up: LocalUp)
     await page.close()
 
 
+async def test_the_panel_stays_folded_when_the_page_is_loaded_again(
+    browser: Browser, up: LocalUp
+) -> None:
+    page = await browser.open(f"{up.url}/#folded")
+    await page.until("!document.querySelector('#break').hidden", "the panel")
+    await page.click("#break-fold")
+    await page.reload()
+    await page.until("!document.querySelector('#break').hidden", "the panel")
+    shown = "document.querySelector('[data-test=break-node]').offsetParent !== null"
+    assert not await page.evaluate(shown)
+    await page.click("#break-fold")
+    assert await page.evaluate(shown)
+    await page.close()
+
+
+async def test_the_answer_goes_on_when_its_slot_moves_and_its_master_dies(
+    browser: Browser,
+) -> None:
+    async with LocalUp("--cluster", lease_s="1.5") as up:
+        page = await browser.open(f"{up.url}/#slot")
+        await ask(page, "What happens when the slot moves?")
+        await receives(page, 20)
+        for fault, said in (("slot", "moved from port"), ("redis", "was killed by SIGKILL")):
+            await break_it(page, fault)
+            await page.until(f"{of('break-rows')}.includes('{said}')", f"the note of {fault}")
+        await is_exact(page)
+        await page.close()
+
+
 async def test_the_picture_of_the_readme(
     browser: Browser, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -134,7 +134,7 @@ async def test_a_wrong_key_is_asked_for_again_and_sign_out_forgets_everything(
 async def test_a_conversation_past_its_retention_stays_in_the_browser_and_says_so(
     browser: Browser,
 ) -> None:
-    settings = {"retention_s": "1"}
+    settings = {"retention_s": "4"}
     async with Cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
         page = await browser.open(f"{cluster.urls[0]}/#old")
         await page.until("document.querySelector('#model').options.length", "the models")

@@ -259,6 +259,6 @@ async def test_a_picture_goes_to_the_model_and_another_file_is_refused(
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}},
     ]
 
-    await page.evaluate(attach % ("a.txt", "text/plain"))
+    await page.evaluate(attach % ("a.zip", "application/zip"))
     (error,) = await page.until("errors().length && errors()", "an error")
-    assert error == "'a.txt': only pictures can be given to a model here"
+    assert error == "'a.zip': only pictures, PDFs and texts can be given to a model here"

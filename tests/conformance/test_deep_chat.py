@@ -187,7 +187,7 @@ async def test_a_form_with_a_picture_is_a_message_with_that_picture(api: RawClie
     assert answer.json() == {"text": asked["text"]}
 
     for parts, status in [
-        ({"files": ("text/plain", "abc"), **told}, 415),
+        ({"files": ("application/zip", "abc"), **told}, 415),
         ({**told, "params": "[object Object]"}, 422),
         ({**told, "message1": "no json"}, 400),
         ({**told, "model": "no-such-model"}, 404),

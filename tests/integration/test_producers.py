@@ -20,6 +20,7 @@ from shared.queue.lanes import requeue
 from shared.redis import keys
 from tests.support.local_node import LocalNode, ManualWorker, serve_here
 from tests.support.redis_server import RedisServer
+from tests.support.tokens import SECRET, hmac_token
 from tests.support.wait import until
 
 TOKEN = "x-producer-token"
@@ -338,3 +339,25 @@ async def test_two_nodes_take_the_appends_of_one_producer(web, settings) -> None
         producer.web = web
 
     assert (await producer.snapshot())["text"] == "Hi you"
+
+
+async def test_a_member_of_a_shared_session_reads_a_producers_answer_and_writes_none(
+    settings: Settings,
+) -> None:
+    def who(owner: str, **claims: Any) -> dict[str, str]:
+        return {"authorization": f"Bearer {hmac_token(sub=owner, **claims)}"}
+
+    guarded = replace(settings, jwt_secret=SECRET)
+    member = who("bob", sessions=["shared"])
+    async with serve_here(guarded, "n3") as node, aiohttp.ClientSession(node.url) as web:
+        body = {"producer": True, "session": "shared"}
+        _, begun = await post(web, "/v1/generations", body, **who("alice"))
+        path, token = f"/v1/generations/{begun['id']}", begun["producer_token"]
+        async with web.get(path, headers=member) as response:
+            read = response.status
+        append = {"seq": 2, "events": [HI]}
+        written, _ = await post(web, f"{path}/events", append, **member, **{TOKEN: token})
+        taken, _ = await post(web, f"{path}/producer", {}, **member)
+        stranger, _ = await post(web, f"{path}/producer", {}, **who("mallory"))
+
+    assert (read, written, taken, stranger) == (200, 403, 403, 404)

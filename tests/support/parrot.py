@@ -100,7 +100,7 @@ class Parrot:
             if line.per_s and (pause := began + number / line.per_s - loop.time()) > 0:
                 await asyncio.sleep(pause)
             await response.write(_chunk(delta, None))
-        await response.write(_chunk({}, line.finish))
+        await response.write(_chunk({}, line.finish, len(line.deltas)))
         await response.write(b"data: [DONE]\n\n")
 
 
@@ -113,7 +113,8 @@ def _last_prompt(messages: list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else str(content[0].get("text", ""))
 
 
-def _chunk(delta: dict[str, Any], finish: str | None) -> bytes:
+def _chunk(delta: dict[str, Any], finish: str | None, tokens: int = 0) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    usage = {"prompt_tokens": 11, "completion_tokens": 42, "total_tokens": 53} if finish else None
+    counts = {"prompt_tokens": 11, "completion_tokens": tokens, "total_tokens": 11 + tokens}
+    usage = counts if finish else None
     return f"data: {json.dumps({'choices': [choice], 'usage': usage})}\n\n".encode()

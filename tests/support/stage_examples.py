@@ -66,3 +66,10 @@ class Waits(Stage):
     def event(self, event: Any) -> Any:
         self.gate.wait()
         return event
+
+
+class OnlyText(Stage):
+    """Drops everything but text."""
+
+    def event(self, event: Any) -> Any:
+        return event.text if isinstance(event, Token) else None

@@ -38,6 +38,17 @@ test('a note about an answer that is gone does not hide the answer', () => {
   assert.deepEqual(shown([link('a'), link('b', 'gone', 'gone too')]), ['a', 'b'])
 })
 
-test('an answer that names itself or a later answer stays', () => {
-  assert.deepEqual(shown([link('a', 'a', 'a'), link('b', 'c', 'c'), link('c', 'b')]), ['a', 'b', 'c'])
+test('answers that name themselves or each other are all shown', () => {
+  const found = arrange([link('a', 'a', 'a'), link('b', 'c', 'c'), link('c', 'b')])
+  assert.deepEqual([...new Set(found.flatMap(({ versions }) => versions))].sort(), ['a', 'b', 'c'])
+})
+
+test('prompts of the same second stand in the order that they name', () => {
+  assert.deepEqual(shown([link('c', 'b'), link('b', 'a'), link('a')]), ['a', 'b', 'c'])
+  assert.deepEqual(shown([link('B', 'a', 'b'), link('b', 'a'), link('a')]), ['a', 'B'])
+})
+
+test('a conversation may have thousands of answers', () => {
+  const links = Array.from({ length: 5_000 }, (_, at) => link(`n${at}`, at ? `n${at - 1}` : ''))
+  assert.equal(arrange(links.reverse()).length, 5_000)
 })

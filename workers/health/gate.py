@@ -78,6 +78,9 @@ class Gate:
             if tables[name].slots
         }
         self._held: dict[str, set[str]] = {}  # generation -> backends where it has a slot
+        # Backend -> generations whose call there is over, and whose slot is to be given back.
+        self._returned: dict[str, set[str]] = {name: set() for name in self._slots}
+        self._wake = asyncio.Event()
         self._trials: dict[str, str] = {}  # generation -> backend whose trial it took
         if self._slots:
             health.slot_taker = self
@@ -110,20 +113,31 @@ class Gate:
     async def leave(self, run: Entrant) -> None:
         """Give back what a run has taken. Its slots go to those that wait."""
         if (backend := self._trials.pop(run.ticket.id, "")) != "":
-            self._health.return_trial(backend)
+            self._health.return_trial(backend, run.ticket.id)
         for backend in self._held.pop(run.ticket.id, ()):
+            self._returned[backend].discard(run.ticket.id)
             with suppress(Unavailable):  # the slot comes back when its lease is over
                 await self._pass_on(await self._slots[backend].call(released=[run.ticket.id]))
+
+    def done(self, backend: str, generation_id: str) -> None:
+        """See `SlotTaker.done`."""
+        if backend in self._held.get(generation_id, ()):
+            self._returned[backend].add(generation_id)
+            self._wake.set()
 
     def forget(self, run: Entrant) -> None:
         """Keep the slots of a run no longer; they come back when their leases are over."""
         self._trials.pop(run.ticket.id, None)
-        self._held.pop(run.ticket.id, None)
+        for backend in self._held.pop(run.ticket.id, ()):
+            self._returned[backend].discard(run.ticket.id)
 
     async def take(self, backend: str, generation_id: str) -> bool:
         """See `BackendHealth.take_slot`."""
         held = self._held.get(generation_id, set())
-        if backend not in self._slots or backend in held:
+        if backend not in self._slots:
+            return True
+        if backend in held:
+            self._returned[backend].discard(generation_id)
             return True
         granted = await self._slots[backend].call(Waiter(generation_id))
         await self._pass_on(granted)
@@ -141,7 +155,11 @@ class Gate:
                     await announce_slotted(self._queue.redis, list(self._slots), now_ms)
                     announced_s = time.monotonic()
                 await self.keep()
-            await asyncio.sleep(self._settings.lease_s / 3)
+            self._wake.clear()
+            if not any(self._returned.values()):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.lease_s / 3):
+                        await self._wake.wait()
 
     async def keep(self) -> None:
         """Keep the slots of this worker, and grant the free ones.
@@ -150,8 +168,11 @@ class Gate:
             Unavailable: Redis did not answer in time.
         """
         for backend, slots in self._slots.items():
+            returned, self._returned[backend] = self._returned[backend], set()
+            for generation_id in returned:
+                self._held[generation_id].discard(backend)
             kept = [name for name, backends in self._held.items() if backend in backends]
-            await self._pass_on(await slots.call(kept=kept))
+            await self._pass_on(await slots.call(released=list(returned), kept=kept))
 
     # Waiting for a backend
 
@@ -176,7 +197,7 @@ class Gate:
         breaker = health.breaker(backend)
         if breaker.state == "closed":
             return None
-        if await health.admit(backend):
+        if await health.admit(backend, run.ticket.id, takes_slot=False):
             self._trials[run.ticket.id] = backend
             return None
         if not breaker.is_away or run.model.on_takeover == "fail":

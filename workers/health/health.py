@@ -12,90 +12,24 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Protocol
+from typing import Literal
 
 from shared.backends.board import Busy, Report
 from shared.backends.breaker import Breaker, Times
 from shared.backends.notes import Note, apply
 from shared.config.models import ANY, Model, ModelTable
 from shared.errors import BackendError
+from workers.health.call import Call
+from workers.health.contracts import Sharer, SlotTaker
 from workers.health.measures import TOKENS_MIN, Measures
-from workers.health.outcome import FAILURES, Outcome, outcome_of
+from workers.health.outcome import FAILURES, Outcome
 
 HealthState = Literal["closed", "suspect", "open", "half_open", "limited"]
 # Calls of one worker that may be under way at a backend that has not answered any: a server that
 # takes requests and fails them must not get a whole burst before the first failure is known.
 UNPROVEN_MAX = 8
+SILENT_S = 15.0  # without a first token from a backend that has worked
 LIMITED_S = 1.0  # a backend that says 429 and not for how long is left alone for so long
-
-
-@dataclass(slots=True)
-class Call:
-    """One request to a backend, from `BackendHealth.start` to `close`.
-
-    As a context manager it closes itself, as abandoned, if nobody has closed it.
-    """
-
-    health: BackendHealth
-    backend: str
-    began_s: float
-    is_trial: bool
-    first_token_s: float | None = None  # after `began_s`
-    is_closed: bool = False
-
-    def first_token(self) -> None:
-        """Note the first token of the answer: the backend works. Only the first call counts."""
-        if self.first_token_s is None and not self.is_closed:
-            self.first_token_s = self.health.clock() - self.began_s
-            self.health.note_first_token(self)
-
-    def close(
-        self, error: BackendError | None = None, *, tokens: int = 0, is_abandoned: bool = False
-    ) -> None:
-        """Note the end of the call. Only the first call counts.
-
-        Args:
-            error: why the call failed; None: it did not.
-            tokens: pieces of text that came; for the rate.
-            is_abandoned: the caller closed the call before the backend had ended.
-        """
-        if not self.is_closed:
-            self.is_closed = True
-            outcome = Outcome.ABANDONED if is_abandoned and error is None else outcome_of(error)
-            self.health.note_end(self, outcome, error, tokens)
-
-    def __enter__(self) -> Call:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close(is_abandoned=True)
-
-
-class Sharer(Protocol):
-    """Shares the notes of a worker with the others."""
-
-    def note(self, backend: str, note: Note) -> None:
-        """Write a note soon."""
-
-    def want_trial(self, backend: str) -> None:
-        """Ask for the trial of a backend soon; `BackendHealth.grant_trial` is the answer."""
-
-    async def claim_trial(self, backend: str) -> bool:
-        """Ask for the trial of a backend now; whether this worker got it."""
-        ...
-
-
-class SlotTaker(Protocol):
-    """Takes slots of backends (workers/health/gate.py)."""
-
-    async def take(self, backend: str, generation_id: str) -> bool: ...
 
 
 class BackendHealth:
@@ -135,7 +69,8 @@ class BackendHealth:
         self._slots = {name: tables[name].slots for name in names}
         self._others: Mapping[str, Sequence[Busy]] = {}  # of the other workers, by backend
         self._proven: set[str] = set()  # a first token came, and no failure since
-        self._trials: set[str] = set()  # this worker may send the trial of these backends
+        # Backends whose trial this worker may send -> the generation that took it; "": none yet.
+        self._trials: dict[str, str] = {}
 
     @property
     def backends(self) -> Sequence[str]:
@@ -175,42 +110,57 @@ class BackendHealth:
         use `admit` where the caller can wait.
         """
         backend = self.backend_of(name)
-        if not backend:
+        if not backend or self._may_go(backend):
             return True
+        if self.sharer is not None and self._is_due(backend):
+            self.sharer.want_trial(backend)
+        return False
+
+    def _may_go(self, backend: str, generation_id: str = "") -> bool:
         breaker = self._breakers[backend]
         if self.is_limited(backend):
             return False
         if breaker.state == "closed":
-            return backend in self._proven or self._measures[backend].unanswered < UNPROVEN_MAX
+            return self._has_room(backend)
         if backend in self._trials:
-            return True
-        if self.sharer is None:
-            return self._take_trial(backend)
-        if self._is_due(backend):
-            self.sharer.want_trial(backend)
-        return False
+            return self._trials[backend] in ("", generation_id)
+        return self.sharer is None and self._take_trial(backend)
 
-    async def admit(self, name: str, generation_id: str = "") -> bool:
+    def _has_room(self, backend: str) -> bool:
+        """Whether a closed backend may get a further request.
+
+        A backend that has never answered, or that has fallen silent with requests under way, gets
+        few of them: the silence of a frozen server is seen long before its time limits.
+        """
+        measures = self._measures[backend]
+        if measures.unanswered < UNPROVEN_MAX:
+            return True
+        silent_s = self.clock() - measures.answered_s
+        return backend in self._proven and silent_s < max(SILENT_S, 3 * measures.last_first_s)
+
+    async def admit(self, name: str, generation_id: str, *, takes_slot: bool = True) -> bool:
         """As `allows`; take the trial of a backend whose cool-down is over, and one of its slots.
 
-        Only the trial and a slot are a round trip to Redis: one worker of all gets the trial.
-
-        Args:
-            generation_id: empty: take no slot.
+        Only the trial and a slot are a round trip to Redis: one generation of all workers gets the
+        trial. It calls `start` or `return_trial`.
 
         Raises:
             Unavailable: Redis did not answer in time.
         """
-        backend = self.backend_of(name)
-        is_allowed = self.allows(name)
-        is_due = bool(backend) and self._is_due(backend)
-        if not (is_allowed or is_due):
+        if not (backend := self.backend_of(name)):
+            return True
+        is_allowed = self._may_go(backend, generation_id)
+        if not (is_allowed or self._is_due(backend)):
             return False
-        if generation_id and not await self.take_slot(name, generation_id):
+        if takes_slot and not await self.take_slot(name, generation_id):
             return False
-        if is_allowed or self.sharer is None:
-            return is_allowed
-        return await self.sharer.claim_trial(backend)
+        if self.sharer is not None and self._breakers[backend].state != "closed":
+            if not self._may_go(backend, generation_id):  # also after the wait for the slot
+                is_allowed = self._is_due(backend) and await self.sharer.claim_trial(backend)
+        if is_allowed and backend in self._trials:
+            is_allowed = self._may_go(backend, generation_id)
+            self._trials[backend] = self._trials[backend] or generation_id
+        return is_allowed
 
     def _is_due(self, backend: str) -> bool:
         return not self.is_limited(backend) and self._breakers[backend].is_due(
@@ -264,18 +214,25 @@ class BackendHealth:
 
     # Notes of calls
 
-    def start(self, name: str) -> Call:
-        """Note that a request goes to a backend; the caller closes the call."""
+    def start(self, name: str, generation_id: str = "", *, keeps_slot: bool = True) -> Call:
+        """Note that a request goes to a backend; the caller closes the call.
+
+        Args:
+            generation_id: as for `admit`.
+            keeps_slot: the slot is given back when the run ends, and not when the call ends.
+        """
         backend = self.backend_of(name)
-        is_trial = backend in self._trials
-        self._trials.discard(backend)
+        is_trial = self._trials.get(backend) in ("", generation_id)
+        if is_trial:
+            del self._trials[backend]
         if backend:
             measures = self._measures[backend]
             measures.in_flight += 1
             measures.unanswered += 1
             measures.calls += 1
             measures.called_s = self.clock()
-        return Call(self, backend, self.clock(), is_trial)
+        returned_for = "" if keeps_slot else generation_id
+        return Call(self, backend, self.clock(), is_trial, returned_for)
 
     def note_first_token(self, call: Call) -> None:
         """See `Call.first_token`."""
@@ -283,7 +240,7 @@ class BackendHealth:
             return
         measures = self._measures[call.backend]
         measures.unanswered -= 1
-        measures.first_token.add(self.clock(), call.first_token_s or 0.0)
+        measures.note_first_token(self.clock(), call.first_token_s or 0.0)
         self._note_answer(call.backend)
 
     def note_end(
@@ -293,6 +250,8 @@ class BackendHealth:
         backend = call.backend
         if not backend:
             return
+        if call.returned_for and self.slot_taker is not None:
+            self.slot_taker.done(backend, call.returned_for)
         measures = self._measures[backend]
         measures.in_flight -= 1
         if call.first_token_s is None:
@@ -330,11 +289,11 @@ class BackendHealth:
         """Note whether a probe reached a backend."""
         self._note(backend, Note("probe_up" if is_up else "probe_down", reason))
 
-    def return_trial(self, name: str) -> None:
+    def return_trial(self, name: str, generation_id: str = "") -> None:
         """Give back a trial that was taken and not used."""
         backend = self.backend_of(name)
-        if backend in self._trials:
-            self._trials.discard(backend)
+        if self._trials.get(backend) in ("", generation_id):
+            del self._trials[backend]
             self._note(backend, Note("returned"))
 
     def _note_answer(self, backend: str) -> None:
@@ -363,12 +322,12 @@ class BackendHealth:
     def grant_trial(self, backend: str, breaker: Breaker) -> None:
         """Let the next call be the trial; `breaker` is half-open."""
         self._breakers[backend] = breaker
-        self._trials.add(backend)
+        self._trials[backend] = ""
 
     def learn_breaker(self, backend: str, breaker: Breaker) -> None:
         """Take over what the workers share."""
         if breaker.state != "half_open":
-            self._trials.discard(backend)
+            self._trials.pop(backend, None)
         self._breakers[backend] = breaker
 
     def learn_others(self, others: Mapping[str, Sequence[Busy]]) -> None:

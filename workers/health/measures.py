@@ -5,6 +5,7 @@ Pure; bounded by `SAMPLES_MAX` samples of each kind. Times are seconds of one mo
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 
 from shared.backends.board import Busy, Report
@@ -46,6 +47,8 @@ class Measures:
         unanswered: those of them without a first token.
         calls: since the worker started.
         called_s: when the last call began.
+        answered_s: when a first token last came.
+        last_first_s: how long this token took.
         failures: by outcome, since the worker started.
         statuses: failures by the HTTP status of the server, since the worker started.
         left: what the vendor's last answer said is left, by the name of the limit.
@@ -56,11 +59,18 @@ class Measures:
         self.unanswered = 0
         self.calls = 0
         self.called_s = now_s
+        self.answered_s = -math.inf
+        self.last_first_s = 0.0
         self.failures: Counter[str] = Counter()
         self.statuses: Counter[str] = Counter()
         self.left: dict[str, int] = {}
         self.first_token = Samples()
         self.rate = Samples()
+
+    def note_first_token(self, now_s: float, took_s: float) -> None:
+        """Measure a first token."""
+        self.answered_s, self.last_first_s = now_s, took_s
+        self.first_token.add(now_s, took_s)
 
     def note_failure(self, outcome: str, status: int | None) -> None:
         """Count a failure, by its outcome and by the HTTP status of the server."""

@@ -9,6 +9,7 @@ its own notes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ from shared.errors import Unavailable
 from shared.redis.client import Client
 from shared.redis.scripts import Scripts
 from workers.health.health import BackendHealth
+
+log = logging.getLogger(__name__)
 
 BEAT_S = 0.5
 BEATS_APART_S = 0.02  # a burst of notes is written together
@@ -169,6 +172,8 @@ class Sharing:
             return True, seen
         is_stored, present = await change_breaker(self._scripts, backend, seen, breaker)
         self._seen[backend] = present
+        if is_stored:
+            _log_change(backend, decode_breaker(seen), breaker)
         return is_stored, present
 
     def _learn(self, backend: str, raw: bytes) -> None:
@@ -185,6 +190,14 @@ class Sharing:
         for backend in [name for name, until_s in self._unused.items() if until_s <= now_s]:
             del self._unused[backend]
             self._health.return_trial(backend)
+
+
+def _log_change(backend: str, before: Breaker, after: Breaker) -> None:
+    """Tell the operator, once for all workers, that a backend is asked no more, or again."""
+    if before.state == "closed" and after.state == "open":
+        log.warning("backend not asked", extra={"backend": backend, "reason": after.reason})
+    elif before.state != "closed" and after.state == "closed":
+        log.info("backend asked again", extra={"backend": backend})
 
 
 def _by_backend(busy: Mapping[str, Mapping[str, Busy]], but: str) -> dict[str, Sequence[Busy]]:

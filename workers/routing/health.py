@@ -41,7 +41,13 @@ class Health(Protocol):
         """As `admit`, also for a backend that cools down."""
         ...
 
-    def start(self, name: str) -> HealthCall: ...
+    def start(self, name: str, generation_id: str, *, keeps_slot: bool) -> HealthCall:
+        """Note that a request goes to a backend.
+
+        Args:
+            keeps_slot: False: its slot is given back when the call is closed.
+        """
+        ...
 
     def busy(self, name: str) -> int:
         """Return the requests in flight at a backend."""

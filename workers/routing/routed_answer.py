@@ -156,7 +156,6 @@ class RoutedAnswer:
         if not items:  # a stage holds the text back
             return
         assert self._call is not None
-        self._call.note(items)
         self._routed.late(self._begin(self._call, items))
 
     # Choosing
@@ -213,7 +212,6 @@ class RoutedAnswer:
     def _start(self, leg: Leg) -> Call:
         parts, routed = self._parts, self._routed
         self.asked[leg.name] += 1
-        parts.counters["backend_calls"] += 1
         backend = parts.backends[leg.name]
         request = self._request_for(leg.name)
         given = 0 if backend.counts_whole else routed.usage.completion_tokens
@@ -228,8 +226,8 @@ class RoutedAnswer:
             log=routed.outbox.log,
             stages=routed.stages(leg.name, routed.outbox.log),
         )
-        count = partial(parts.metrics.asked, routed.model.name, leg.name)
-        return Call(leg, asked, parts.health.start(leg.name), count)
+        note = parts.health.start(leg.name, routed.generation_id, keeps_slot=False)
+        return Call(leg, asked, note, partial(self._count, leg.name))
 
     def _request_for(self, name: str) -> Request:
         """Return the request without the members that only other backends get (`forward`)."""
@@ -241,6 +239,12 @@ class RoutedAnswer:
         return msgspec.structs.replace(request, params=params)
 
     # Noting
+
+    def _count(self, name: str, what: str) -> None:
+        if what == "asked":
+            self._parts.counters["backend_calls"] += 1
+        else:
+            self._parts.metrics.asked(self._routed.model.name, name, what)
 
     def _begin(self, call: Call, items: Items) -> Items:
         """Return the items, with `start` before them if another backend wrote before."""

@@ -32,6 +32,7 @@ class Pipeline:
     def __init__(self, stages: Sequence[AnswerStage], log: Sequence[Entry]) -> None:
         self._stages = stages
         self._is_over = False
+        self._is_apart = any(stage.is_apart for stage in stages)
         self._recorders = [stage for stage in stages if stage.records]
         limits = [stage.ends_in_s for stage in stages if stage.ends_in_s is not None]
         self._until_s = min(limits) + _now_s() if limits else None
@@ -64,17 +65,34 @@ class Pipeline:
                     if self._is_over:
                         return
         async with aclosing(ask(request)) as stream:
-            while not self._is_over:
-                try:
-                    async with asyncio.timeout_at(self._until_s):
-                        items = await anext(stream, None)
-                except TimeoutError:
-                    if self._until_s is None or _now_s() < self._until_s:
-                        raise
-                    items = [Finish("length", is_cut=True)]
-                if items is None:
-                    return
-                yield await self._passed(items)
+            if self._until_s is None and not self._is_apart:
+                if len(self._stages) == 1 and not self._recorders:
+                    feed = self._stages[0].feed  # the usual case, without a call for the list
+                else:
+                    feed = self._feed
+                async for items in stream:
+                    if items and type(items[-1]) is not Finish:
+                        left = feed(items)
+                        if left and type(left[-1]) is Finish:
+                            self._is_over = True
+                    else:
+                        left = self._feed(items)
+                    yield left
+                    if self._is_over:
+                        return
+                return
+            while not self._is_over and (following := await self._next(stream)) is not None:
+                yield await self._passed(following)
+
+    async def _next(self, stream: Reading) -> Items | None:
+        """Return the next items of the model, or its end when the time of the answer is over."""
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                return await anext(stream, None)
+        except TimeoutError:
+            if self._until_s is None or _now_s() < self._until_s:
+                raise
+            return [Finish("length", is_cut=True)]
 
     async def _passed(self, items: Items, first: int = 0) -> Items:
         return self._feed(items, first)
@@ -87,22 +105,30 @@ class Pipeline:
         """Return what leaves the stages, beginning at the stage `first`. Nothing after `Finish`."""
         if self._is_over or not items:
             return []
-        finish: BackendItem | None = items[-1] if isinstance(items[-1], Finish) else None
-        left = items if finish is None else items[:-1]
-        for stage in self._stages[first:]:
-            left = stage.feed(left) if left else []
-            if left and isinstance(left[-1], Finish):  # this stage ends the answer
-                finish = left.pop()
-            elif finish is not None:
-                left = [*left, *stage.flush()]
-                if left and isinstance(left[-1], Finish):
-                    finish = left.pop()
-        if finish is not None:
-            self._is_over = True
-            left = [*left, finish]
+        left, place = items, first
+        for stage in self._stages[first:] if first else self._stages:
+            if type(left[-1]) is Finish:
+                break
+            left = stage.feed(left)
+            place += 1
+            if not left:
+                return left
+        if type(left[-1]) is Finish:
+            left = self._end(left[:-1], left[-1], place)
         for recorder in self._recorders:
             recorder.record(left)
         return left
+
+    def _end(self, left: Items, finish: BackendItem, first: int) -> Items:
+        """Return the last items, which leave the stages from `first` on and end the answer."""
+        self._is_over = True
+        for stage in self._stages[first:]:
+            left = stage.feed(left) if left else []
+            if not (left and isinstance(left[-1], Finish)):
+                left = [*left, *stage.flush()]
+            if left and isinstance(left[-1], Finish):  # this stage ends the answer
+                *left, finish = left
+        return [*left, finish]
 
     async def finished(self) -> None:
         """Let stages work after the log has accepted the end of a completed answer."""

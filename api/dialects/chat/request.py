@@ -49,6 +49,8 @@ def parse_chat(body: dict[str, Any], *, grace_s: float) -> ChatRequest:
     options = body.get("stream_options", {})
     if not isinstance(options, dict):
         raise invalid_request("stream_options must be an object")
+    if not isinstance(options.get(INCLUDE_USAGE), bool | None):
+        raise invalid_request(f"stream_options.{INCLUDE_USAGE} must be true or false")
     priority = upstream_priority(body)
     others = {name: value for name, value in body.items() if name not in _READ_HERE}
     request = Request(

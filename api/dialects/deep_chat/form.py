@@ -32,13 +32,14 @@ FILES = "files"
 FILES_MAX = 16
 FIELDS_MAX = 1_000  # messages and additionalBodyProps
 PICTURE = re.compile(r"image/[a-z0-9.+-]{1,64}")
+DOCUMENT = re.compile(r"application/pdf|text/[a-z0-9.+-]{1,64}")
 _MESSAGE_NAME = re.compile(r"message([1-9][0-9]{0,5})", re.ASCII)
 _NUMBER_MEMBERS = ("on_disconnect", "queue_wait_s", "deadline_s")
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 _OBJECT_MEMBERS = ("params", "metadata")
 # Bytes that are parsed before the loop gets a turn. The headers of parts cost the most.
 PIECE_BYTES = 16_384
-ENCODED_BYTES = 786_432  # of a picture in one step; a multiple of 3, so that the pieces join
+ENCODED_BYTES = 786_432  # of a file in one step; a multiple of 3, so that the pieces join
 
 
 async def read_form(headers: Headers, raw: Buffer) -> dict[str, Any]:
@@ -48,8 +49,8 @@ async def read_form(headers: Headers, raw: Buffer) -> dict[str, Any]:
         raw: the whole body.
 
     Raises:
-        RequestError: 400, the body is not a form or a part is not JSON; 415, a file is not a
-            picture; 422, a member is wrong.
+        RequestError: 400, the body is not a form or a part is not JSON; 415, a file is no
+            picture, PDF or text; 422, a member is wrong.
     """
     form = await _parse_form(headers, raw)
     try:
@@ -64,8 +65,8 @@ async def read_form(headers: Headers, raw: Buffer) -> dict[str, Any]:
             else:
                 body[name] = read_text_member(name, value)
         body["messages"] = [messages[number] for number in sorted(messages)]
-        pictures = [await _read_picture(upload) for upload in _uploads(form)]
-        _attach_pictures(body["messages"], pictures)
+        files = [await _read_file(upload) for upload in _uploads(form)]
+        _attach_files(body["messages"], files)
         return {name: value for name, value in body.items() if value is not None}
     finally:
         await form.close()
@@ -146,20 +147,24 @@ def _uploads(form: FormData) -> list[UploadFile]:
     return [upload for upload in uploads if upload.filename or upload.size]
 
 
-async def _read_picture(upload: UploadFile) -> dict[str, str]:
+async def _read_file(upload: UploadFile) -> dict[str, str]:
     """Return a file as it is in the component's history, with its content in a data URL.
 
     Raises:
-        RequestError: 415, the file is not a picture.
+        RequestError: 415, the file is no picture, PDF or text.
     """
     media_type = (upload.content_type or "").partition(";")[0].strip().lower()
-    if PICTURE.fullmatch(media_type) is None:
-        name = (upload.filename or "")[:80]
+    name = upload.filename or ""
+    if PICTURE.fullmatch(media_type) is None and DOCUMENT.fullmatch(media_type) is None:
         raise request_error(
-            "unsupported_media_type", f"{name!r}: only pictures can be given to a model here"
+            "unsupported_media_type",
+            f"{name[:80]!r}: only pictures, PDFs and texts can be given to a model here",
         )
     content = await _in_base64(await upload.read())
-    return {"type": "image", "src": f"data:{media_type};base64,{content}"}
+    source = f"data:{media_type};base64,{content}"
+    if PICTURE.fullmatch(media_type):
+        return {"type": "image", "src": source}
+    return {"type": "any", "src": source, "name": name}
 
 
 async def _in_base64(raw: bytes) -> str:
@@ -172,16 +177,16 @@ async def _in_base64(raw: bytes) -> str:
     return "".join(pieces)
 
 
-def _attach_pictures(messages: list[Any], pictures: list[dict[str, str]]) -> None:
-    """Add the pictures to the last message if it is the user's; else add a message for them."""
-    if not pictures:
+def _attach_files(messages: list[Any], added: list[dict[str, str]]) -> None:
+    """Add the files to the last message if it is the user's; else add a message for them."""
+    if not added:
         return
     last = messages[-1] if messages else None
     if not isinstance(last, dict) or last.get("role", "user") != "user":
-        messages.append({"role": "user", FILES: pictures})
+        messages.append({"role": "user", FILES: added})
         return
     files = last.get(FILES)
-    last[FILES] = [*files, *pictures] if isinstance(files, list) else pictures
+    last[FILES] = [*files, *added] if isinstance(files, list) else added
 
 
 def _malformed(reason: str) -> RequestError:

@@ -53,26 +53,36 @@ def _read_message(where: str, message: Any) -> dict[str, Any] | None:
         raise invalid_request(f"{where}.text must be a string")
     # In the component a role may be a person's name. For a model such a person is the user.
     role = ROLES.get(role, "user")
-    pictures = _read_pictures(where, message.get("files")) if role == "user" else []
-    if not text and not pictures:
+    files = _read_files(where, message.get("files")) if role == "user" else []
+    if not text and not files:
         if message.get("files"):
             return None
         raise invalid_request(f"{where}.text is missing")
-    if not pictures:
+    if not files:
         return {"role": role, "content": text}
     parts = [{"type": "text", "text": text}] if text else []
-    return {"role": role, "content": [*parts, *pictures]}
+    return {"role": role, "content": [*parts, *files]}
 
 
-def _read_pictures(where: str, files: Any) -> list[dict[str, Any]]:
-    """Return the pictures among the files of a message; files without `src` are left out."""
+def _read_files(where: str, files: Any) -> list[dict[str, Any]]:
+    """Return the parts of a message for its pictures, and for other files in data URLs.
+
+    Files without `src` are left out: the component shows them, and does not send them.
+    """
     if files is None:
         return []
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
         raise invalid_request(f"{where}.files must be an array of objects")
-    sources = [file.get("src") for file in files if file.get("type") == "image"]
-    return [
-        {"type": "image_url", "image_url": {"url": source}}
-        for source in sources
-        if isinstance(source, str)
-    ]
+    return [part for file in files if (part := _part_of(file)) is not None]
+
+
+def _part_of(file: dict[str, Any]) -> dict[str, Any] | None:
+    source, name = file.get("src"), file.get("name")
+    if not isinstance(source, str):
+        return None
+    if file.get("type") == "image":
+        return {"type": "image_url", "image_url": {"url": source}}
+    if not source.startswith("data:"):
+        return None
+    named = {"filename": name} if isinstance(name, str) else {}
+    return {"type": "file", "file": {**named, "file_data": source}}

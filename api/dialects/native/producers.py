@@ -26,7 +26,7 @@ from api.intake.outside_events import APPEND_BYTES_MAX, CheckedAppend, check_app
 from api.intake.producer_members import check_produced
 from api.node import Node
 from api.response import json_response
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
 from shared.log.ids import EventId
 from shared.log.producing import (
     Appended,
@@ -86,6 +86,8 @@ class ProducerRoutes:
                 token = await first_token(node.store, generation_id)
             tenure = await begin_producing(node.store, generation_id, token, is_first=True)
             if isinstance(tenure, Denied):
+                if tenure.reason == "absent":
+                    raise Unavailable("Redis lost the generation just after its creation")
                 deny(tenure)
         content = {
             **_tenure_members(tenure),
@@ -98,9 +100,9 @@ class ProducerRoutes:
 
     async def take_over(self, request: Request) -> ASGIApp:
         """POST /v1/generations/{id}/producer: a new attempt; it fences the producer before it."""
-        node, identity = self.node, self.node.identity(request)
+        node = self.node
         async with answer_deadline():
-            meta = await node.meta(request.path_params["id"], identity)
+            meta = await self._own(request)
         body = await self._body(request, TAKE_OVER_BYTES_MAX, may_be_empty=True)
         is_reset = body.get("reset", False)
         if not isinstance(is_reset, bool):
@@ -117,9 +119,8 @@ class ProducerRoutes:
 
     async def append(self, request: Request) -> ASGIApp:
         """POST /v1/generations/{id}/events."""
-        node, identity = self.node, self.node.identity(request)
         async with answer_deadline():
-            meta = await node.meta(request.path_params["id"], identity)
+            meta = await self._own(request)
         attempt, token = read_producer_token(request.headers.get(TOKEN_HEADER, ""))
         checked = check_append(await self._body(request, APPEND_BYTES_MAX))
         async with answer_deadline():
@@ -145,6 +146,18 @@ class ProducerRoutes:
         if status != "running":
             await forget(store, meta.generation_id)
         return json_response(_append_members(meta.generation_id, outcome, status))
+
+    async def _own(self, request: Request) -> Meta:
+        """Return a generation of the caller. Others who may read it may not write it.
+
+        Raises:
+            RequestError: 403; NotFound: the caller may not see it.
+        """
+        identity = self.node.identity(request)
+        meta = await self.node.meta(request.path_params["id"], identity)
+        if meta.owner != identity.owner:
+            raise request_error("forbidden", "only the owner of this generation may write it")
+        return meta
 
     async def _note_end(self, meta: Meta, denied: Denied) -> None:
         """Remove a generation from the indexes whose time or readers were over just now."""

@@ -160,6 +160,8 @@ def _backend_params(body: dict[str, Any]) -> dict[str, Any]:
         params |= _response_format(form)
     if text.get("verbosity") is not None:
         params["verbosity"] = text["verbosity"]
+    if not isinstance(reasoning.get("effort"), str | None):
+        raise invalid_request("reasoning.effort must be a string")
     if reasoning.get("effort") is not None:
         params["reasoning_effort"] = reasoning["effort"]
     if params.get("top_logprobs"):
@@ -189,10 +191,16 @@ def _tool_params(
 
 
 def _summary(reasoning: dict[str, Any]) -> str:
-    """Return which summary of the reasoning is asked for; empty: none."""
+    """Return which summary of the reasoning is asked for; empty: none.
+
+    Raises:
+        InvalidRequest: it is no string.
+    """
     for name in ("summary", "generate_summary"):  # the second is OpenAI's older name
         value = reasoning.get(name)
-        if isinstance(value, str) and value != "none":
+        if not isinstance(value, str | None):
+            raise invalid_request(f"reasoning.{name} must be a string")
+        if value and value != "none":
             return value
     return ""
 

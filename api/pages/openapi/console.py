@@ -34,6 +34,8 @@ def _post(name: str, summary: str, what: Json, schema: Json, *codes: str) -> Jso
     return {"post": post}
 
 
+IDS: Json = {"type": "string", "pattern": "^[^,]+(,[^,]+){0,19}$"}
+
 PATHS: Json = {
     "/v1/console": {
         "get": {
@@ -98,7 +100,7 @@ PATHS: Json = {
     ),
     "/v1/console/batches/redrive": _post(
         "redriveBatches", "For operators: run the failed lines of several batches again.",
-        parameter("ids", "query", "1 to 20 ids of batches, separated by commas.", STRING),
+        parameter("ids", "query", "1 to 20 ids of batches, separated by commas.", IDS),
         record({"data": {"type": "array", "items": OBJECT}}),
         "invalid_request", "draining", *SHARED,
     ),

@@ -29,6 +29,8 @@ from api.pages.openapi.schemas import (
 
 # Members of a body that every dialect reads as the native interface does.
 COMMON = {name: schema for name, schema in OPTIONS.items() if name != "params"}
+# A number is a member for the backend: vLLM's scheduler takes it.
+OPENAI_COMMON = {**COMMON, "priority": {"anyOf": [COMMON["priority"], {"type": "number"}]}}
 IDEMPOTENCY_KEY = parameter(
     "Idempotency-Key",
     "header",
@@ -67,11 +69,11 @@ SCHEMAS: Json = {
     "NewChatCompletion": record(
         {"messages": MESSAGES},
         {
-            **COMMON,
+            **OPENAI_COMMON,
             "stream": {"type": ["boolean", "null"]},
             "stream_options": {
                 "type": ["object", "null"],
-                "properties": {"include_usage": {"type": "boolean"}},
+                "properties": {"include_usage": {"type": ["boolean", "null"]}},
             },
             "n": {"enum": [1, None]},
         },

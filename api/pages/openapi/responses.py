@@ -5,7 +5,7 @@ Source: docs/protocol.md, "Responses".
 
 from __future__ import annotations
 
-from api.pages.openapi.dialects import BAD_BODY, COMMON, FAILED, IDEMPOTENCY_KEY
+from api.pages.openapi.dialects import BAD_BODY, FAILED, IDEMPOTENCY_KEY, OPENAI_COMMON
 from api.pages.openapi.schemas import (
     GENERATION_NAME,
     INTEGER,
@@ -67,7 +67,7 @@ SCHEMAS: Json = {
     "NewResponse": record(
         {"input": {"anyOf": [STRING, {**array(ref("InputItem")), "minItems": 1}]}},
         {
-            **COMMON,
+            **OPENAI_COMMON,
             "instructions": TEXT,
             "stream": BOOLEAN,
             "background": {**BOOLEAN, "description": "`true`: a disconnect does not cancel it."},
@@ -95,7 +95,7 @@ SCHEMAS: Json = {
             },
             "reasoning": {
                 "type": ["object", "null"],
-                "properties": {"effort": TEXT, "summary": {"enum": ["auto", None]}},
+                "properties": {"effort": TEXT, "summary": {"type": ["string", "null"]}},
             },
             "previous_response_id": {
                 "type": "null",

@@ -6,6 +6,8 @@ export interface ErrorFacts {
   status?: number
   /** Seconds to wait, when the server has named them. */
   retryAfterS?: number
+  /** All members of the server's error. */
+  members?: Record<string, unknown>
   cause?: unknown
 }
 
@@ -18,6 +20,7 @@ export class TailraceError extends Error {
   readonly retryable: boolean
   readonly status?: number
   readonly retryAfterS?: number
+  readonly members?: Record<string, unknown>
 
   constructor(code: string, message: string, facts: ErrorFacts) {
     super(message, facts.cause === undefined ? undefined : { cause: facts.cause })
@@ -26,6 +29,7 @@ export class TailraceError extends Error {
     this.retryable = facts.retryable
     this.status = facts.status
     this.retryAfterS = facts.retryAfterS
+    this.members = facts.members
   }
 }
 

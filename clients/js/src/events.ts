@@ -10,19 +10,19 @@ export interface StartEvent extends Base {
   /** Which backend of a route writes the answer from here on. */
   backend?: string
 }
-export interface TokenEvent extends Base { type: 'token'; text: string }
-export interface ReasoningEvent extends Base { type: 'reasoning'; text: string }
+export interface TokenEvent extends Base { type: 'token'; text: string; agent?: string }
+export interface ReasoningEvent extends Base { type: 'reasoning'; text: string; agent?: string }
 export interface ExtraEvent extends Base { type: 'extra' }
 export interface ToolCallEvent extends Base {
-  type: 'tool_call'; index: number; call_id: string; name: string; arguments: string
+  type: 'tool_call'; index: number; call_id: string; name: string; arguments: string; agent?: string
 }
 export interface ProgressEvent extends Base {
-  type: 'progress'; stage: string; current: number; total: number; percentage: number
+  type: 'progress'; stage: string; current: number; total: number; percentage: number; agent?: string
 }
 export interface FileEvent extends Base {
-  type: 'file'; name: string; media_type: string; url?: string; data?: string
+  type: 'file'; name: string; media_type: string; url?: string; data?: string; agent?: string
 }
-export interface DataEvent extends Base { type: 'data'; name: string; value: unknown }
+export interface DataEvent extends Base { type: 'data'; name: string; value: unknown; agent?: string }
 /** All earlier events are void. The answer starts again after this event. */
 export interface ResetEvent extends Base { type: 'reset'; reason: 'restarted' | 'log_rewritten' }
 export interface Usage {

@@ -94,7 +94,7 @@ async function refusal(response: Response): Promise<TailraceError> {
   try {
     const { error } = JSON.parse(await response.text())
     if (typeof error.code === 'string' && typeof error.retryable === 'boolean') {
-      return new TailraceError(error.code, String(error.message), { retryable: error.retryable, status, retryAfterS })
+      return new TailraceError(error.code, String(error.message), { retryable: error.retryable, status, retryAfterS, members: error })
     }
   } catch {
     // not the answer of a node

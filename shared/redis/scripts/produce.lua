@@ -24,7 +24,8 @@ if not is_active(status) then
   end
   return {'ended', status}
 end
-if f[2] ~= ARGV[1] then return {'fenced'} end
+-- The attempt comes from the client, too: its entries would get ids that no begin has given out.
+if f[2] ~= ARGV[1] or f[3] ~= ARGV[2] then return {'fenced'} end
 
 local now, retention_ms = now_ms(), tonumber(ARGV[5])
 if f[5] and f[5] ~= '' and grace_is_over(tonumber(f[5]), now) then

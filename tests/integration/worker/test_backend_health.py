@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -14,6 +15,7 @@ from tests.support.routes import RouteHarness
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers.backends.contract import BackendItem, Finish
+from workers.health import gate
 from workers.health.sharing import Sharing
 
 COOLDOWN_S = 0.5
@@ -128,3 +130,40 @@ async def test_a_server_that_fails_its_requests_does_not_make_prompts_wait(url):
         await harness.start()
         for _ in range(3):
             assert (await harness.ended(await harness.ask())).status == "failed"
+
+
+async def test_of_prompts_that_come_at_once_one_tries_the_server(url, monkeypatch):
+    monkeypatch.setattr(gate, "OUTAGE_PAUSE_MAX_S", 0.5)
+    may_answer = asyncio.Event()
+    server = Server(is_outage=True)
+
+    async def answer(prefix: str) -> AsyncGenerator[list[BackendItem], None]:
+        if server.is_up:
+            server.calls += 1
+            await may_answer.wait()
+            yield [Token("back")]
+            yield [Finish("stop")]
+        else:
+            async for items in server.answer(prefix):
+                yield items
+
+    async with WorkerHarness(url, answer) as harness:
+        healths = [(await harness.start(name)).parts.health for name in ("one", "two")]
+        for health in healths:
+            health.chance = lambda: 0.0  # each cool-down is as short as it may be
+        for _ in range(3):
+            call = healths[0].start("m")
+            call.close(BackendError("upstream_error", "it is down", is_outage=True))
+        for health in healths:
+            await until(lambda h=health: h.state("m") == "open", DEADLINE_S, "all know it")
+        server.is_up = True
+        ids = [await harness.ask() for _ in range(12)]
+
+        async def others_wait() -> bool:
+            return await harness.redis.zcard("tr:{q}:later") == 11
+
+        await until(others_wait, DEADLINE_S, "a trial, and eleven prompts that wait")
+        assert server.calls == 1
+        may_answer.set()
+        for generation_id in ids:
+            assert (await harness.ended(generation_id)).status == "completed"

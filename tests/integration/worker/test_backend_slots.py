@@ -7,12 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from shared.config.models import Model
 from shared.errors import BackendError
 from shared.log.events import Token
+from shared.queue import janitor as janitor_module
 from shared.queue.endings import CANCELLED
+from shared.queue.janitor import Janitor
 from shared.redis import backend_keys
+from tests.support.routes import RouteHarness
 from tests.support.wait import until
-from tests.support.worker_harness import WorkerHarness
+from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers.backends import Finish
 
 pytestmark = pytest.mark.usefixtures("queue_partitions")
@@ -133,3 +137,82 @@ async def until_waiting(harness: WorkerHarness, count: int) -> None:
         return await harness.redis.zcard(backend_keys.slots("m")[1]) == count
 
     await until(waiting, 10.0, f"{count} generations in the line")
+
+
+def route_of(url: str, servers: dict[str, Server], **settings) -> RouteHarness:
+    members = {name: Model(name=name, slots=server.slots) for name, server in servers.items()}
+    scripts = {name: [server.answer] for name, server in servers.items()}
+    return RouteHarness(url, scripts, members=members, **settings)
+
+
+async def test_a_route_uses_the_backend_with_a_free_slot_and_then_waits(url):
+    servers = {"a": Server(2), "b": Server(1)}
+    async with route_of(url, servers) as harness:
+        await harness.start()
+        ids = [await harness.ask() for _ in range(5)]
+
+        async def is_full() -> bool:
+            waiting = [await harness.redis.zcard(backend_keys.slots(name)[1]) for name in servers]
+            return (servers["a"].running, servers["b"].running, waiting) == (2, 1, [2, 2])
+
+        await until(is_full, DEADLINE_S, "two full backends and two generations in both lines")
+        servers["a"].may_end.set()
+        servers["b"].may_end.set()
+        for generation_id in ids:
+            assert (await harness.ended(generation_id)).status == "completed"
+            assert (await harness.said(generation_id)).count("start") == 1
+        assert not (servers["a"].failed or servers["b"].failed)
+
+        async def is_empty() -> bool:
+            return not await harness.redis.keys("tr:{slots:*")
+
+        await until(is_empty, DEADLINE_S, "no slot is held and no line is left")
+
+
+async def test_the_slot_of_a_backend_that_failed_is_free_while_another_one_answers(url):
+    servers = {"a": Server(1), "b": Server(4)}
+    servers["a"].slots = 0  # the server fails every request
+    async with route_of(url, servers) as harness:
+        harness.models["a"] = replace(harness.models["a"], slots=1)
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "word")
+
+        async def is_free() -> bool:
+            return not await harness.redis.exists(backend_keys.slots("a")[0])
+
+        await until(is_free, DEADLINE_S, "a free slot of the backend that failed")
+        assert await harness.redis.zcard(backend_keys.slots("b")[0]) == 1
+        servers["b"].may_end.set()
+        await harness.ended(generation_id)
+
+
+async def test_a_prompt_in_the_line_has_the_time_limits_of_the_queue(url, server):
+    async with harness_of(url, server, queue_wait_s=0.4) as harness:
+        await harness.start()
+        ids = [await harness.ask() for _ in range(3)]
+        await until_waiting(harness, 1)
+        (waiting,) = set(ids) - set(harness.backend.seeds)
+        janitor = Janitor(harness.redis, harness.store, harness.settings)
+
+        async def has_timed_out() -> bool:
+            await janitor.sweep()
+            meta = await harness.store.meta(waiting)
+            return meta is not None and meta.is_ended
+
+        await until(has_timed_out, DEADLINE_S, "a queue timeout")
+        assert len(harness.backend.seeds) == 2
+        server.may_end.set()
+
+
+async def test_the_janitor_adds_no_entry_for_a_generation_in_the_line(url, server, monkeypatch):
+    monkeypatch.setattr(janitor_module, "NEVER_BEGAN_S", 0.0)
+    async with harness_of(url, server) as harness:
+        await harness.start()
+        for _ in range(4):
+            await harness.ask()
+        await until_waiting(harness, 2)
+        janitor = Janitor(harness.redis, harness.store, harness.settings)
+        await janitor.sweep()
+        assert not await harness.redis.keys("tr:{*}:requeued:*")
+        server.may_end.set()

@@ -86,3 +86,14 @@ async def test_a_name_that_is_no_stage_stops_the_worker_at_its_start(url, name):
     async with WorkerHarness(url, says("a"), stages=[{"stage": name}]) as harness:
         with pytest.raises(ConfigurationError, match=r"models\.m\.stages\[0\]\.stage: "):
             harness.worker("one")
+
+
+async def test_a_stage_cannot_drop_the_reset_of_an_answer_that_begins_again(url):
+    stages = [{"stage": f"{HERE}:OnlyText"}]
+    scripts = fails("a"), says("b")
+    async with WorkerHarness(url, *scripts, stages=stages, on_takeover="restart") as harness:
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.ended(generation_id)
+
+        assert await harness.said(generation_id) == ["start", "a", "start", "reset", "b", "end"]

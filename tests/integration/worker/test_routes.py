@@ -15,7 +15,7 @@ from shared.config.model_request import RequestRules
 from shared.config.models import Model
 from shared.config.stages import parse_stages
 from shared.errors import BackendError, Refusal
-from shared.log.events import Token, decode
+from shared.log.events import Token, Usage, decode
 from shared.metrics.prometheus import WorkerMetrics
 from shared.queue.continuations import Verdict, store_verdict
 from shared.queue.endings import cancel
@@ -329,17 +329,19 @@ def speaks_when(gate: asyncio.Event, *texts: str):
 HEDGE = {"hedge_after_s": 0.05}
 
 
-async def test_after_a_silence_a_second_backend_answers_and_the_first_is_closed(url):
-    never = asyncio.Event()
-    scripts = {"a": [speaks_when(never)], "b": [says("ho")]}
+async def test_after_a_silence_a_second_backend_answers_and_the_first_is_closed_at_once(url):
+    never, gate = asyncio.Event(), asyncio.Event()
+    scripts = {"a": [speaks_when(never)], "b": [says_and_waits(gate, "ho")]}
     async with RouteHarness(url, scripts, rules=HEDGE) as harness:
         worker = await harness.start()
         generation_id = await harness.ask()
+        await harness.has_said(generation_id, "ho")
+        await until(lambda: harness.members["a"].open == 0, DEADLINE_S, "the slower is closed")
+        gate.set()
         await harness.ended(generation_id)
 
         assert await harness.said(generation_id) == ["start", "ho", "end"]
         assert await harness.writers(generation_id) == ["b"]
-        await until(lambda: harness.members["a"].open == 0, DEADLINE_S, "the slower is closed")
         assert worker.counters["hedges"] == 1
         assert worker.counters["backend_calls"] == 2
 
@@ -371,6 +373,7 @@ async def test_a_second_backend_that_fails_leaves_the_first_one_alone(url):
         await harness.ended(generation_id)
 
         assert await harness.said(generation_id) == ["start", "hi", "end"]
+        assert len(harness.members["a"].seeds) == 1
 
 
 async def test_a_backend_that_speaks_in_time_is_the_only_one_asked(url):
@@ -419,6 +422,41 @@ async def test_a_bug_in_a_backend_of_a_race_ends_only_its_own_run(url):
         assert not harness.tasks["one"].done()
 
 
+async def test_the_usage_is_of_the_whole_answer_of_two_backends(url):
+    async def rest(_: str):
+        yield [Token("lo"), Usage(9, 1, 10), Finish("stop")]
+
+    async with RouteHarness(url, {"a": [fails("Hel")], "b": [rest]}) as harness:
+        await harness.start()
+        end = decode((await harness.ended(await harness.ask())).end)
+
+        assert (end.usage.completion_tokens, end.usage.extra) == (2, {"estimated": True})
+
+
+async def test_running_counts_of_one_backend_are_not_added_up(url):
+    async def counts(_: str):
+        yield [Token("h"), Usage(9, 1, 10)]
+        yield [Token("i"), Usage(9, 2, 11)]
+        yield [Finish("stop")]
+
+    async with RouteHarness(url, {"a": [counts]}) as harness:
+        await harness.start()
+        end = decode((await harness.ended(await harness.ask())).end)
+
+        assert (end.usage.completion_tokens, end.usage.extra) == (2, None)
+
+
+async def test_a_continuation_gets_the_rest_of_the_tokens_that_the_client_allows(url):
+    scripts = {"a": [fails("Hel", "l")], "b": [says("o")]}
+    async with RouteHarness(url, scripts) as harness:
+        await harness.start()
+        request = b'{"messages":[],"params":{"max_tokens":5}}'
+        await harness.ended(await harness.ask(request=request))
+
+        (asked,) = harness.members["b"].requests
+        assert asked.params["max_tokens"] == 3
+
+
 # The cost of a route
 
 
@@ -459,6 +497,39 @@ async def test_a_word_that_two_backends_write_together_is_masked(url):
         assert harness.members["b"].prefixes == ["my"]
         assert await harness.text(generation_id) == "my ****** is"
         assert await harness.writers(generation_id) == ["a", "b"]
+
+
+async def test_a_limit_of_the_answer_counts_the_text_of_all_backends(url):
+    table = [{"stage": "limits", "max_characters": 6}]
+    stages = parse_stages(table, "models.m.stages", Path())
+    scripts = {"a": [fails("1234")], "b": [says("567890")]}
+    async with RouteHarness(url, scripts) as harness:
+        harness.models["m"] = replace(harness.models["m"], stages=stages)
+        await harness.start()
+        generation_id = await harness.ask()
+        end = decode((await harness.ended(generation_id)).end)
+
+        assert await harness.text(generation_id) == "123456"
+        assert end.finish_reason == "length"
+
+
+async def test_an_answer_of_a_stage_says_nothing_about_the_backend(url):
+    table = [{"stage": "cache"}]
+    stages = parse_stages(table, "models.m.stages", Path())
+    async with RouteHarness(url, {"a": [says("hi")], "b": [says("ho")]}) as harness:
+        harness.models["m"] = replace(harness.models["m"], stages=stages)
+        worker = await harness.start()
+        request = b'{"messages":[{"role":"user","content":"q"}],"params":{"temperature":0}}'
+        for _ in range(2):
+            generation_id = await harness.ask(request=request)
+            end = decode((await harness.ended(generation_id)).end)
+        await until(lambda: not worker.runs, DEADLINE_S, "the runs are over")
+
+        assert end.cached_at is not None
+        assert await harness.text(generation_id) == "hi"
+        assert len(harness.members["a"].seeds) == 1
+        assert worker.counters["backend_calls"] == 1
+        assert worker.parts.health.busy("a") == 0
 
 
 # What each backend gets

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from shared.errors import BackendError
 from shared.log.events import End, Reasoning, Token, ToolCall, Usage
+from shared.queue.time_limits import TimeLimits
 from tests.support.backend_scripts import says
 from tests.support.worker_harness import WorkerHarness
 from workers.backends.contract import Finish
@@ -37,18 +40,29 @@ async def answer(harness: WorkerHarness, **changes: Any) -> tuple[str, list[Any]
     return "".join(event.text for event in events if isinstance(event, Token)), events
 
 
-async def test_a_word_is_masked_wherever_a_worker_dies(url):
+WHOLE = {"stage": "filter", "words": ["ass"], "whole_words": True}
+PATTERN = {"stage": "filter", "patterns": [r"\b\d{4}-\d{2}\b"]}
+
+
+@pytest.mark.parametrize(
+    ("stage", "raw", "masked"),
+    [
+        (FILTER, RAW, MASKED),
+        (WHOLE, "a class ass, asset", "a class ***, asset"),
+        (PATTERN, "x 1234-56, a1234-56.", "x *******, a1234-56."),
+    ],
+)
+async def test_a_word_is_masked_wherever_a_worker_dies(url, stage, raw, masked):
     """The text is cut at each position; the next attempt goes on from the filtered text."""
-    async with WorkerHarness(url, says("-"), stages=[FILTER]) as harness:
+    async with WorkerHarness(url, says("-"), stages=[stage]) as harness:
         await harness.start()
-        for cut in range(1, len(RAW)):
+        for cut in range(1, len(raw)):
             harness.backend.prefixes.clear()
-            harness.backend.backend_scripts = goes_on(RAW, cut=cut), goes_on(RAW)
+            harness.backend.backend_scripts = goes_on(raw, cut=cut), goes_on(raw)
             text, events = await answer(harness)
 
-            assert text == MASKED, cut
+            assert text == masked, cut
             assert [type(event).__name__ for event in events].count("Reset") == 0
-            assert all("secret" not in prefix.lower() for prefix in harness.backend.prefixes)
 
 
 async def test_what_is_held_back_leaves_before_the_end(url):
@@ -167,3 +181,53 @@ async def test_each_agent_has_a_text_of_its_own(url):
         if isinstance(event, Token):
             said[event.agent] = said.get(event.agent, "") + event.text
     assert said == {"one": "a sec***", "two": "b ******"}
+
+
+async def test_a_word_over_the_death_of_its_worker_is_masked(url):
+    async def dies(prefix):
+        yield [Token("the sec")]
+        yield [Token("ret is sec")]
+        await asyncio.Event().wait()
+
+    raw = "the secret is secret."
+    async with WorkerHarness(url, dies, goes_on(raw), stages=[FILTER]) as harness:
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "the ****** is ")
+        await harness.kill()
+        await harness.start("two")
+        await harness.ended(generation_id)
+
+        assert await harness.text(generation_id) == "the ****** is ******."
+        assert harness.backend.prefixes == ["", "the ****** is"]
+
+
+async def test_a_stop_over_the_death_of_its_worker_ends_before_the_word(url):
+    async def dies(prefix):
+        yield [Token("the sec")]
+        await asyncio.Event().wait()
+
+    stop = FILTER | {"action": "stop"}
+    async with WorkerHarness(url, dies, goes_on("the secret is"), stages=[stop]) as harness:
+        await harness.start()
+        generation_id = await harness.ask()
+        await harness.has_said(generation_id, "the ")
+        await harness.kill()
+        await harness.start("two")
+        await harness.ended(generation_id)
+
+        assert await harness.text(generation_id) == "the "
+        assert (await harness.events(generation_id))[-1].finish_reason == "content_filter"
+
+
+async def test_the_deadline_shows_what_was_held_back(url):
+    async def waits(prefix):
+        yield [Token("so sec")]
+        await asyncio.Event().wait()
+
+    async with WorkerHarness(url, waits, stages=[FILTER]) as harness:
+        await harness.start()
+        text, events = await answer(harness, time_limits=TimeLimits(deadline_s=0.5))
+
+    assert text == "so sec"
+    assert events[-1].error.code == "deadline_exceeded"

@@ -547,10 +547,24 @@ def test_scripts_of_the_pages_never_insert_text_as_markup() -> None:
     for path in scripts:
         code_only = re.sub(r"//.*", "", path.read_text())
         assert not re.search(
-            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", code_only
+            r"(inner|outer)HTML\s*\+?=[^=]|insertAdjacentHTML|document\.write|eval\(", code_only
         ), path
 
     assert scripts
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"), [("gzip, br", "gzip"), ("br;q=1, gzip;q=0", None), ("", None)]
+)
+async def test_a_page_is_compressed_for_browsers_that_take_it(
+    shell: Shell, accepted: str, encoding: str | None
+) -> None:
+    plain = (await shell.client.get("/page/chat.js", headers={"accept-encoding": ""})).content
+    response = await shell.client.get("/page/chat.js", headers={"accept-encoding": accepted})
+
+    assert response.headers.get("content-encoding") == encoding
+    assert response.headers["vary"] == "accept-encoding"
+    assert response.content == plain, "the client of the test has decompressed it"
 
 
 async def test_browsers_keep_a_file_under_the_hash_of_its_content(shell: Shell) -> None:

@@ -53,6 +53,7 @@ NAMELESS = (
     "credentials",
     "limits",
     "routing",
+    "stages",
     "console",
 )
 

@@ -32,7 +32,7 @@ def test_an_open_breaker_is_a_warning_with_its_reason_and_what_to_do() -> None:
     (found,) = judge_backends([CLOSED, view])
     assert found.level == "warn"
     assert found.text == (
-        "gpu is not asked for 30 s: refused. check the server; workers ask again within 4 s"
+        "gpu is not asked for 30 s: refused. check the server; workers try it again by themselves"
     )
 
 

@@ -111,7 +111,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 JSON_COMMANDS = (
-    "chat", "tail", "cancel", "ps", "trace", "usage", "forget", "bench", "batch submit",
+    "chat", "tail", "cancel", "ps", "trace", "top", "usage", "forget", "bench", "batch submit",
     "batch redrive", "batch watch", "batch ls", "batch cancel",
 )  # fmt: skip
 

@@ -183,10 +183,10 @@ function axis(moments: Moment[], ended: boolean): Element {
     }
     const readers = own.filter((each) => each.what === 'readers')
     readers.forEach((each, index) => {
-      if (!each.readers) return
-      const to = readers[index + 1]?.at ?? end
-      bars.push(svg('rect', { x: `${at(each.at)}%`, y: y + 19, width: `${Math.max(0.3, at(to) - at(each.at))}%`, height: 6, rx: 3, class: 'readers' },
-        svg('title', {}, `${each.readers} readers at ${lane}`)))
+      if (!each.readers && !each.joined) return
+      const to = each.readers ? readers[index + 1]?.at ?? end : each.at // a visit shorter than the node's note
+      bars.push(svg('rect', { x: `${at(each.at)}%`, y: y + 19, width: `${Math.max(0.6, at(to) - at(each.at))}%`, height: 6, rx: 3, class: 'readers' },
+        svg('title', {}, `${each.readers || each.joined} readers at ${lane}`)))
     })
     for (const each of own.filter((each) => !['begun', 'readers'].includes(each.what))) {
       bars.push(svg('circle', { cx: `${at(each.at)}%`, cy: y + 22, r: 4, class: `mark ${each.what}` }, svg('title', {}, `${WORDS[each.what] ?? each.what}, +${seconds(each.at - start)}`)))

@@ -58,7 +58,7 @@ export class Generations {
       this.body.replaceChildren(...shown)
     }
     const last = Math.max(1, Math.ceil(total / PER_PAGE))
-    find('#place').textContent = total ? `page ${page} of ${count(last)} · ${count(total)} generations` : ''
+    find('#place').textContent = total ? `page ${page} of ${count(last)} · ${count(total)} ${total === 1 ? 'generation' : 'generations'}` : ''
     find<HTMLButtonElement>('#before').disabled = page <= 1
     find<HTMLButtonElement>('#after').disabled = page >= last
   }

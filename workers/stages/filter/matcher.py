@@ -11,9 +11,13 @@ so a worker that finds only the masked text in the log goes on with the same res
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Protocol
 
 from workers.stages.filter.symbols import INVISIBLE_MAX, is_invisible
+
+PIECE_MAX = 512  # characters in which matches are looked for at once
 
 
 class Finder(Protocol):
@@ -22,10 +26,12 @@ class Finder(Protocol):
     Attributes:
         needs_before: the character before the text says whether a match may begin.
         held_max: the most characters that are held back.
+        search: does the same as `find` in a text of ASCII in small letters; None: it cannot.
     """
 
     needs_before: bool
     held_max: int
+    search: Callable[[str], re.Match[str] | None] | None
 
     def find(self, text: str, at: int, is_whole: bool) -> tuple[int, int] | None:
         """Return the first match from `at` on, or the place from which a match may begin.
@@ -43,46 +49,61 @@ class Matcher:
         stops: the text ends before the first match.
 
     Attributes:
+        text: what is held back, with what is `shown`. A caller that has used `search` itself may
+            set it to what is left.
+        shown: so many characters of `text` have left, because other content interrupted the text.
+        search: see `Finder`.
         is_stopped: a match has ended the text.
     """
 
-    __slots__ = ("_before", "_find", "_held", "_mask", "_needs_before", "_shown", "_stops",
-                 "is_stopped")  # fmt: skip
+    __slots__ = (
+        "_before", "_find", "_mask", "_needs_before", "_stops", "is_stopped", "search", "shown",
+        "text",
+    )  # fmt: skip
 
     def __init__(self, finder: Finder, mask: str, *, stops: bool) -> None:
         self._find = finder.find
+        self.search = finder.search
         self._needs_before = finder.needs_before
         self._mask = mask
         self._stops = stops
-        self._held = self._before = ""
-        self._shown = 0
+        self._before = self.text = ""
+        self.shown = 0
         self.is_stopped = False
 
     @property
     def held(self) -> int:
         """The number of characters that are held back."""
-        return len(self._held) - self._shown
+        return len(self.text) - self.shown
 
     def feed(self, text: str) -> str:
         """Return the text that may leave now."""
-        if self._shown:
+        if len(text) > PIECE_MAX:
+            return self._feed_long(text)
+        if self.shown:
             return self._advance(text, is_whole=False)
         before = self._before
-        whole = before + self._held + text
+        whole = before + self.text + text
         found = self._find(whole, len(before), False)
-        if found is None:
-            at = len(whole)
-        else:
-            at, end = found
-            if end < len(whole):
-                return self._advance(text, is_whole=False)
-        # The usual case: no match, and perhaps the beginning of a match at the end.
-        self._held = whole[at:]
+        at, end = found or (len(whole), len(whole))
+        if end < len(whole):
+            return self._advance(text, is_whole=False)
+        # The usual cases: no match, and perhaps the beginning of a match at the end.
+        self.text = whole[at:]
         left = whole[len(before) : at]
         if left and self._needs_before:
             last = left[-1]
             self._before = last if last < "\x80" else _last(before + left)
         return left
+
+    def _feed_long(self, text: str) -> str:
+        """Return the same as `feed`, piece by piece: each match copies the text around it."""
+        left: list[str] = []
+        for at in range(0, len(text), PIECE_MAX):
+            left.append(self.feed(text[at : at + PIECE_MAX]))
+            if self.is_stopped:
+                break
+        return "".join(left)
 
     def interrupt(self) -> str:
         """Return what is held back, because other content follows.
@@ -90,10 +111,10 @@ class Matcher:
         A match that may still grow is masked as it is. If the text goes on later and completes a
         match that has begun, the rest of this match is masked.
         """
-        before, shown = self._before, self._held[: self._shown]
+        before, shown = self._before, self.text[: self.shown]
         left = self.flush()
         if not self.is_stopped:
-            self._before, self._held, self._shown = before, "", 0
+            self._before, self.text, self.shown = before, "", 0
             self.fold(shown + left)
         return left
 
@@ -103,19 +124,20 @@ class Matcher:
 
     def fold(self, text: str) -> None:
         """Take text that has left in an earlier attempt."""
-        self._advance(text, is_whole=False)
-        self._shown = len(self._held)
+        for at in range(0, len(text), PIECE_MAX):
+            self._advance(text[at : at + PIECE_MAX], is_whole=False)
+            self.shown = len(self.text)
         self.is_stopped = False
 
     def _advance(self, text: str, *, is_whole: bool) -> str:
-        text = self._before + self._held + text
+        text = self._before + self.text + text
         begin = at = len(self._before)
         while (found := self._find(text, at, is_whole)) is not None:
             start, end = found
             if end == len(text) and not is_whole:
                 at = start
                 break
-            if self._stops and end > begin + self._shown:
+            if self._stops and end > begin + self.shown:
                 self.is_stopped = True
                 return self._leave(text[begin:start], "")
             text = text[:start] + self._mask * (end - start) + text[end:]
@@ -127,9 +149,9 @@ class Matcher:
     def _leave(self, text: str, held: str) -> str:
         if self._needs_before and text:
             self._before = _last(self._before + text)
-        shown = self._shown
-        self._shown = max(shown - len(text), 0)
-        self._held = held
+        shown = self.shown
+        self.shown = max(shown - len(text), 0)
+        self.text = held
         return text[shown:]
 
 

@@ -114,6 +114,7 @@ class Patterns:
     """
 
     needs_before = True
+    search: Callable[[str], re.Match[str] | None] | None = None
 
     def __init__(self, patterns: Iterable[str], where: str, *, max_match: int, mask: str) -> None:
         self._places = _Places()
@@ -162,7 +163,7 @@ class Patterns:
             invisible = 0
             assert state is not None
             step = state.steps[is_letter].get(character) or self._step(state, character, is_letter)
-            if step[0] and read:
+            if step[0]:
                 end = at
             state = step[1]
             if state is None or read == self._max_match:

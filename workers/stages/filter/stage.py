@@ -85,7 +85,7 @@ class AnswerFilter(AnswerStage):
     def _begin(self, channel: Channel | None) -> None:
         """Note the text that is open now."""
         self._open = channel
-        self._usual: Matcher | None = None  # of the answer, if it has one finder
+        self._usual: Matcher | None = None  # of the answer, if one finder does all
         if channel is not None and channel[0] == "answer":
             matchers = self._matchers(channel)
             self._agent = channel[1]
@@ -104,21 +104,35 @@ class AnswerFilter(AnswerStage):
 
     def feed(self, items: Items) -> Items:
         """See `AnswerStage.feed`."""
+        usual = self._usual
+        if usual is None or len(items) != 1:
+            return self._feed(items)
+        item = items[0]
+        if type(item) is not Token or item.extra is not None or item.agent != self._agent:
+            return self._feed(items)
+        # One token of the answer, and one finder: the usual case, with as few calls as possible.
+        if (search := usual.search) is not None and not usual.shown:
+            text = usual.text + item.text
+            if text.isascii():  # what `Matcher.feed` does then
+                match = search(text.lower())
+                if match is None:
+                    if not usual.text:
+                        return items
+                    usual.text = ""
+                    return [Token(text, None, item.agent)]
+                start, end = match.span()
+                if end == len(text):
+                    usual.text = text[start:]
+                    return [Token(text[:start], None, item.agent)] if start else []
+        rest = usual.feed(item.text)
+        left: Items = [Token(rest, None, item.agent)] if rest else []
+        if usual.is_stopped:
+            left.append(Finish("content_filter", is_cut=True))
+        return left
+
+    def _feed(self, items: Items) -> Items:
         left: Items = []
         for item in items:
-            matcher = self._usual
-            if matcher is not None and type(item) is Token and item.extra is None:
-                if item.agent == self._agent:  # the usual case, without the questions below
-                    text = item.text
-                    rest = matcher.feed(text)
-                    if rest == text:
-                        left.append(item)
-                    elif rest:
-                        left.append(Token(rest, None, item.agent))
-                    if matcher.is_stopped:
-                        left.append(Finish("content_filter", is_cut=True))
-                        break
-                    continue
             if isinstance(item, Finish | Usage):
                 left.append(item)
                 continue

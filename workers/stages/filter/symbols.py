@@ -18,6 +18,7 @@ CACHED_MAX = 8_192  # characters
 # Invisible characters that are not of the category Cf: joiner, fillers, variation selectors.
 _IGNORABLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0]")
 _cached: dict[str, str] = {}
+_COMPLEX = "\ue001"  # in `_Simple`: this character has no symbol, or several
 
 
 def is_invisible(character: str) -> bool:
@@ -30,7 +31,7 @@ def is_invisible(character: str) -> bool:
 def _symbols(character: str) -> str:
     found = _cached.get(character)
     if found is None:
-        if character == MARK:
+        if character in (MARK, _COMPLEX):
             found = SEPARATOR
         elif is_invisible(character):
             found = ""
@@ -41,6 +42,28 @@ def _symbols(character: str) -> str:
             _cached.clear()
         _cached[character] = found
     return found
+
+
+class _Simple(dict[int, str]):
+    """The symbol of each character that has exactly one, for `str.translate`."""
+
+    def __missing__(self, code: int) -> str:
+        found = _symbols(chr(code))
+        if len(found) != 1 or found == SEPARATOR:
+            found = _COMPLEX
+        if len(self) >= CACHED_MAX:
+            self.clear()
+        self[code] = found
+        return found
+
+
+_simple = _Simple()
+
+
+def simple_symbols_of(text: str) -> str:
+    """Return the symbols of a text if each character has one; otherwise an empty text."""
+    symbols = text.translate(_simple)
+    return "" if _COMPLEX in symbols else symbols
 
 
 def symbols_of(text: str) -> tuple[str, list[int]]:

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from workers.stages.filter.symbols import INVISIBLE_MAX, MARK, symbols_of
+from workers.stages.filter.symbols import INVISIBLE_MAX, MARK, simple_symbols_of, symbols_of
 
 _END = ""  # key of a node at which a word ends
 _INSIDE = re.compile(rf"[\w{MARK}]")  # a symbol inside a word
 _BEFORE_SIGN, _BEFORE_LETTER = f"(?!{_INSIDE.pattern})", f"(?!{MARK})"
+
+
+Search = Callable[[str], re.Match[str] | None]
 
 
 class Words:
@@ -46,6 +49,7 @@ class Words:
         self.held_max = longest * (1 + INVISIBLE_MAX)
         self._is_whole = is_whole
         self._search_open = re.compile(self._root(tree, is_open=True)).search
+        self.search: Search | None = None if is_whole else self._search_open
         self._search_whole = re.compile(self._root(tree, is_open=False)).search
 
     def find(self, text: str, at: int, is_whole: bool) -> tuple[int, int] | None:
@@ -58,6 +62,9 @@ class Words:
         search = self._search_whole if is_whole else self._search_open
         if text.isascii():
             match = search(text.lower(), at)
+            return None if match is None else match.span()
+        if symbols := simple_symbols_of(text):
+            match = search(symbols, at)
             return None if match is None else match.span()
         symbols, places = symbols_of(text)
         match = search(symbols, bisect_left(places, at))

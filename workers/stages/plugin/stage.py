@@ -13,7 +13,7 @@ from shared.config.models import Model
 from shared.config.stages import class_of
 from shared.config.stages.spec import StageTable
 from shared.errors import BackendError, ConfigurationError
-from shared.log.events import AnyEvent
+from shared.log.events import AnyEvent, Reset, Upstream
 from shared.text.redaction import redact
 from workers.backends.contract import Finish
 from workers.stages.contract import Answer, AnswerStage, Items, Services
@@ -21,6 +21,7 @@ from workers.stages.plugin.api import Stage
 from workers.stages.plugin.events import events_of, failure
 
 WHERE_CHARACTERS_MAX = 300
+KEPT = Reset | Upstream  # the log needs these, whatever a stage makes of them
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class AnswerPlugin(AnswerStage):
         left: Items = []
         for item in items:
             assert not isinstance(item, Finish)
-            left += self._call(partial(_answer_to, item))
+            answer = self._call(partial(_answer_to, item))
+            left += [item] if isinstance(item, KEPT) else answer
             if left and isinstance(left[-1], Finish):
                 break
         return left

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from api.dialects.native.producers import read_producer_token
+from api.intake.body import check_native
 from api.intake.outside_events import EVENTS_MAX, check_append
 from api.intake.producer_members import check_produced, is_produced
+from shared.config.models import load_models
 from shared.config.settings import Settings
 from shared.errors import RequestError
 
 SETTINGS = Settings(redis_url="redis://test", producer_lease_s=7.0)
 TOKEN = {"type": "token", "text": "x"}
+MODELS = load_models("")
 NAMES_MAX = "n" * 64
 
 
@@ -154,3 +157,9 @@ def test_a_wrong_member_of_a_producers_generation_is_refused(members: dict[str, 
         check_produced(members, owner="a", settings=SETTINGS)
 
     assert refusal.value.status == 422
+
+
+def test_only_the_native_post_begins_a_producer() -> None:
+    """A frame `start`, a line of a batch and a schedule would have no place for the token."""
+    with pytest.raises(RequestError, match="POST /v1/generations"):
+        check_native({"prompt": "x", "producer": {}}, owner="a", models=MODELS, settings=SETTINGS)

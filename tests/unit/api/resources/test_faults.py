@@ -128,6 +128,16 @@ async def test_with_keys_a_fault_needs_the_scope_admin() -> None:
     assert (refused.status_code, done.status_code) == (403, 202)
 
 
+async def test_a_key_does_not_help_a_page_under_another_name() -> None:
+    """With credentials a node answers to every name, and another site may have pointed its own."""
+    async with supervised() as (shell, supervisor):
+        headers = {**OPERATOR, "host": "tailrace.example.org"}
+        answer = await shell.client.get("/v1/break", headers=headers)
+
+    assert answer.status_code == 403
+    assert supervisor.asked == []
+
+
 @pytest.mark.parametrize("changes", [{}, {"break_control": "127.0.0.1:9/x", "host": "0.0.0.0"}])
 async def test_other_nodes_have_no_such_path(changes: dict[str, str]) -> None:
     """Without a supervisor of `tailrace up`, or where other machines can reach the node."""

@@ -20,10 +20,10 @@ from cli.client.terminal import (
     Printer,
     _advice,
     _chat,
-    _jobs_line,
     _ps,
     _tail,
     chat,
+    jobs_line,
     state_of,
     table,
 )
@@ -372,8 +372,8 @@ def test_ps_says_how_far_the_jobs_role_is_behind() -> None:
     beats = {"polled": 1.2, "swept": None}
     late = {"oldest_due": "webhooks", "oldest_due_s": 75.4, "beat_s": beats}
 
-    assert _jobs_line(late) == "webhooks due for 75s, last sign 1s ago"
-    assert _jobs_line({"oldest_due": None, "oldest_due_s": 0.0, "beat_s": {}}) == (
+    assert jobs_line(late) == "webhooks due for 75s, last sign 1s ago"
+    assert jobs_line({"oldest_due": None, "oldest_due_s": 0.0, "beat_s": {}}) == (
         "nothing is due, no sign of the jobs role"
     )
 

@@ -32,7 +32,9 @@ class Kept:
 
 
 class KeptAll:
-    """A supervisor of stand-ins."""
+    """A supervisor of stand-ins. A child that is added is ready at once, or when the test says."""
+
+    is_slow = False
 
     def __init__(self, *keepers: Kept) -> None:
         self.keepers = list(keepers)
@@ -40,6 +42,7 @@ class KeptAll:
 
     def add(self, child: Child) -> None:
         self.added.append(child.name)
+        self.keepers.append(Kept(child.name, None if self.is_slow else 1))
 
 
 MADE: list[Endpoint] = []
@@ -170,6 +173,23 @@ async def test_a_frozen_worker_is_thawed_when_up_ends(process: subprocess.Popen[
 
     assert await is_thawed(process)
     assert supervisor.added == []  # another worker was there
+
+
+async def test_the_only_worker_stays_frozen_until_another_is_ready(
+    process: subprocess.Popen[bytes],
+) -> None:
+    """Otherwise it would write on, and a slow machine would show no takeover."""
+    supervisor = KeptAll(Kept("worker 1", process.pid, "vm-1"))
+    supervisor.is_slow = True
+    breaker = breaker_of(supervisor)
+    async with breaker.running():
+        await breaker.do({"do": "freeze", "worker": "vm-1"})
+        assert await is_stopped(process)
+        thawing = asyncio.create_task(is_thawed(process))
+        done, _ = await asyncio.wait([thawing], timeout=0.3)
+        assert not done
+        supervisor.keepers[-1].is_ready = True
+        assert await thawing
 
 
 async def test_faults_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,15 @@ async def test_entries_of_an_older_attempt_are_no_repeat(store: Store) -> None:
     assert await types_of(store) == ["start", "a", "start"]
 
 
+async def test_the_attempt_of_a_producer_cannot_be_another_one(store: Store) -> None:
+    await create(store, **PRODUCED)
+    tenure = await begin_producing(store, ID, FIRST, is_first=True)
+    assert isinstance(tenure, Tenure)
+
+    assert await append(store, FIRST, TOKEN, attempt=tenure.attempt + 1) == "fenced"
+    assert await types_of(store) == ["start"]
+
+
 async def test_only_new_events_count_against_the_bytes_of_the_answer(redis) -> None:
     store = store_on(redis, answer_bytes_max=3 * len(TOKEN))
     await create(store, **PRODUCED)

@@ -9,7 +9,7 @@ from shared.config.model_route import RouteRules
 from shared.config.models import Model
 from shared.errors import BackendError
 from workers.backends.contract import SetUpFault
-from workers.health.health import UNPROVEN_MAX, BackendHealth
+from workers.health.health import SILENT_S, UNPROVEN_MAX, BackendHealth
 
 AWAY = BackendError("upstream_error", "it is away", is_outage=True)
 BROKEN = BackendError("upstream_error", "it answered 500")
@@ -139,6 +139,20 @@ def test_a_burst_at_a_backend_that_has_answered_is_not_bounded(health: BackendHe
         assert health.allows("a")
         health.start("a")
     assert health.busy("a") == 50
+
+
+def test_a_backend_that_has_fallen_silent_gets_few_further_requests(
+    health: BackendHealth, clock: Clock
+) -> None:
+    ask(health)
+    for _ in range(50):
+        health.start("a")
+    clock.now_s += SILENT_S - 1
+    assert health.allows("a")
+    clock.now_s += 2
+    assert not health.allows("a")
+    health.start("a").first_token()
+    assert health.allows("a")
 
 
 def test_a_limited_backend_is_not_asked_before_the_vendor_allows_it(

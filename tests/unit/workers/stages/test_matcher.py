@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.stages.filter.matcher import Finder, Matcher
+from workers.stages.filter.matcher import PIECE_MAX, Finder, Matcher
 from workers.stages.filter.patterns import Patterns
 from workers.stages.filter.symbols import symbols_of
 from workers.stages.filter.words import Words
@@ -191,3 +191,19 @@ def test_no_match_is_longer_than_the_bound():
     assert whole(finder, "12345678 x") == "******** x"
     matcher = Matcher(finder, "*", stops=False)
     assert matcher.feed("1234567") == "****"
+
+
+@pytest.mark.parametrize("size", [PIECE_MAX, PIECE_MAX + 1, 5 * PIECE_MAX - 3])
+def test_a_long_piece_is_filtered_like_short_pieces(size):
+    finder = Words(["abcab"], is_whole=False)
+    text = ("abcabcab" * size)[:size]
+    matcher = Matcher(finder, "*", stops=False)
+    expected = "".join(map(matcher.feed, text)) + matcher.flush()
+
+    assert whole(finder, text) == expected
+    again = Matcher(finder, "*", stops=False)
+    again.fold(expected)
+    assert again.held == 0
+    stopping = Matcher(finder, "*", stops=True)
+    assert stopping.feed("x" * size + text) == "x" * size
+    assert stopping.is_stopped

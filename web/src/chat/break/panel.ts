@@ -6,11 +6,13 @@
 import './break.css'
 import { bus, type BusEvents } from '../bus.js'
 import type { PageClient } from '../client.js'
+import { ofBrowser } from '../store/memory.js'
 import { byId, h, setText } from '../view/dom.js'
 import { Control, sha256 } from './control.js'
 import { Counts } from './counts.js'
 import { Strip } from './strip.js'
 
+const FOLDED = 'tailrace.break-folded'
 const ANSWERS_MAX = 20
 const LOOK_MS = 500
 /** After a fault the page looks for notes for so long: a frozen worker is thawed after two leases. */
@@ -61,6 +63,17 @@ export class BreakPanel {
       watched.counts.adopt(cursor, text)
       watched.status = status
       this.paintSoon()
+    })
+    const fold = byId('break-fold')
+    const show = (isFolded: boolean) => {
+      byId('break').classList.toggle('folded', isFolded)
+      fold.setAttribute('aria-expanded', String(!isFolded))
+    }
+    show(ofBrowser.get(FOLDED) === 'yes')
+    fold.addEventListener('click', () => {
+      const isFolded = !byId('break').classList.contains('folded')
+      ofBrowser.set(FOLDED, isFolded ? 'yes' : '')
+      show(isFolded)
     })
     void this.appear()
   }

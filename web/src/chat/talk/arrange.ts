@@ -25,7 +25,8 @@ export interface Place {
  * `chosen` has, for the first version of a place, the version that the reader wants to see. Without a wish
  * the conversation goes where its newest answer is.
  */
-export function arrange(links: Link[], chosen: ReadonlyMap<string, string> = new Map()): Place[] {
+export function arrange(given: Link[], chosen: ReadonlyMap<string, string> = new Map()): Place[] {
+  const links = inOrder(given)
   const parents = new Map<string, string>()
   const children = new Map<string, Link[]>()
   let last = ''
@@ -37,9 +38,13 @@ export function arrange(links: Link[], chosen: ReadonlyMap<string, string> = new
   }
   // The place of the newest answer below each answer, as a position in `links`.
   const newest = new Map<string, number>()
-  links.forEach(({ id }, position) => {
-    for (let at: string | undefined = id; at; at = parents.get(at)) newest.set(at, position)
-  })
+  for (let position = links.length - 1; position >= 0; position -= 1) {
+    const { id } = links[position] // behind its parent
+    const below = newest.get(id) ?? position
+    newest.set(id, below)
+    const parent = parents.get(id)!
+    newest.set(parent, Math.max(newest.get(parent) ?? 0, below))
+  }
   const places: Place[] = []
   for (let at = ''; ;) {
     const versions = (children.get(at) ?? []).map(({ id }) => id)
@@ -49,6 +54,26 @@ export function arrange(links: Link[], chosen: ReadonlyMap<string, string> = new
     at = wanted && versions.includes(wanted) ? wanted : latest
     places.push({ id: at, versions })
   }
+}
+
+/** The server's times are whole seconds. So what a prompt says about others counts more than its time. */
+function inOrder(given: Link[]): Link[] {
+  const byId = new Map(given.map((link) => [link.id, link]))
+  const ordered = new Set<Link>()
+  const begun = new Set<Link>()
+  for (const link of given) {
+    // A chain may be as long as the conversation, so this is no recursion.
+    const chain = [link]
+    while (chain.length) {
+      const top = chain[chain.length - 1]
+      const isNew = !begun.has(top)
+      begun.add(top)
+      const needed = isNew ? [top.after, top.replaces].flatMap((id) => byId.get(id) ?? []).filter((each) => !begun.has(each)) : []
+      if (needed.length) chain.push(...needed)
+      else ordered.add(chain.pop()!)
+    }
+  }
+  return [...ordered]
 }
 
 function parentOf(link: Link, parents: Map<string, string>, children: Map<string, Link[]>, last: string): string {

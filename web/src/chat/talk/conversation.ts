@@ -56,6 +56,9 @@ export interface Asked {
   replaced?: Turn
 }
 
+/** Less than a second divided by the answers of a page. */
+const TIE_S = 1e-5
+
 interface EventPage { events: TailraceEvent[]; last_event_id: string }
 interface Listing { generations: Entry[]; next_before: string | null }
 
@@ -109,7 +112,9 @@ export class Conversation {
 
   /** The turns in the order of the conversation. Those without a place are older versions of a prompt. */
   path(): { turn: Turn; place: Place }[] {
-    const links = [...this.turns.values()].sort((a, b) => a.created_at - b.created_at)
+    // The clock of this machine may be wrong: a prompt that no node has accepted is the newest.
+    const isUnsent = (turn: Turn) => Number(turn.status === 'unsent')
+    const links = [...this.turns.values()].sort((a, b) => isUnsent(a) - isUnsent(b) || a.created_at - b.created_at)
     return arrange(links, this.chosen).map((place) => ({ turn: this.turns.get(place.id)!, place }))
   }
 
@@ -212,7 +217,7 @@ export class Conversation {
         const path = `/v1/sessions/${encodeURIComponent(this.session)}${before && `?before=${before}`}`
         const { generations, next_before } = await this.client.json<Listing>(path, { signal })
         if (signal.aborted) return
-        for (const entry of generations.reverse()) {
+        for (const entry of inOrder(generations)) {
           found.add(entry.id)
           isNew = this.list(entry) || isNew
         }
@@ -231,7 +236,7 @@ export class Conversation {
     }
   }
 
-  /** Returns whether the turn is new. */
+  /** Returns whether the turn is new, or may have another place: the server's time counts. */
   private list(entry: Entry): boolean {
     const page = entry.metadata?.page as { key?: string } | undefined
     const mine = page?.key ? this.turns.get(page.key) : undefined
@@ -239,10 +244,11 @@ export class Conversation {
     const known = this.turns.get(entry.id)
     if (known) {
       const wasActive = known.isActive
+      const isMoved = known.created_at !== entry.created_at
       known.isArchived = false
       known.list(entry)
       if (known.isLoaded && wasActive && !this.follows.has(known.id)) void this.follow(known)
-      return false
+      return isMoved
     }
     const turn = new Turn(entry)
     turn.list(entry)
@@ -302,6 +308,8 @@ export class Conversation {
     const key = turn.id
     outbox.remove(key)
     this.turns.delete(key)
+    // Until the listing has the server's time.
+    turn.created_at = Math.max(0, ...[...this.turns.values()].filter(({ status }) => status !== 'unsent').map((each) => each.created_at))
     turn.id = id
     turn.status = 'queued'
     turn.problem = ''
@@ -399,6 +407,17 @@ export class Conversation {
       this.waitingLoads.shift()?.()
     }
   }
+}
+
+/** From old to new. Times are whole seconds: answers of one second get times that keep the order of the listing. */
+function inOrder(newestFirst: Entry[]): Entry[] {
+  let second = 0
+  let same = 0
+  return newestFirst.reverse().map((entry) => {
+    same = entry.created_at === second ? same + 1 : 0
+    second = entry.created_at
+    return { ...entry, created_at: second + same * TIE_S }
+  })
 }
 
 /** What the reader can do about an error. */

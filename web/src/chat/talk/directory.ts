@@ -23,7 +23,7 @@ export class Directory {
   async list(search: string): Promise<Listed[]> {
     await this.read()
     const found = new Map<string, Listed & { first: number }>()
-    const kept = (await this.archive.all()).filter(({ id }) => !this.entries.has(id))
+    const kept = (await this.archive.summaries()).filter(({ id }) => !this.entries.has(id))
     for (const { session, prompt, created_at, metadata } of [...this.entries.values(), ...kept]) {
       if (!session || !asSession(session)) continue
       const listed = found.get(session) ?? { session, title: '', newest: 0, text: '', first: Infinity }

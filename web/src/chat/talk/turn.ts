@@ -121,7 +121,7 @@ export class Turn implements Link {
   }
 
   adopt(now: Snapshot): void {
-    this.list(now)
+    this.list({ ...now, created_at: this.created_at }) // the listing has the order within a second
     this.status = now.status
     const last = now.messages?.findLast(({ role }) => role === 'user')
     this.content = last?.content

@@ -36,6 +36,11 @@ export class Composer {
       if (files.length) event.preventDefault()
       void this.add(files)
     })
+    byId('examples').addEventListener('click', ({ target }) => {
+      if (!(target instanceof HTMLButtonElement) || this.isRunning) return
+      this.field.value = target.textContent ?? ''
+      this.submit()
+    })
     byId('attach').addEventListener('click', () => input.click())
     input.addEventListener('change', () => {
       void this.add([...(input.files ?? [])])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from api.dialects.chat.request import parse_chat
+from shared.errors import RequestError
 from shared.log.request import decode_request
 from shared.queue.accept import NewGeneration
 from tests.support.prompts import read_prompt
@@ -42,13 +43,20 @@ def test_stream_is_not_stored_with_the_generation() -> None:
     assert not parse_chat({"messages": HELLO}, grace_s=0).is_stream
 
 
+@pytest.mark.parametrize("value", [1, "yes", {}, []])
+def test_an_include_usage_that_is_no_boolean_is_refused(value: object) -> None:
+    body = {"messages": HELLO, "stream_options": {"include_usage": value}}
+    with pytest.raises(RequestError, match="include_usage must be true or false"):
+        parse_chat(body, grace_s=0)
+
+
 @pytest.mark.parametrize(
     ("options", "stored"),
     [
         ({"include_usage": True}, {"include_usage": True}),
         ({"include_usage": False}, {}),
         ({}, {}),
-        ({"include_usage": 1}, {}),
+        ({"include_usage": None}, {}),
     ],
 )
 def test_include_usage_is_stored_for_the_fold_and_not_sent_to_the_backend(

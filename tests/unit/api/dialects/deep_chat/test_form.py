@@ -74,6 +74,19 @@ async def test_pictures_belong_to_the_last_message_of_the_user() -> None:
     ]
 
 
+async def test_a_pdf_and_a_text_become_files_of_the_message() -> None:
+    parts = [file(b"%PDF", "application/pdf", "a.pdf"), file(b"abc", "text/plain", "b.txt")]
+    (message,) = messages_of(await read(form(*parts, field("message1", json.dumps(HI)))))
+
+    assert message["content"][1:] == [
+        {"type": "file", "file": {"filename": name, "file_data": f"data:{kind};base64,{data}"}}
+        for name, kind, data in (
+            ("a.pdf", "application/pdf", "JVBERg=="),
+            ("b.txt", "text/plain", "YWJj"),
+        )
+    ]
+
+
 @pytest.mark.parametrize("before", [[], [{"role": "ai", "text": "Hello"}]])
 async def test_a_picture_without_text_becomes_a_message(before: list[Any]) -> None:
     parts = [field(f"message{number}", json.dumps(m)) for number, m in enumerate(before, 1)]
@@ -106,7 +119,7 @@ async def test_an_empty_file_part_is_ignored() -> None:
         (form(field("message1", "{}"), file())[:-10], "invalid_multipart"),
         (b"x" + form(file()), "invalid_multipart"),
         (form(*[file()] * (FILES_MAX + 1)), "invalid_multipart"),
-        (form(file(name="a.txt", media_type="text/plain")), "unsupported_media_type"),
+        (form(file(name="a.zip", media_type="application/zip")), "unsupported_media_type"),
         (form(file(media_type="image/")), "unsupported_media_type"),
         (form(field("message1", "no json")), "invalid_json"),
         (form(field("message1", "NaN")), "invalid_json"),
