@@ -33,7 +33,7 @@ PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat peers soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -92,6 +92,9 @@ hostile: $(STAMP) ## Run the attacks on own nodes, or at a deployment: BASE_URL=
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/hostile $(if $(BASE_URL),$(DEPLOYMENT)) $(ARGS)
 
 DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) $(if $(KEY),--key $(KEY))
+
+peers: $(STAMP) ## Compare other resuming clients with ours, and run ours in Deno and Bun: 200 MB, 20 minutes
+	$(CLEAN_ENV) $(BIN)/python -m tests.peers.run $(ARGS)
 
 lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.lobechat.run

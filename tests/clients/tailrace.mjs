@@ -1,16 +1,25 @@
 // The package `tailrace`, told by lines of JSON on stdin what to do; it says what came of it.
 import { createInterface } from 'node:readline'
-import { WebSocket } from 'ws'
 import { Tailrace } from '../../clients/js/dist/index.js'
 
+// Node.js 20 has no WebSocket; Deno and Bun have one.
+const WebSocket = globalThis.WebSocket ?? (await import('ws')).WebSocket
 const say = (said) => process.stdout.write(JSON.stringify(said) + '\n')
 
-const clientOf = ({ url, transport, jitter, options, hasWebSocket = true }) =>
+// The fetch of React Native: the answer is there when it is whole, and it has no `body`.
+const withoutStreams = async (input, init) => {
+  const { status, headers, ...response } = await fetch(input, init)
+    .then(async (answer) => ({ status: answer.status, headers: answer.headers, text: await answer.text() }))
+  return { status, headers, ok: status >= 200 && status < 300, body: undefined, text: async () => response.text }
+}
+
+const clientOf = ({ url, transport, jitter, options, hasWebSocket = true, hasStreams = true }) =>
   new Tailrace({
     url,
     token: process.env.API_KEY || null,
     transport,
     ...(hasWebSocket ? { WebSocket } : {}),
+    ...(hasStreams ? {} : { fetch: withoutStreams }),
     ...(jitter === undefined ? {} : { random: () => jitter }),
     ...options,
   })

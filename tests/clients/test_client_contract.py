@@ -148,6 +148,17 @@ async def test_auto_without_a_websocket_goes_on_with_the_stream(nodes: Cluster) 
     assert problems_of(outcome, BODY) == []
 
 
+@pytest.mark.parametrize("transport", ["websocket", "poll", "auto"])
+async def test_a_fetch_without_streams_is_enough(nodes: Cluster, transport: str) -> None:
+    """As in React Native: an answer has no `body`, and is there when it is whole."""
+    has_socket = transport == "websocket"
+    run = {"body": BODY, "hasWebSocket": has_socket, "hasStreams": False}
+    async with program_of("javascript", KEY) as program:
+        (outcome,) = (await each(program, nodes, [transport], **run)).values()
+
+    assert problems_of(outcome, BODY) == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_an_answer_that_begins_anew_shows_a_reset_and_has_the_right_text(
     cluster: Cluster, language: str

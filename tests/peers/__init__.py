@@ -1,0 +1,1 @@
+"""Other clients and runtimes through clients/scenarios.json; outside `make check`."""
