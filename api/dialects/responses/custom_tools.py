@@ -33,14 +33,13 @@ def as_function(where: str, tool: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: 422, no name, or a description or a format of a wrong type.
     """
-    name, description = tool.get("name"), tool.get("description") or ""
-    form = tool.get("format") or {}
+    name, description, form = tool.get("name"), tool.get("description"), tool.get("format")
     if not isinstance(name, str):
         raise invalid_request(f"{where}.name must be a string")
-    if not isinstance(description, str) or not isinstance(form, dict):
+    if not isinstance(description, str | None) or not isinstance(form, dict | None):
         raise invalid_request(f"{where}: description is a string, and format an object")
-    texts = [description, _HINT]
-    if isinstance(form.get("definition"), str):
+    texts = [description or "", _HINT]
+    if form and isinstance(form.get("definition"), str):
         syntax = str(form.get("syntax") or "")[:32]
         texts.append(f"The input must match this {syntax} grammar:\n{form['definition']}")
     function = {"name": name, "description": "\n\n".join(filter(None, texts))}

@@ -35,6 +35,7 @@ from shared.log.request import Request
 
 # Our own members, OpenAI's members without a meaning for a backend, and the members of a chat
 # completion that Responses write in another way.
+COUNT_MAX = 10**9
 _NOT_PASSED_ON = frozenset(
     (
         "model", "input", "instructions", "stream", "stream_options", "background", "store",
@@ -236,8 +237,8 @@ def _read_count(body: dict[str, Any], name: str) -> int:
     value = body[name]
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # in JSON Schema 16.0 is an integer
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise invalid_request(f"{name} must be a whole number from 1")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= COUNT_MAX:
+        raise invalid_request(f"{name} must be a whole number from 1 to {COUNT_MAX:,}")
     return value
 
 

@@ -27,7 +27,7 @@ def chat_tools(tools: list[PlacedTool], ignored: list[str]) -> list[dict[str, An
         ignored: gets the place of each tool that was left out, for example `tools[4]`.
 
     Raises:
-        RequestError: 422, a function or a custom tool without a name.
+        RequestError: 422, a function or a custom tool without a name, or a part of a wrong type.
     """
     found = []
     functions = names_of(tools, "function")
@@ -41,6 +41,8 @@ def chat_tools(tools: list[PlacedTool], ignored: list[str]) -> list[dict[str, An
             continue
         if not isinstance(tool.get("name"), str):
             raise invalid_request(f"{where}.name must be a string")
+        if not isinstance(tool.get("parameters"), dict | None):
+            raise invalid_request(f"{where}.parameters must be an object")
         function = {name: tool[name] for name in _TOOL_MEMBERS if tool.get(name) is not None}
         found.append({"type": "function", "function": function})
     return found

@@ -81,13 +81,14 @@ SCHEMAS: Json = {
                 "items": {
                     "anyOf": [
                         record(
-                            {"type": {"const": "function"}, "name": STRING}, {"parameters": OBJECT}
+                            {"type": {"const": "function"}, "name": STRING},
+                            {"parameters": {"type": ["object", "null"]}},
                         ),
                         record(
                             {"type": {"const": "custom"}, "name": STRING},
                             {"description": TEXT, "format": {"type": ["object", "null"]}},
                         ),
-                        record({"type": {"enum": ["web_search", "namespace"]}}),
+                        record({"type": {**STRING, "not": {"enum": ["function", "custom"]}}}),
                     ]
                 },
                 "description": "A tool that is neither a function nor a custom tool is left out: "
