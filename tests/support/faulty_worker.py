@@ -121,7 +121,7 @@ def die() -> None:
 
 
 def build(
-    models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
+    models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str], http: object
 ) -> dict[str, Any]:
     return {name: FaultyBackend(model) for name, model in models.items()}
 

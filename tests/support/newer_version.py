@@ -59,7 +59,7 @@ def decode_entry(raw: bytes) -> LaneEntry | None:
 
 
 def build(
-    models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str]
+    models: Mapping[str, Model], settings: Settings, environ: Mapping[str, str], http: object
 ) -> dict[str, Any]:
     return {name: NewerBackend(model) for name, model in models.items()}
 

@@ -91,7 +91,8 @@ def messages_of(items: Any, ignored: list[str] | None = None) -> list[dict[str, 
 
 def _add_item(messages: list[dict[str, Any]], where: str, item: dict[str, Any]) -> bool:
     """Add an item to the messages; return False if no backend can be given the item."""
-    kind = item.get("type") or "message"
+    kind = item.get("type")
+    kind = "message" if kind is None or kind == "" else kind
     if not isinstance(kind, str):
         raise invalid_request(f"{where}.type must be a string")
     if kind == "message":

@@ -33,9 +33,9 @@ from api.intake.body import invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
 
+COUNT_MAX = 10**9  # of `max_output_tokens`; servers refuse such numbers, too
 # Our own members, OpenAI's members without a meaning for a backend, and the members of a chat
 # completion that Responses write in another way.
-COUNT_MAX = 10**9
 _NOT_PASSED_ON = frozenset(
     (
         "model", "input", "instructions", "stream", "stream_options", "background", "store",

@@ -44,7 +44,7 @@ SCHEMAS: Json = {
                         "anyOf": [STRING, {"type": "array", "minItems": 1, "items": ITEM_TEXT}]
                     },
                 },
-                {"type": {"const": "message"}},
+                {"type": {"enum": ["message", None]}},
             ),
             record(
                 {
