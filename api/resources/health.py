@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
+from redis.exceptions import ResponseError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -145,11 +146,11 @@ class HealthRoutes:
         return {"sentinels": sentinels, "heard": len(follower.heard), "replicas": replicas}
 
     async def _jobs_lag(self) -> JobsLag | None:
-        """Return the lag of the jobs role; None: Redis does not answer."""
+        """Return the lag of the jobs role; None: Redis does not answer, or refuses."""
         try:
             async with asyncio.timeout(READY_CHECK_S):
                 return await read_lag(self.node.redis)
-        except (Unavailable, TimeoutError):
+        except (Unavailable, TimeoutError, ResponseError):
             return None
 
     async def _workers(self) -> list[tuple[Presence, int]] | None:

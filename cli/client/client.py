@@ -130,7 +130,7 @@ class Client:
 
     async def backends(self) -> list[dict[str, Any]]:
         """Return the health of the backends. Raises as `create` does."""
-        return list((await self._persist("GET", "/v1/backends"))["backends"])
+        return list((await self._persist("GET", "/v1/backends")).get("backends", []))
 
     async def follow(
         self,

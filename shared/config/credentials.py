@@ -88,7 +88,9 @@ class Identity:
             return generation_id == self.share.generation
         if self.share is not None and session != self.share.session:
             return False
-        return owner == self.owner or self.covers(session) or self.reads_everything
+        # Without credentials nobody has shown to be an operator: other owners stay private.
+        is_operator = self.reads_everything and self.owner != ANONYMOUS
+        return owner == self.owner or self.covers(session) or is_operator
 
     def ends_at(self, now: float) -> float | None:
         """Return when connections that begin at `now` must end, Unix s; None: never.

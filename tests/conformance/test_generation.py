@@ -166,7 +166,7 @@ async def test_an_open_stream_gets_the_cancel(api: RawClient):
 
 
 @pytest.mark.parametrize(
-    "method, rest", [("PUT", ""), ("PATCH", ""), ("POST", "/events"), ("GET", "/cancel")]
+    "method, rest", [("PUT", ""), ("PATCH", ""), ("PUT", "/events"), ("GET", "/cancel")]
 )
 async def test_other_methods_are_405(api: RawClient, method, rest):
     generation_id = await api.start(SHORT)

@@ -137,7 +137,11 @@ async def listing(own_cluster: type[Cluster]) -> AsyncIterator[RawClient]:
         yield raw_client
 
 
-@pytest.mark.parametrize(("method", "path"), UNSAFE)
+# The console's actions are for its own page.
+LISTED_MAY = [(method, path) for method, path in UNSAFE if not path.startswith("/v1/console")]
+
+
+@pytest.mark.parametrize(("method", "path"), LISTED_MAY)
 async def test_a_listed_origin_is_served(listing: RawClient, method: str, path: str) -> None:
     for headers in ({"Origin": LISTED}, {"Origin": LISTED, "Sec-Fetch-Site": "cross-site"}):
         answer = await listing.call(method, path, headers=headers)

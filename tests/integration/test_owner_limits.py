@@ -77,7 +77,7 @@ def code_of(path: str, text: str) -> str:
 
 
 def test_every_route_that_starts_a_prompt_is_tried() -> None:
-    others = ("/v1/share", "/cancel", "/stop", "/redrive")
+    others = ("/v1/share", "/cancel", "/stop", "/redrive", "/events", "/producer")
     starting = {
         path
         for path, row in ROUTES.items()

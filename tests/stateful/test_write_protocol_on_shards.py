@@ -156,18 +156,18 @@ async def test_an_attempt_that_another_shard_has_forgotten_is_not_given_again(
         machine = Shards()
         try:
             machine.create()
-            machine.begin("A", pushes_lease=False)
+            machine.begin("A", pushes_lease=False, writes_start=True)
             machine.write("A", "answered")
             machine.move_slot()
             machine.move_slot()
             machine._release("A")
-            machine.begin("B", pushes_lease=False)
+            machine.begin("B", pushes_lease=False, writes_start=True)
             machine.write("B", "answered")
             machine._release("B")
             machine.move_slot()
             machine.fail_over(steps=2)
             machine.move_slot()
-            machine.begin("A", pushes_lease=False)
+            machine.begin("A", pushes_lease=False, writes_start=True)
             machine.write("A", "answered")
         finally:
             machine.teardown()
@@ -182,18 +182,18 @@ async def test_a_moved_generation_is_taken_over_with_a_higher_attempt_and_its_wh
         machine = Shards()
         try:
             machine.create()
-            machine.begin("A", pushes_lease=False)
+            machine.begin("A", pushes_lease=False, writes_start=True)
             machine.write("A", "answered")
             machine.move_slot()
             machine.write("A", "answered")
             assert machine.outbox("A").stopped is None, "the holder writes on"
             assert machine.outbox("A").attempt == 1
             machine._release("A")
-            machine.begin("B", pushes_lease=False)
+            machine.begin("B", pushes_lease=False, writes_start=True)
             assert machine.outbox("B").attempt > CLOCK_MS, "no number of this shard is known"
             assert machine.outbox("B").log[-1][0].seq == 4
             machine._release("B")
-            machine.begin("A", pushes_lease=False)
+            machine.begin("A", pushes_lease=False, writes_start=True)
             assert machine.outbox("A").attempt == machine.outbox("B").attempt + 1, "one jump"
         finally:
             machine.teardown()
