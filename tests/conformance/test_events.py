@@ -352,7 +352,7 @@ async def test_json_without_wait_does_not_wait(api):
     assert time.monotonic() - begun < 3
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
 async def test_other_methods_are_405(api, ended, method):
     answer = await api.call(method, f"/v1/generations/{ended[0]}/events")
 
