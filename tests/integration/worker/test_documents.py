@@ -18,7 +18,6 @@ from shared.log.events import Progress
 from shared.log.request import Request, encode_request
 from tests.support.backend_scripts import says
 from tests.support.pdf import JPEG, encrypted_pdf, file_part, pdf, scanned_pdf
-from tests.support.redis_server import RedisServer
 from tests.support.worker_harness import WorkerHarness
 from workers.stages.documents import reading
 
@@ -43,14 +42,10 @@ async def answer(
     return content, [event for event in events if isinstance(event, Progress)], events[-1]
 
 
-@pytest.fixture(scope="module")
-async def harness(
-    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterable[WorkerHarness]:
-    stages, folder = [STAGE | {"pages_max": 5, "files_max": 4}], str(tmp_path_factory.mktemp("d"))
-    url = redis_server.url
-    async with WorkerHarness(url, says("Fine."), stages=stages, data_dir=folder) as found:
-        await found.redis.flushall()
+@pytest.fixture
+async def harness(url: str, tmp_path: Path) -> AsyncIterable[WorkerHarness]:
+    stages = [STAGE | {"pages_max": 5, "files_max": 4}]
+    async with WorkerHarness(url, says("Fine."), stages=stages, data_dir=str(tmp_path)) as found:
         await found.start()
         yield found
 
