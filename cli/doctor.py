@@ -8,6 +8,7 @@ nothing, except that `--continuation` stores what it has seen.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import sys
@@ -64,20 +65,26 @@ OPEN_FILES_OWN = 64  # what a process opens besides the sockets of its readers
 SHARED_DISK_BYTES_MIN = 5 * 2**30
 
 
-def doctor(settings: Settings, *, continuation: str = "") -> int:
+def doctor(settings: Settings, *, continuation: str = "", is_json: bool = False) -> int:
     """Print all findings; return 1 if one of them is a FAIL, otherwise 0.
 
     Args:
         continuation: only try how this model continues answers.
+        is_json: print one object, `{"findings": [{"level", "subject", "text"}]}`.
     """
     if continuation:
         findings = doctor_continuation(settings, continuation)
     else:
         findings = asyncio.run(examine(settings, os.environ))
-    for finding in findings:
-        # The text may quote a server, and a URL in it may hold a password.
-        text = plain_line(redact(" ".join(finding.text.split())))
-        print(f"{finding.level:<5} {finding.subject:<8} {text}")
+    # The text may quote a server, and a URL in it may hold a password.
+    shown = [
+        finding._replace(text=plain_line(redact(" ".join(finding.text.split()))))
+        for finding in findings
+    ]
+    if is_json:
+        print(json.dumps({"findings": [finding._asdict() for finding in shown]}))
+    for finding in [] if is_json else shown:
+        print(f"{finding.level:<5} {finding.subject:<8} {finding.text}")
     return int(any(finding.level == "FAIL" for finding in findings))
 
 

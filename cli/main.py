@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cli.client.exit_code import EXIT_INTERRUPTED
-from cli.client.parsers import add_client_commands, add_completion
+from cli.client.parsers import JSON_HELP, add_client_commands, add_completion, add_models_ls
 from cli.up import lifeline
 from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "doctor":
         from cli.doctor import doctor
 
-        return doctor(settings, continuation=args.continuation)
-    if args.command == "models":
+        return doctor(settings, continuation=args.continuation, is_json=args.json)
+    if args.command == "models" and args.action == "discover":
         from cli.models import discover
 
         return discover(args.output)
@@ -110,6 +110,14 @@ def ask(settings: Settings, args: argparse.Namespace) -> int:
             accounts.usage(settings, args)
             if args.command == "usage"
             else accounts.forget(settings, args)
+        )
+    if args.command in ("schedules", "models"):
+        from cli.client import listings
+
+        return (
+            listings.schedules(settings, args)
+            if args.command == "schedules"
+            else listings.models(settings, args)
         )
     if args.command == "trace":
         from cli.client.trace import trace
@@ -196,6 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
     examine = commands.add_parser("doctor", help=doctor, description=doctor)
     what = "try whether this model's server continues partial answers, and tell the workers"
     examine.add_argument("--continuation", default="", metavar="MODEL", help=what)
+    examine.add_argument("--json", action="store_true", help=JSON_HELP)
     return parser
 
 
@@ -235,13 +244,14 @@ def _add_address(command: argparse.ArgumentParser, port_help: str) -> None:
 
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    what = "find model servers on this machine"
+    what = "list the models of a node, and find model servers on this machine"
     models = commands.add_parser("models", help=what, description=what)
     actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
     what = "ask the usual ports of this machine, and print a models file"
     discover = actions.add_parser("discover", help=what, description=what)
     what = "write a new file instead of printing"
     discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
+    add_models_ls(actions)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def add_client_commands(commands: Any) -> None:
     _add_terminal(commands)
     _add_accounts(commands)
     _add_batch(commands)
+    _add_schedules(commands)
     _add_bench(commands)
 
 
@@ -179,6 +180,29 @@ def _add_batch(commands: Any) -> None:
     results = action("results", "print the results of a batch, one line of JSON for each request")
     results.add_argument("-o", "--output", metavar="FILE", help="write to this file instead")
     results.add_argument("--errors", action="store_true", help="print the failed lines instead")
+
+
+def _add_schedules(commands: Any) -> None:
+    what = "list, show and delete schedules"
+    examples = ("tailrace schedules ls", "tailrace schedules ls --owner '*' --json")
+    schedules = add(commands, "schedules", what, examples, SIMPLE_CODES)
+    actions = schedules.add_subparsers(dest="action", required=True, metavar="ACTION")
+    ls = add(actions, "ls", "list schedules, with their next and last times in UTC")
+    ls.add_argument("--owner", default="", help="for operators: another owner, or '*' for all")
+    show = add(actions, "show", "print one schedule")
+    delete = add(actions, "delete", "end a schedule; what it has started goes on")
+    for command in (show, delete):
+        command.add_argument("id", help="the schedule's id")
+    for command in (ls, show, delete):
+        _add_json(command)
+        _add_server(command)
+
+
+def add_models_ls(actions: Any) -> None:
+    """Add the action that lists the models of a node."""
+    ls = add(actions, "ls", "list the models of a node", ("tailrace models ls --json",))
+    _add_json(ls)
+    _add_server(ls)
 
 
 def _add_json(command: Parser, what: str = JSON_HELP) -> None:
