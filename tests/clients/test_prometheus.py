@@ -79,11 +79,14 @@ class Prometheus:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     async def ask(self, path: str, **params: str) -> Any:
-        """Return the data of an answer; None: Prometheus does not listen yet."""
+        """Return the data of an answer; None: Prometheus is not ready yet."""
         try:
-            answer = (await self.client.get(f"/api/v1/{path}", params=params)).json()
+            response = await self.client.get(f"/api/v1/{path}", params=params)
         except httpx2.TransportError:
             return None
+        if response.status_code == 503:  # it listens, and still reads its data
+            return None
+        answer = response.json()
         assert answer["status"] == "success", (params, answer)
         return answer["data"]
 
