@@ -51,6 +51,7 @@ class Role:
         self.module = module
         self.settings = dict(settings)
         self.process: Process | None = None
+        self.is_ending = False  # it was told to drain
         handle, path = tempfile.mkstemp(prefix=f"{name}-", dir=directory)
         os.close(handle)
         self.output = Path(path)
@@ -87,6 +88,7 @@ class Role:
     def start(self) -> Role:
         assert not self.is_running, f"{self.name} is already running"
         self._seen_bytes = self.output.stat().st_size
+        self.is_ending = False
         env = _environment(self.settings)
         if self.module == FORKED_MODULE and sys.platform == "linux":
             self.process = FORK_SERVER.start([self.name], env=env, output=self.output, cwd=ROOT)
@@ -94,6 +96,10 @@ class Role:
             argv = [sys.executable, "-m", self.module, self.name]
             self.process = spawn(argv, env=env, output=self.output, cwd=ROOT)
         return self
+
+    async def gone(self) -> None:
+        """Return once the process has ended."""
+        await until(lambda: not self.is_running, READY_S, f"the end of {self.name}")
 
     async def ready(self) -> Role:
         """Return once the role has said that it is ready.
@@ -125,6 +131,7 @@ class Role:
 
     def terminate(self) -> None:
         """SIGTERM: drain."""
+        self.is_ending = True
         self._signal(signal.SIGTERM)
 
     def freeze(self) -> None:
@@ -262,7 +269,9 @@ class Cluster:
         for role in self.roles:
             if role.is_running:
                 role.thaw()
-            else:
+            if role.is_ending:  # its drain may last a moment longer than the test that began it
+                await role.gone()
+            if not role.is_running:
                 started.append(role.start())
         await self.ready(started or self.roles)
 
