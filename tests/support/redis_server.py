@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ from tests.support.wait import until_sync
 
 START_S = 10.0
 SLOTS = 16_384  # of every cluster
+PORTS = range(10_240, 32_000)  # below the ports of outgoing connections (Linux: from 32,768 on)
 
 
 class ServerMissing(Exception):
@@ -48,11 +50,16 @@ def find_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that was free a moment ago.
+
+    The kernel gives none of `PORTS` to outgoing connections, so the port stays free until a server
+    takes it. A port of the kernel's choice does not.
+    """
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def free_ports(count: int) -> int:
