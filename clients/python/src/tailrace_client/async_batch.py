@@ -81,10 +81,7 @@ class AsyncBatch:
             except TailraceError as exc:
                 if exc.status == NO_REST_STATUS and lines.count:
                     return
-                pause_s = back_off.next(shared.now(), exc.retry_after_s)
-                if not exc.retryable or back_off.outage_s(shared.now()) > shared.patience_s(exc):
-                    raise
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(shared.pause_s(back_off, exc))
 
     async def snapshot(self) -> dict[str, Any]:
         """Return the batch as it is now."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tailrace_client.errors import TailraceError, usage
-from tailrace_client.pace import AUTO, NAMES, Heartbeat, Picker
+from tailrace_client.pace import AUTO, NAMES, BackOff, Heartbeat, Picker
 from tailrace_client.wire import base_of
 
 OPEN_TIMEOUT_S = 8.0
@@ -41,6 +41,17 @@ class Shared:
         """Return for how long a request that met this error is repeated."""
         is_full = error.status == 429 or error.code == "queue_full"
         return min(FULL_S, self.give_up_s) if is_full else self.give_up_s
+
+    def pause_s(self, back_off: BackOff, error: TailraceError) -> float:
+        """Return the pause before a request that met this error is repeated.
+
+        Raises:
+            TailraceError: `error`, which no repetition helps, or which lasts too long.
+        """
+        pause_s = back_off.next(self.now(), error.retry_after_s)
+        if not error.retryable or back_off.outage_s(self.now()) > self.patience_s(error):
+            raise error
+        return pause_s
 
 
 def shared_options(

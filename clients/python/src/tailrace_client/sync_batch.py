@@ -55,10 +55,7 @@ class Batch:
             except TailraceError as exc:
                 if exc.status == NO_REST_STATUS and lines.count:
                     return
-                pause_s = back_off.next(shared.now(), exc.retry_after_s)
-                if not exc.retryable or back_off.outage_s(shared.now()) > shared.patience_s(exc):
-                    raise
-                time.sleep(pause_s)
+                time.sleep(shared.pause_s(back_off, exc))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the batch as it is now."""

@@ -188,16 +188,12 @@ class Tailrace:
 
     def _call(self, method: str, path: str, **told: Any) -> Any:
         """Repeat a request until a node has answered it. Only for requests that may be repeated."""
-        back_off, now = BackOff(self._shared.random), self._shared.now
+        back_off = BackOff(self._shared.random)
         while True:
             try:
                 return self._http.json(method, path, **told)
             except TailraceError as exc:
-                if not exc.retryable:
-                    raise
-                pause_s = back_off.next(now(), exc.retry_after_s)
-                if back_off.outage_s(now()) > self._shared.patience_s(exc):
-                    raise
+                pause_s = self._shared.pause_s(back_off, exc)
             time.sleep(pause_s)
 
     def _follow(
