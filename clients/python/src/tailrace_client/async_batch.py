@@ -85,10 +85,10 @@ class AsyncBatch:
 
     async def snapshot(self) -> dict[str, Any]:
         """Return the batch as it is now."""
-        batch: dict[str, Any] = await self._client._call("GET", self._path)
+        batch: dict[str, Any] = await self._client.call("GET", self._path)
         return batch
 
     async def cancel(self) -> dict[str, Any]:
         """End the batch, on any node. Lines that are done stay. May be repeated."""
-        batch: dict[str, Any] = await self._client._call("POST", f"{self._path}/cancel")
+        batch: dict[str, Any] = await self._client.call("POST", f"{self._path}/cancel")
         return batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from tailrace_client.wire import (
     BYTES_TYPE,
     JSON_TYPE,
     PARTIAL_STATUS,
+    Body,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
@@ -45,7 +46,8 @@ class AsyncHttp:
         *,
         body: Any = None,
         form: Any = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept: str = JSON_TYPE,
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request.
@@ -57,16 +59,19 @@ class AsyncHttp:
         Raises:
             TailraceError.
         """
-        told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
+        told: dict[str, Any] = {"headers": {"accept": accept, **(headers or {})}}
         if body is not None:
             told["json"] = body
         if form is not None:
             told["files"] = form
-        async with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
+        async with self._open(method, path, accept, held_s=held_s, **told) as response:
+            body = Body()
             try:
-                return parse_json(await response.aread())
+                async for data in response.aiter_bytes():
+                    body.feed(data)
             except httpx2.HTTPError as exc:
                 raise broken(f"the answer broke off: {exc!r}") from exc
+            return parse_json(body.data) if accept == JSON_TYPE else body.data.decode()
 
     async def read(self, name: str, asked: ReadRequest) -> AsyncIterator[Event | None]:
         """Yield the events of a stream (`sse` or `ndjson`), and None for other signs of life."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from tailrace_client.wire import (
     BYTES_TYPE,
     JSON_TYPE,
     PARTIAL_STATUS,
+    Body,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
@@ -43,20 +44,24 @@ class Http:
         *,
         body: Any = None,
         form: Any = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept: str = JSON_TYPE,
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request; the server may hold the answer for `held_s` seconds."""
-        told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
+        told: dict[str, Any] = {"headers": {"accept": accept, **(headers or {})}}
         if body is not None:
             told["json"] = body
         if form is not None:
             told["files"] = form
-        with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
+        with self._open(method, path, accept, held_s=held_s, **told) as response:
+            body = Body()
             try:
-                return parse_json(response.read())
+                for data in response.iter_bytes():
+                    body.feed(data)
             except httpx2.HTTPError as exc:
                 raise broken(f"the answer broke off: {exc!r}") from exc
+            return parse_json(body.data) if accept == JSON_TYPE else body.data.decode()
 
     def read(
         self, name: str, asked: ReadRequest, *, silence_s: float | None = None

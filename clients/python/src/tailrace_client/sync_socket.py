@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -22,6 +21,7 @@ from tailrace_client.wire import (
     frame_error,
     frame_event,
     is_at_end,
+    parse_frame,
     refusal,
     socket_url,
     subscribe_frame,
@@ -87,10 +87,7 @@ class Sockets:
                 connection.send('{"type":"ping"}')
                 continue
             heard_at = now()
-            try:
-                frame = json.loads(text)
-            except ValueError:
-                raise broken("a frame is not JSON") from None
+            frame = parse_frame(text)
             self._credentials.accepted()
             yield frame
             heard_at = now()  # the time that the consumer took is no silence
@@ -105,6 +102,7 @@ class Sockets:
                 close_timeout=1,
                 ping_interval=None,
                 compression=None,
+                proxy=None if self._shared.is_near else True,
                 max_size=LINE_BYTES_MAX,
             )
         except InvalidStatus as exc:
