@@ -11,6 +11,7 @@ from tailrace_client.errors import TailraceError
 from tailrace_client.events import Event
 from tailrace_client.pace import BackOff
 from tailrace_client.reading import Reading
+from tailrace_client.wire import resource
 
 if TYPE_CHECKING:
     from tailrace_client.async_client import AsyncTailrace
@@ -85,10 +86,8 @@ class AsyncBatch:
 
     async def snapshot(self) -> dict[str, Any]:
         """Return the batch as it is now."""
-        batch: dict[str, Any] = await self._client.call("GET", self._path)
-        return batch
+        return await self._client._repeat(resource, "GET", self._path)
 
     async def cancel(self) -> dict[str, Any]:
         """End the batch, on any node. Lines that are done stay. May be repeated."""
-        batch: dict[str, Any] = await self._client.call("POST", f"{self._path}/cancel")
-        return batch
+        return await self._client._repeat(resource, "POST", f"{self._path}/cancel")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 import httpx2
@@ -31,8 +31,16 @@ from tailrace_client.pace import BackOff, Picker
 from tailrace_client.producing import begin_body
 from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
-from tailrace_client.wire import JSON_TYPE, check_cursor, generation_path, new_key, start_body
+from tailrace_client.wire import (
+    JSON_TYPE,
+    check_cursor,
+    generation_path,
+    new_key,
+    resource,
+    start_body,
+)
 
+T = TypeVar("T")
 PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
 PROBE_MAX_S = 60.0
 
@@ -143,8 +151,10 @@ class AsyncTailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        accepted = await self.call("POST", "/v1/generations", body=body, headers=headers)
-        return self.attach(str(accepted["id"]))
+        accepted = await self._repeat(
+            resource, "POST", "/v1/generations", body=body, headers=headers
+        )
+        return self.attach(accepted["id"])
 
     def attach(self, id: str, cursor: str | None = None) -> AsyncAnswer:
         """Read a generation from its start, or after an event id that another reader has seen.
@@ -177,7 +187,7 @@ class AsyncTailrace:
             TailraceError: `retryable` says whether the same call may succeed later.
         """
         data = input_of(requests, endpoint)
-        file = await self.call("POST", "/v1/files", form=form_of(data))
+        file = await self._repeat(resource, "POST", "/v1/files", form=form_of(data))
         body = start_body(
             {
                 "input_file_id": file["id"],
@@ -187,8 +197,8 @@ class AsyncTailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        created = await self.call("POST", "/v1/batches", body=body, headers=headers)
-        return self.attach_batch(str(created["id"]))
+        created = await self._repeat(resource, "POST", "/v1/batches", body=body, headers=headers)
+        return self.attach_batch(created["id"])
 
     def attach_batch(self, id: str) -> AsyncBatch:
         """Return a batch that was started anywhere."""
@@ -218,22 +228,20 @@ class AsyncTailrace:
         async def begin() -> Mapping[str, Any]:
             if take_over is not None:
                 path = f"{generation_path(take_over)}/producer"
-                found: Mapping[str, Any] = await self.call("POST", path, body={"reset": reset})
-            else:
-                found = await self.call("POST", "/v1/generations", body=body, headers=headers)
-            return found
+                return await self._repeat(resource, "POST", path, body={"reset": reset})
+            return await self._repeat(
+                resource, "POST", "/v1/generations", body=body, headers=headers
+            )
 
         return AsyncProducer(self._shared, self._http.json, begin)
 
     async def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""
-        answer: dict[str, Any] = await self.call("POST", f"{generation_path(id)}/cancel")
-        return answer
+        return await self._repeat(resource, "POST", f"{generation_path(id)}/cancel")
 
     async def snapshot(self, id: str) -> dict[str, Any]:
         """Return the current state of a generation, with its text so far."""
-        answer: dict[str, Any] = await self.call("GET", generation_path(id))
-        return answer
+        return await self._repeat(resource, "GET", generation_path(id))
 
     async def call(
         self,
@@ -255,10 +263,14 @@ class AsyncTailrace:
             TailraceError: `retryable` says whether the same call may succeed later.
         """
         told = {"body": body, "form": form, "headers": headers, "accept": accept}
+        return await self._repeat(lambda found: found, method, path, **told)
+
+    async def _repeat(self, read: Callable[[Any], T], method: str, path: str, **told: Any) -> T:
+        """Repeat a request until a node has answered it, and `read` takes the answer for one."""
         back_off = BackOff(self._shared.random)
         while True:
             try:
-                return await self._http.json(method, path, **told)
+                return read(await self._http.json(method, path, **told))
             except TailraceError as exc:
                 pause_s = self._shared.pause_s(back_off, exc)
             await asyncio.sleep(pause_s)

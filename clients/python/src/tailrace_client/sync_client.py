@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 import httpx2
@@ -31,8 +31,16 @@ from tailrace_client.sync_batch import Batch
 from tailrace_client.sync_http import Http
 from tailrace_client.sync_producer import Producer
 from tailrace_client.sync_socket import Sockets
-from tailrace_client.wire import JSON_TYPE, check_cursor, generation_path, new_key, start_body
+from tailrace_client.wire import (
+    JSON_TYPE,
+    check_cursor,
+    generation_path,
+    new_key,
+    resource,
+    start_body,
+)
 
+T = TypeVar("T")
 PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
 
 
@@ -120,8 +128,8 @@ class Tailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        accepted = self.call("POST", "/v1/generations", body=body, headers=headers)
-        return self.attach(str(accepted["id"]))
+        accepted = self._repeat(resource, "POST", "/v1/generations", body=body, headers=headers)
+        return self.attach(accepted["id"])
 
     def attach(self, id: str, cursor: str | None = None) -> Answer:
         """Read a generation from its start, or after an event id that another reader has seen."""
@@ -140,7 +148,7 @@ class Tailrace:
     ) -> Batch:
         """Run many requests in the background; see AsyncTailrace.batch."""
         data = input_of(requests, endpoint)
-        file = self.call("POST", "/v1/files", form=form_of(data))
+        file = self._repeat(resource, "POST", "/v1/files", form=form_of(data))
         body = start_body(
             {
                 "input_file_id": file["id"],
@@ -150,8 +158,8 @@ class Tailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        created = self.call("POST", "/v1/batches", body=body, headers=headers)
-        return self.attach_batch(str(created["id"]))
+        created = self._repeat(resource, "POST", "/v1/batches", body=body, headers=headers)
+        return self.attach_batch(created["id"])
 
     def attach_batch(self, id: str) -> Batch:
         """Return a batch that was started anywhere."""
@@ -181,22 +189,18 @@ class Tailrace:
         def begin() -> Mapping[str, Any]:
             if take_over is not None:
                 path = f"{generation_path(take_over)}/producer"
-                found: Mapping[str, Any] = self.call("POST", path, body={"reset": reset})
-            else:
-                found = self.call("POST", "/v1/generations", body=body, headers=headers)
-            return found
+                return self._repeat(resource, "POST", path, body={"reset": reset})
+            return self._repeat(resource, "POST", "/v1/generations", body=body, headers=headers)
 
         return Producer(self._shared, self._http.json, begin)
 
     def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""
-        answer: dict[str, Any] = self.call("POST", f"{generation_path(id)}/cancel")
-        return answer
+        return self._repeat(resource, "POST", f"{generation_path(id)}/cancel")
 
     def snapshot(self, id: str) -> dict[str, Any]:
         """Return the current state of a generation, with its text so far."""
-        answer: dict[str, Any] = self.call("GET", generation_path(id))
-        return answer
+        return self._repeat(resource, "GET", generation_path(id))
 
     def call(
         self,
@@ -210,10 +214,14 @@ class Tailrace:
     ) -> Any:
         """Send a request for which this class has no method; see AsyncTailrace.call."""
         told = {"body": body, "form": form, "headers": headers, "accept": accept}
+        return self._repeat(lambda found: found, method, path, **told)
+
+    def _repeat(self, read: Callable[[Any], T], method: str, path: str, **told: Any) -> T:
+        """Repeat a request until a node has answered it, and `read` takes the answer for one."""
         back_off = BackOff(self._shared.random)
         while True:
             try:
-                return self._http.json(method, path, **told)
+                return read(self._http.json(method, path, **told))
             except TailraceError as exc:
                 pause_s = self._shared.pause_s(back_off, exc)
             time.sleep(pause_s)

@@ -121,6 +121,17 @@ def parse_json(text: str | bytes | bytearray) -> Any:
         raise broken("the answer broke off: it is not complete JSON") from None
 
 
+def resource(found: Any) -> dict[str, Any]:
+    """Return an object of the API, which has an id.
+
+    Raises:
+        TailraceError: retryable; no node gave this answer.
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        raise broken("no Tailrace node answered: the answer has no id")
+    return found
+
+
 class Body:
     """Collects an answer in one piece, up to `BODY_BYTES_MAX`."""
 
