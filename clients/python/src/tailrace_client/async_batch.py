@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
 
+from tailrace_client.async_http import AsyncHttp
 from tailrace_client.batches import NO_REST_STATUS, BatchLine, ResultLines, batch_path, content_path
 from tailrace_client.errors import TailraceError
 from tailrace_client.events import Event
-from tailrace_client.pace import BackOff
+from tailrace_client.options import Shared
+from tailrace_client.pace import BackOff, Picker
 from tailrace_client.reading import Reading
 from tailrace_client.wire import resource
 
-if TYPE_CHECKING:
-    from tailrace_client.async_client import AsyncTailrace
+
+class AsyncBatchHost(Protocol):
+    """What a batch needs of its client."""
+
+    _shared: Shared
+    _http: AsyncHttp
+
+    def _follow(
+        self, id: str, reading: Reading, *, path: str = "", picker: Picker | None = None
+    ) -> AsyncGenerator[Event]: ...
+    async def _repeat(
+        self, read: Callable[[Any], dict[str, Any]], method: str, path: str
+    ) -> dict[str, Any]: ...
 
 
 class AsyncBatch:
@@ -24,7 +37,7 @@ class AsyncBatch:
         id: the batch's id: `client.attach_batch(id)` continues anywhere.
     """
 
-    def __init__(self, client: AsyncTailrace, id: str) -> None:
+    def __init__(self, client: AsyncBatchHost, id: str) -> None:
         self.id = id
         self._client = client
         self._path = batch_path(id)

@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from tailrace_client.async_http import AsyncHttp
 from tailrace_client.credentials import Credentials, Token, bearer
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import START_CURSOR, Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest
@@ -153,7 +153,7 @@ class AsyncSockets:
                 error.retryable = self._credentials.refused(token)
             raise error from exc
         except (OSError, TimeoutError, WebSocketException) as exc:
-            raise broken(f"no WebSocket: {exc!r}") from exc
+            raise broken(f"no WebSocket: {said(exc)}") from exc
         return _Channel(self._shared, self._credentials, connection, token)
 
 
@@ -202,7 +202,7 @@ class _Channel:
         try:
             await self._connection.send(frame)
         except ConnectionClosed as exc:
-            raise broken(f"the socket is closed: {exc!r}") from exc
+            raise broken(f"the socket is closed: {said(exc)}") from exc
 
     async def close(self) -> None:
         self._task.cancel()

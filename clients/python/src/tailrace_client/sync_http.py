@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from tailrace_client.credentials import Credentials, bearer
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest, timeouts
@@ -60,7 +60,7 @@ class Http:
                 for data in response.iter_bytes():
                     body.feed(data)
             except httpx2.HTTPError as exc:
-                raise broken(f"the answer broke off: {exc!r}") from exc
+                raise broken(f"the answer broke off: {said(exc)}") from exc
             return parse_json(body.data) if accept == JSON_TYPE else body.data.decode()
 
     def read(
@@ -95,7 +95,7 @@ class Http:
                 message = f"nothing arrived for {limit_s:g} s"
                 raise TailraceError(code, message, retryable=True) from exc
             except httpx2.HTTPError as exc:
-                raise broken(f"the stream broke off: {exc!r}") from exc
+                raise broken(f"the stream broke off: {said(exc)}") from exc
 
     def poll(self, asked: ReadRequest, cursor: str, wait_s: float) -> tuple[list[Event], str, bool]:
         """Poll once. `wait_s` 0 answers at once."""
@@ -127,7 +127,7 @@ class Http:
             try:
                 yield from response.iter_bytes()
             except httpx2.HTTPError as exc:
-                raise broken(f"the download broke off: {exc!r}") from exc
+                raise broken(f"the download broke off: {said(exc)}") from exc
 
     @contextmanager
     def _open(
@@ -143,7 +143,7 @@ class Http:
             try:
                 response = self._client.send(request, stream=True, follow_redirects=False)
             except httpx2.HTTPError as exc:
-                raise broken(f"no answer: {exc!r}") from exc
+                raise broken(f"no answer: {said(exc)}") from exc
             try:
                 content_type = response.headers.get("content-type", "")
                 is_success = response.is_success and wanted in content_type
@@ -153,11 +153,14 @@ class Http:
                     return
                 if response.is_success:
                     raise foreign(content_type, wanted)
+                body = Body()
                 try:
-                    said = response.read()
+                    for data in response.iter_bytes():
+                        body.feed(data)
                 except httpx2.HTTPError:
-                    said = b""
-                error = refusal(response.status_code, said, response.headers.get("retry-after"))
+                    pass  # the status alone decides
+                retry_after = response.headers.get("retry-after")
+                error = refusal(response.status_code, body.data, retry_after)
                 if error.code != "unauthorized" or not self._credentials.refused(token):
                     raise error
             finally:

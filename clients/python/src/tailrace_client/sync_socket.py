@@ -9,7 +9,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tailrace_client.credentials import Credentials, Token, bearer
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import START_CURSOR, Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest
@@ -113,4 +113,4 @@ class Sockets:
                 error.retryable = self._credentials.refused(token)
             raise error from exc
         except (OSError, TimeoutError, WebSocketException) as exc:
-            raise broken(f"no WebSocket: {exc!r}") from exc
+            raise broken(f"no WebSocket: {said(exc)}") from exc

@@ -77,7 +77,7 @@ def foreign(content_type: str, wanted: str) -> TailraceError:
     return broken(f"no Tailrace node answered: the answer is {content_type!r}, not {wanted}")
 
 
-def refusal(status: int, body: bytes, retry_after: str | None) -> TailraceError:
+def refusal(status: int, body: bytes | bytearray, retry_after: str | None) -> TailraceError:
     """Return the error of an answer that is no success.
 
     An answer that no node gave (HTML of a proxy) says nothing about the request: it is retryable.
