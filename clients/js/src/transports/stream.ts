@@ -56,7 +56,8 @@ async function readLines(body: ReadableStream<Uint8Array>, asked: ReadRequest, t
 
 function parse(text: string): Record<string, unknown> {
   try {
-    return JSON.parse(text)
+    const { ...members } = JSON.parse(text)
+    return members
   } catch (cause) {
     throw broken('A line is not JSON.', cause)
   }
