@@ -136,7 +136,7 @@ async def test_the_answer_goes_on_when_its_slot_moves_and_its_master_dies(
 async def test_the_picture_of_the_readme(
     browser: Browser, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """With the demo as `make up` serves it. `--pictures` writes docs/break-it.png again."""
+    """With the demo as `make up` serves it. `--write-pictures` writes docs/break-it.png again."""
     async with LocalUp() as up:
         page = await browser.open(f"{up.url}/#break-it")
         await ask(page, "What happens to this answer when I kill its worker?")
@@ -145,6 +145,6 @@ async def test_the_picture_of_the_readme(
         await receives(page, 40)
         await break_it(page, "connection")
         await is_exact(page)
-        is_new = request.config.getoption("--pictures")
+        is_new = request.config.getoption("--write-pictures")
         await page.screenshot(PICTURE if is_new else tmp_path / "break-it.png")
         await page.close()
