@@ -133,9 +133,8 @@ async def test_more_tabs_than_a_browser_has_connections_read_at_once(
     """Over HTTP/1.1 a browser opens six to one host. Here are ten answers in ten tabs."""
     lines = [place.parrot.says(f"{transport} {n}", STORY, hold_at=200) for n in range(10)]
     first = await place.open(f"/#{transport}-tab-0")
-    tabs = [first]
-    for number in range(1, len(lines)):
-        tabs.append(await place.open(f"/#{transport}-tab-{number}", beside=first.page))
+    paths = [f"/#{transport}-tab-{number}" for number in range(1, len(lines))]
+    tabs = [first, *[await place.open(path, beside=first.page) for path in paths]]
     for number, tab in enumerate(tabs):
         await tab.page.select(TRANSPORT, transport)
         await tab.ask(f"{transport} {number}", "parrot")
@@ -532,7 +531,10 @@ async def test_only_what_is_near_the_window_is_rendered(place: Place) -> None:
         f"{TURNS}.filter((each) => each.querySelector('.block')).length"
     )
     assert rendered < 15
-    assert await chat.page.evaluate(f"getComputedStyle({TURNS}[0].parentElement).contentVisibility") == "auto"
+    assert (
+        await chat.page.evaluate(f"getComputedStyle({TURNS}[0].parentElement).contentVisibility")
+        == "auto"
+    )
     await chat.page.evaluate("document.querySelector('#log').scrollTop = 0")
     await chat.page.until(f"{TURNS}[0].querySelector('.block')", "the first turn")
     await chat.close()
