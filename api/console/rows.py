@@ -136,11 +136,17 @@ class Filter:
 
 
 class RowPage(NamedTuple):
-    """One page of the table; `total`: rows that pass the filter, as far as they are known."""
+    """One page of the table.
+
+    Attributes:
+        total: rows that pass the filter, as far as they are known.
+        unfinished: those of them that have not ended; None: not counted.
+    """
 
     rows: Sequence[Row]
     total: int
     page: int
+    unfinished: int | None = None
 
 
 def cut(rows: Iterable[Row], wanted: Filter) -> RowPage:
@@ -239,7 +245,7 @@ def cut_unfinished(
         live.row(name, readers.get(name, 0)) if name in live.by_id else others[name]
         for _, name in shown
     ]
-    return RowPage(rows, len(keys), wanted.page)
+    return RowPage(rows, len(keys), wanted.page, len(keys))
 
 
 def queued_rows(
