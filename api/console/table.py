@@ -59,10 +59,11 @@ class Table:
         They are as many as the sampler knows: docs/console.md says which.
         """
         wanted, live = watcher.wanted, self.live.by_id
+        is_open = wanted.is_open
         found = {
-            name: run.created_at_ms
-            for name, (run, worker) in live.items()
-            if wanted.is_open or wanted.shows_run(run, worker)
+            run.id: run.created_at_ms
+            for run, worker in live.values()
+            if is_open or wanted.shows_run(run, worker)
         }
         named = [*(watcher.ids or ()), *self._searched(wanted)]
         read = (detail_row(name, detail) for name in named if (detail := self.details.get(name)))

@@ -24,11 +24,14 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def history_path(environ: Mapping[str, str]) -> Path:
-    """Return the place of the file; a relative XDG_STATE_HOME does not count."""
-    state = environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    return base / "tailrace" / "chat_history"
+def history_path(environ: Mapping[str, str]) -> Path | None:
+    """Return the place of the file; a relative XDG_STATE_HOME does not count. None: no home."""
+    state, home = environ.get("XDG_STATE_HOME", ""), os.path.expanduser("~")
+    if not os.path.isabs(state):
+        if not os.path.isabs(home):
+            return None
+        state = os.path.join(home, ".local", "state")
+    return Path(state) / "tailrace" / "chat_history"
 
 
 class History:

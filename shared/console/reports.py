@@ -19,7 +19,7 @@ POINT_MODELS_MAX = 12
 _Report = TypeVar("_Report", bound=msgspec.Struct)
 
 
-class LiveRun(msgspec.Struct, frozen=True, array_like=True):
+class LiveRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One generation that a worker runs, at the time of the worker's report.
 
     Attributes:

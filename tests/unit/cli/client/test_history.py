@@ -13,11 +13,13 @@ from cli.client.history import History, history_path
 
 
 def test_the_file_is_in_the_state_folder_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "home", lambda: Path("/home/ann"))
+    monkeypatch.setenv("HOME", "/home/ann")
     default = Path("/home/ann/.local/state/tailrace/chat_history")
 
     assert history_path({"XDG_STATE_HOME": "/state"}) == Path("/state/tailrace/chat_history")
     assert history_path({}) == history_path({"XDG_STATE_HOME": "relative"}) == default
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without an entry
+    assert history_path({}) is None
 
 
 def test_lines_come_back_in_their_order(tmp_path: Path) -> None:
