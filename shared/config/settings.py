@@ -96,6 +96,7 @@ class Settings:
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     metrics_host: str = "127.0.0.1"  # where a worker or a jobs role shows its metrics
     metrics_port: int = 0  # 0: it shows none
+    chat_history: str = ""  # "off": `tailrace chat` keeps no lines in a file
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
     request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
@@ -179,6 +180,7 @@ class Settings:
     def _check_choices(self) -> None:
         for name, allowed in (
             ("timeline", ("", "off")),
+            ("chat_history", ("", "off")),
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
             ("models_discover", ("", "off")),

@@ -27,6 +27,7 @@ from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.owner_files import Counted, OwnerFiles
+from shared.later.dead_letters import redrive
 from shared.later.schedules import Schedule, Schedules, Timing
 from shared.later.webhooks import Webhook, WebhookEvent, end, register
 from shared.log.events import End
@@ -310,7 +311,9 @@ async def deliver_webhooks(redis: Redis) -> None:
     assert due.place == place
     names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(HOOK.host)]
     assert await scripts.run("hook_take", names, [ID, 1_000, 4]) == 1
-    assert await scripts.run("hook_settle", names, [ID, 1, "", 1_000, "delivered"]) == 1
+    settled = [*names, keys.HOOKS_DEAD], [ID, 1, "", 1_000, "given_up", 10, "500"]
+    assert await scripts.run("hook_settle", *settled) == 1
+    assert await redrive(redis, [ID]) == [True]
 
 
 async def fire_schedules(redis: Redis) -> None:
