@@ -31,11 +31,17 @@ PARTS = [
 TO_AI_SDK = {**DEMO, "id": "c-large", "messages": [{"id": "m", "role": "user", "parts": PARTS}]}
 FILES = [{"type": "image", "src": PICTURE}]
 TO_DEEP_CHAT = {**DEMO, "messages": [{"role": "user", "text": "what is this", "files": FILES}]}
+ITEM_PARTS = [
+    {"type": "input_text", "text": "what is this"},
+    {"type": "input_image", "image_url": PICTURE},
+]
+TO_RESPONSES = {"model": "demo", "input": [{"role": "user", "content": ITEM_PARTS}]}
 # The first frame of a client on each socket, and how the answer ends.
 SOCKETS: dict[str, tuple[dict[str, Any], str]] = {
     "/v1/ws": ({"type": "start", "ref": "r", **NATIVE}, '"type":"end"'),
     "/lobe/ws": ({"type": "startConversation", "messageId": "m-large", **NATIVE}, '"type":"end"'),
     "/ai-sdk/ws": ({"type": "send", "requestId": "r", "body": DEMO, **TO_AI_SDK}, '"type":"end"'),
+    "/v1/responses": ({"type": "response.create", **TO_RESPONSES}, '"type":"response.completed"'),
     "/deep-chat/ws": (TO_DEEP_CHAT, "stop-key"),
 }
 
