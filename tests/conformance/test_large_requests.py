@@ -46,6 +46,11 @@ SOCKETS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+def is_error(frame: str) -> bool:
+    """Whether a frame reports an error; a response without one has the member, as null."""
+    return '"error"' in frame.replace('"error":null', "")
+
+
 def socket(api: RawClient, path: str) -> Any:
     return api.socket(path=path, subprotocols=None)
 
@@ -89,7 +94,7 @@ async def test_a_large_picture_on_a_socket_is_answered(api: RawClient, path: str
         await ws.send(text)
         frames = await heard_until(ws, mark)
 
-    assert len(frames) > 1 and '"error"' not in frames[0]
+    assert len(frames) > 1 and not is_error(frames[0])
 
 
 @pytest.mark.parametrize("path", SOCKETS)
@@ -108,8 +113,8 @@ async def test_a_too_large_frame_is_an_error_and_the_next_one_is_answered(
         ws.transport.write(accepted)
         answered = await heard_until(ws, mark)
 
-    assert '"error"' in refused[0]
-    assert len(answered) > 1 and '"error"' not in answered[0]
+    assert is_error(refused[0])
+    assert len(answered) > 1 and not is_error(answered[0])
 
 
 async def test_answers_go_on_while_too_large_frames_are_refused(api: RawClient) -> None:
