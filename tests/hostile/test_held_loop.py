@@ -27,6 +27,7 @@ MEMBERS = b'"messages":[{"role":"user","content":"x"}],"input":"x","p":['
 PATHS = ["/v1/chat/completions", "/v1/responses", "/ai-sdk/chat", "/deep-chat", "/v1/batches"]
 SOCKETS = {
     "/v1/ws": '{"type":"start","prompt":"x","params":{"a":[',
+    "/v1/responses": '{"type":"response.create","input":"x","params":{"a":[',
     "/lobe/ws": '{"type":"startConversation","prompt":"x","params":{"a":[',
     "/ai-sdk/ws": '{"type":"send","requestId":"r","params":{"a":[',
     "/deep-chat/ws": '{"messages":[{"text":"x"}],"params":{"a":[',

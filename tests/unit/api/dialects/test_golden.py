@@ -16,6 +16,7 @@ from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
+from api.dialects.responses.frames import ResponsesFrameFold
 from shared.log.request import Request
 from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
 
@@ -25,6 +26,13 @@ HELLO = [{"role": "user", "content": "Hi"}]
 WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
 KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
 
+
+def responses_frames(log: Log) -> bytes:
+    fold = ResponsesFrameFold(META, "main")
+    opening = b"".join(line + b"\n" for line in fold.opening())
+    return opening + frames_of(lambda _: fold, log, META)
+
+
 # By the name of the file. A dialect whose bytes depend on the request has one entry for each case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-sse": lambda log: bytes_of(SSE, log, META),
@@ -33,6 +41,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
     "responses": lambda log: bytes_of(RESPONSES, log, META),
+    "responses-websocket": lambda log: responses_frames(log),
     "deep-chat": lambda log: bytes_of(DEEP_CHAT, log, META),
     "deep-chat-websocket": lambda log: frames_of(
         lambda meta: DeepChatFrameFold(meta, "stop-key"), log, META
