@@ -190,13 +190,24 @@ def role_children(
     """
     child = partial(role_child, settings, command)
     nodes = [
-        child("api", f"api {port}", "--host", settings.host, "--port", str(port)) for port in ports
-    ]
+        child(
+            "api", f"api {port}", "--host", settings.host, "--port", str(port),
+            *grpc_flags(settings, number),
+        )
+        for number, port in enumerate(ports)
+    ]  # fmt: skip
     return [
         *(dataclasses.replace(node, environ=api_environ or {}) for node in nodes),
         *(child("worker", f"worker {number}") for number in range(1, workers + 1)),
         child("jobs", "jobs"),
     ]
+
+
+def grpc_flags(settings: Settings, number: int) -> tuple[str, ...]:
+    """Return the flags of API node `number`, counted from 0, for its port for gRPC."""
+    if not settings.grpc_port:
+        return ()
+    return ("--grpc-port", str(settings.grpc_port + number))
 
 
 def guard_child(server: PrivateServer, settings: Settings, name: str = "redis") -> Child:
