@@ -28,7 +28,7 @@ from shared.log.ids import START, EventId
 from shared.log.records import Meta
 
 _END_PREFIX = b'{"type":"end"'
-_BACKSLASH = b"\\"
+_BACKSLASH, _ESCAPED_UNIT = b"\\", b"\\u"
 ID, TOKEN, TEXT = 1, 4, 1  # numbers of the fields in tailrace.proto
 # Encodes an entry: its id, its JSON.
 Encode = Callable[[str, bytes], bytes]
@@ -51,7 +51,7 @@ def protobuf_event(event_id: str, raw: bytes) -> bytes:
 def json_event(event_id: str, raw: bytes) -> bytes:
     """Return an entry as an Event in protobuf's JSON."""
     text = plain_text(raw)
-    if text is None:
+    if text is None or _ESCAPED_UNIT in text:  # which may be half a surrogate pair
         return _encoded(event_id, raw, is_json=True)
     return b'{"id":"%b","token":{"text":"%b"}}' % (event_id.encode(), text)
 

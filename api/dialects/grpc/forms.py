@@ -43,6 +43,7 @@ class Form:
         is_framed: the request's message stands in a frame.
         is_text: the request is base64.
         is_stream_only: not for calls with one answer.
+        error_type: the content type of an error, where it is another one.
         answer: makes the body of one message.
         fail: makes the body of an error.
         status_of: the HTTP status of an error.
@@ -56,6 +57,7 @@ class Form:
     is_framed: bool = True
     is_text: bool = False
     is_stream_only: bool = False
+    error_type: bytes = b""
     status_of: Callable[[RequestError], int] = lambda error: 200
 
     def fits(self, *, is_stream: bool) -> bool:
@@ -64,7 +66,9 @@ class Form:
 
     def shape(self, error: RequestError) -> ErrorBody:
         """Return the body of an error response: an `ErrorShape`."""
-        return ErrorBody(self.fail(error), self.content_type, status=self.status_of(error))
+        return ErrorBody(
+            self.fail(error), self.error_type or self.content_type, status=self.status_of(error)
+        )
 
     def message_in(self, body: Buffer) -> Buffer:
         """Return the one message of a request.
@@ -95,6 +99,7 @@ def _connect_unary(content_type: bytes, *, is_json: bool) -> Form:
         fail=lambda error: msgspec.json.encode(connect_error(error)),
         is_json=is_json,
         is_framed=False,
+        error_type=b"application/json",
         status_of=lambda error: code_of(error).http,
     )
 

@@ -13,7 +13,9 @@ import msgspec
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
+from api.dialects.grpc.bounds import check_fields, check_values
 from api.dialects.grpc.generated import tailrace_pb2 as wire
+from api.intake.strict_json import decode_json
 
 # What can go wrong with a value that was valid JSON: too deep, too large, half a surrogate pair.
 CONVERSION_ERRORS = (json_format.Error, ValueError, TypeError, OverflowError, RecursionError)
@@ -94,12 +96,17 @@ def read_message(kind: type[Message], payload: bytes, *, is_json: bool) -> Messa
 
     Raises:
         ValueError: the bytes are no such message. The text of the error is for the client.
+        RequestError: 400 `invalid_json`.
     """
+    fields = decode_json(payload or b"{}") if is_json else None
     try:
-        if is_json:
-            text = bytes(payload).decode()
-            return json_format.Parse(text or "{}", kind(), ignore_unknown_fields=True)
-        return kind.FromString(bytes(payload))
+        if fields is None:
+            check_fields(payload, kind.DESCRIPTOR.name)
+            return kind.FromString(payload)
+        if not isinstance(fields, dict):
+            raise ValueError("it must be an object")
+        check_values(fields)
+        return _fill(kind(), fields)
     except DecodeError:
         raise ValueError(f"the message is no {kind.DESCRIPTOR.full_name}") from None
     except CONVERSION_ERRORS as exc:
@@ -107,10 +114,13 @@ def read_message(kind: type[Message], payload: bytes, *, is_json: bool) -> Messa
 
 
 def encode_message(message: Message, *, is_json: bool) -> bytes:
-    """Return a message in protobuf or in protobuf's JSON."""
+    """Return a message in protobuf or in protobuf's JSON, with the same bytes on every node.
+
+    Without an order protobuf writes the members of a Struct by a hash that differs by process.
+    """
     if not is_json:
-        return bytes(message.SerializeToString())
-    return msgspec.json.encode(json_format.MessageToDict(message))
+        return bytes(message.SerializeToString(deterministic=True))
+    return msgspec.json.encode(json_format.MessageToDict(message), order="deterministic")
 
 
 REQUESTS: Mapping[str, type[Message]] = {

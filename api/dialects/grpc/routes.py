@@ -204,7 +204,7 @@ def read_prompt(form: Form, raw: Buffer) -> tuple[dict[str, Any], EventId]:
 
 def _message(form: Form, raw: Buffer, kind: Any) -> Any:
     try:
-        return messages().read_message(kind, form.message_in(raw), is_json=form.is_json)
+        return messages().read_message(kind, bytes(form.message_in(raw)), is_json=form.is_json)
     except ValueError as exc:
         raise unreadable(str(exc)) from None
 
