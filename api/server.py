@@ -161,6 +161,8 @@ async def serve_node(
     plain_s = min(PLAIN_REQUESTS_S_MAX, drain_s * PLAIN_REQUESTS_SHARE)
     config = configuration(node, plain_s)
     server = Server(config)
+    calls = GrpcService(node, config.app)  # type: ignore[arg-type]
+    await calls.open(is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
@@ -175,15 +177,14 @@ async def serve_node(
         following = group.create_task(follow_redis(node.settings), name="redis")
         learning = group.create_task(follow_list(node.redis, node.models), name="model list")
         telling = group.create_task(node.timeline.run(), name="timeline")
-        calls = GrpcService(node, config.app, group)  # type: ignore[arg-type]
-        await calls.open(is_shared=shares_port)
+        calls.watch_health(group)
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
-        calls.begin_drain(drain_s)
+        calls.begin_drain(group, drain_s)
         async with asyncio.TaskGroup() as leaving:
             for transfers in (node.uploads, node.downloads):
                 leaving.create_task(transfers.drain(drain_s - plain_s))

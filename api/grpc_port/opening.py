@@ -22,10 +22,9 @@ NEEDS = "--grpc-port needs the extra grpc: pip install 'tailrace[grpc]'"
 class GrpcService:
     """The port for gRPC of one node, or none."""
 
-    def __init__(self, node: Node, app: ASGIApp, group: asyncio.TaskGroup) -> None:
+    def __init__(self, node: Node, app: ASGIApp) -> None:
         self._node = node
         self._app = app
-        self._group = group
         self._port: Any = None  # a GrpcPort
         self._watching: asyncio.Task[None] | None = None
 
@@ -56,12 +55,16 @@ class GrpcService:
 
         self._port = module.GrpcPort(self._app, self._node.settings, is_ready)
         await self._port.start(calls_max=process_connections_max(), is_shared=is_shared)
-        self._watching = self._group.create_task(self._port.watch_health(), name="grpc health")
 
-    def begin_drain(self, within_s: float) -> None:
+    def watch_health(self, group: asyncio.TaskGroup) -> None:
+        """Tell clients the node's health from now on, in a task of `group`, until `close`."""
+        if self._port is not None:
+            self._watching = group.create_task(self._port.watch_health(), name="grpc health")
+
+    def begin_drain(self, group: asyncio.TaskGroup, within_s: float) -> None:
         """Turn new calls away; the present ones may go on for `within_s`."""
         if self._port is not None:
-            self._group.create_task(self._port.drain(within_s), name="grpc drain")
+            group.create_task(self._port.drain(within_s), name="grpc drain")
 
     async def close(self) -> None:
         """End the calls that still go on."""

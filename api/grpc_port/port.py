@@ -34,6 +34,7 @@ PING_EVERY_S = 30.0  # a connection without traffic is asked whether it lives
 PING_ANSWER_S = 20.0
 CLIENT_PING_EVERY_S = 5.0  # a client that pings more often is sent away
 HEALTH_EVERY_S = 1.0
+UNREADY_EVERY_S = 0.25
 WATCHED = ("", SERVICE)  # the names under which clients ask for the health
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -109,10 +110,12 @@ class GrpcPort:
 
     async def watch_health(self) -> None:
         """Tell clients the node's health until cancelled."""
+        is_ready = False
         while True:
             if not self._is_stopping:
-                await self._tell(is_ready=await self._is_ready())
-            await asyncio.sleep(HEALTH_EVERY_S)
+                is_ready = await self._is_ready()
+                await self._tell(is_ready=is_ready and not self._is_stopping)
+            await asyncio.sleep(HEALTH_EVERY_S if is_ready else UNREADY_EVERY_S)
 
     async def _tell(self, *, is_ready: bool) -> None:
         for name in WATCHED:
