@@ -13,10 +13,9 @@ from typing import Any
 from shared.batches.record import Batch, parse_batch
 from shared.config.settings import Settings
 from shared.console.board import pairs
-from shared.errors import Unavailable
 from shared.later.schedules import Schedule, Schedules
 from shared.redis import keys
-from shared.redis.client import Client, Command
+from shared.redis.client import Client, Command, raise_errors
 from shared.redis.pipeline import ClientPipeline
 from shared.usage.figures import Figures, unpack
 from shared.usage.ledger import day_of
@@ -134,9 +133,7 @@ class Background:
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         replies = await self._pipeline.run(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
+        raise_errors(replies)
         return replies
 
 

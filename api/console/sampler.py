@@ -58,7 +58,7 @@ from shared.log.store import Store
 from shared.queue.partitions import partitions_of
 from shared.queue.presence import Presence
 from shared.redis import keys
-from shared.redis.client import Client, Command
+from shared.redis.client import Client, Command, raise_errors
 from shared.redis.pipeline import ClientPipeline
 
 log = logging.getLogger(__name__)
@@ -264,7 +264,7 @@ class Sampler:
         if has_history:
             commands.append(history_command(self.points[-1].at_ms if self.points else 0))
         replies = await self._ask(commands)
-        _raise_errors(replies[:base])
+        raise_errors(replies[:base])
         self._take_reports(Reading.of(replies[:base]))
         for n, tag in enumerate(looks):
             some = replies[base + n * LOOK_COMMANDS : base + (n + 1) * LOOK_COMMANDS]
@@ -379,9 +379,3 @@ class Sampler:
             return []
         self._commands += len(commands)
         return await self._pipeline.run(commands)
-
-
-def _raise_errors(replies: Sequence[Any]) -> None:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise Unavailable(f"Redis refuses: {reply}") from reply

@@ -60,6 +60,7 @@ export async function follow(followed: Followed): Promise<void> {
       const message = `No connection for ${followed.giveUpMs} ms. The last error: ${error.message}`
       throw new TailraceError('gave_up', message, { retryable: true, cause: error })
     }
+    env.onRetry?.(error)
     await followed.waker.sleep(pause, signal)
   }
 }

@@ -152,7 +152,7 @@ class Channel {
   private take(data: unknown): void {
     let frame: any
     try {
-      frame = JSON.parse(String(data))
+      frame = Object(JSON.parse(String(data)))
     } catch (cause) {
       return this.close(broken('A frame is not JSON.', cause))
     }

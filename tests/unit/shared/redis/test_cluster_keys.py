@@ -218,7 +218,7 @@ def finish_move(slot: int, source: RedisServer, target: RedisServer) -> None:
 async def live_a_generation(redis: Redis) -> None:
     store, other = Store(redis, SETTINGS), "gen_second00"
     acceptor = Acceptor(redis, store, SETTINGS)
-    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=2.0)
+    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=60.0)
     await acceptor.accept(new, ID)
     await acceptor.accept(new)
     await store.attach_readers(ID, "node")
@@ -248,7 +248,7 @@ async def live_a_generation(redis: Redis) -> None:
 async def produce(acceptor: Acceptor) -> None:
     store, name, mine = acceptor.store, "gen_produced", draw_token()
     terms = ProducerTerms(lease_s=1.0, first_token=mine)
-    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=2.0, producer=terms)
+    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=60.0, producer=terms)
     await acceptor.accept(new, name)
     begun = await begin_producing(store, name, mine, is_first=True)
     assert isinstance(begun, Tenure)
