@@ -8,12 +8,15 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import descriptor_pb2, struct_pb2
 
 from api.dialects.grpc.generated import tailrace_pb2
 from tests.support.browser import Browser, PageServer
 from tests.support.demo import demo_body, expected_text
+from tests.support.grpc_client import GrpcClient, Reading, check_order
+from tests.support.nginx import FOR_GRPC, Nginx
 from tests.support.node_program import NodeProgram
 from tests.support.npm import bundle
 from tests.support.processes import Cluster
@@ -76,6 +79,31 @@ def check_calls(said: dict[str, Any]) -> None:
     assert said["statuses"][0] == "queued" and said["statuses"][2] == "cancelled", said
     assert said["id"] in said["listed"]
     assert said["gone"] in ("NotFound", "5")
+
+
+async def test_nginx_passes_calls_on_and_a_killed_node_is_a_break(cluster: Cluster) -> None:
+    await cluster.heal()
+    ports = [int(node.grpc_target.rpartition(":")[2]) for node in cluster.api]
+    async with Nginx(ports, FOR_GRPC) as nginx:
+        target = f"127.0.0.1:{nginx.port}"
+        async with GrpcClient(target) as client:
+            generation_id = await client.start(BODY)
+        readings = [Reading([target], generation_id) for _ in range(4)]
+        async with asyncio.TaskGroup() as group:
+            for reading in readings:
+                group.create_task(reading.run())
+            for reading in readings:
+                await reading.has(10)
+            cluster.api[0].kill()
+        for reading in readings:
+            check_order(reading.events)
+            assert reading.text == expected_text(BODY, generation_id)
+        assert any(reading.breaks for reading in readings)
+        cluster.api[1].kill()
+        async with GrpcClient(target) as client:
+            code = await client.call("Start", tailrace_pb2.GenerateRequest(prompt="x")).code()
+        assert code is grpc.StatusCode.UNAVAILABLE
+    await cluster.heal()
 
 
 @pytest.mark.parametrize("client", IN_PAGES)
