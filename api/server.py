@@ -28,6 +28,7 @@ from api.app import create_app
 from api.console.node_report import NodeReporter
 from api.edge.auth import Authenticator
 from api.edge.metrics import Metrics
+from api.grpc_port.opening import GrpcService
 from api.hub.hub import Hub
 from api.node import Node
 from api.transport.connection_limit import ConnectionLimit, process_connections_max
@@ -96,12 +97,12 @@ def serve(settings: Settings, *, shares_port: bool = False) -> int:
     with listen(settings.host, settings.port, is_shared=shares_port) as listener:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(run(settings, listener))
+                return runner.run(run(settings, listener, shares_port=shares_port))
         except asyncio.CancelledError:
             return EXIT_SECOND_SIGNAL
 
 
-async def run(settings: Settings, listener: socket.socket) -> int:
+async def run(settings: Settings, listener: socket.socket, *, shares_port: bool = False) -> int:
     """Build the node's parts, serve on `listener` until a signal, then drain; return 0.
 
     Raises:
@@ -148,15 +149,20 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         node.timeline = TimelineWriter(redis, settings, pipeline=moments)
         if node.timeline.is_on:
             hub.audience.listener = node.note_readers
-        await serve_node(node, listener, stopping)
+        await serve_node(node, listener, stopping, shares_port=shares_port)
     return 0
 
 
-async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Event) -> None:
+async def serve_node(
+    node: Node, listener: socket.socket, stopping: asyncio.Event, *, shares_port: bool = False
+) -> None:
     """Serve until `stopping` is set, then drain within the setting `drain_s`."""
     drain_s = node.settings.drain_s
     plain_s = min(PLAIN_REQUESTS_S_MAX, drain_s * PLAIN_REQUESTS_SHARE)
-    server = Server(configuration(node, plain_s))
+    config = configuration(node, plain_s)
+    server = Server(config)
+    calls = GrpcService(node, config.app)  # type: ignore[arg-type]
+    await calls.open(is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
@@ -171,18 +177,21 @@ async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Even
         following = group.create_task(follow_redis(node.settings), name="redis")
         learning = group.create_task(follow_list(node.redis, node.models), name="model list")
         telling = group.create_task(node.timeline.run(), name="timeline")
+        calls.watch_health(group)
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
         print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
+        calls.begin_drain(group, drain_s)
         async with asyncio.TaskGroup() as leaving:
             for transfers in (node.uploads, node.downloads):
                 leaving.create_task(transfers.drain(drain_s - plain_s))
             await node.hub.drain(drain_s - plain_s)
         server.should_exit = True
         await serving
+        await calls.close()
         with contextlib.suppress(Unavailable):
             await node.places.write()
         telling.cancel()

@@ -33,7 +33,7 @@ NO_CLUSTER_FOR_ARQ = (
 MAY_BE_ZERO = (
     "grace_s", "address_connections_max", "head_wait_s", "queue_partitions",
     "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
-    "owner_tokens_per_day", "usage_days", "cancel_usage_s", "metrics_port",
+    "owner_tokens_per_day", "usage_days", "cancel_usage_s", "metrics_port", "grpc_port",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
@@ -68,6 +68,9 @@ class Settings:
     redis_url: str = ""  # empty: `tailrace up` starts a private server
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
+    grpc_port: int = 0  # where an API node listens for gRPC; 0: it does not
+    grpc_tls_cert: str = ""  # files of its certificate and its private key; empty: no TLS
+    grpc_tls_key: str = ""
     models: str = ""  # path of the models file; empty: the built-in demo
     models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     break_control: str = ""  # where the nodes of `up` ask for faults: HOST:PORT/TOKEN
@@ -165,7 +168,7 @@ class Settings:
                 f"{PREFIX}QUEUE_PARTITIONS must be at most {QUEUE_PARTITIONS_MAX}, "
                 f"got {self.queue_partitions}"
             )
-        for name in ("port", "metrics_port"):
+        for name in ("port", "metrics_port", "grpc_port"):
             if not 0 <= (port := getattr(self, name)) <= 65_535:
                 variable = PREFIX + name.upper()
                 raise ConfigurationError(f"{variable} must be from 0 to 65535, got {port}")
@@ -173,6 +176,10 @@ class Settings:
             raise ConfigurationError(
                 f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "
                 f"{PREFIX}BODY_BYTES_MAX ({self.body_bytes_max}): raise it, or lower the other"
+            )
+        if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):
+            raise ConfigurationError(
+                f"{PREFIX}GRPC_TLS_CERT and {PREFIX}GRPC_TLS_KEY need each other"
             )
         self._check_choices()
         read_hosts(self.part_urls)

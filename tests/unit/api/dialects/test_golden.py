@@ -13,6 +13,7 @@ import pytest
 from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
 from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
+from api.dialects.grpc.fold import CONNECT, CONNECT_JSON, GRPC, GRPC_WEB, GRPC_WEB_TEXT
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
@@ -49,6 +50,11 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
     "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
     "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrameFold(meta, "r1"), log, META),
+    "grpc": lambda log: bytes_of(GRPC, log, META),
+    "grpc-web": lambda log: bytes_of(GRPC_WEB, log, META),
+    "grpc-web-text": lambda log: bytes_of(GRPC_WEB_TEXT, log, META),
+    "connect": lambda log: bytes_of(CONNECT, log, META),
+    "connect-json": lambda log: bytes_of(CONNECT_JSON, log, META),
     "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 
