@@ -70,6 +70,13 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/ai-sdk/chat/{name}/stream": {"GET": READ},
     "/ai-sdk/chat/{name}/stop": {"POST": GENERATE},
     "/deep-chat": {"POST": GENERATE},
+    "/ds/v1/stream/generations/{id}": {"GET": READ},
+    "/ds/v1/stream/{path:path}": {
+        "GET": READ,
+        "PUT": GENERATE,
+        "POST": GENERATE,
+        "DELETE": GENERATE,
+    },
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
@@ -91,6 +98,7 @@ SHARED = frozenset(
         ("/v1/sessions/{session:path}", "GET"),
         ("/v1/responses/{id}", "GET"),
         ("/v1/responses/{id}/input_items", "GET"),
+        ("/ds/v1/stream/generations/{id}", "GET"),
         ("/v1/ws", "GET"),
         ("/ai-sdk/chat/{name}/stream", "GET"),
         ("/ai-sdk/ws", "GET"),

@@ -13,6 +13,7 @@ import pytest
 from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
 from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
+from api.dialects.durable_streams.fold import EVENT_STREAM
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
@@ -40,6 +41,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
     "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
     "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrameFold(meta, "r1"), log, META),
+    "durable-streams": lambda log: bytes_of(EVENT_STREAM, log, META),
     "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 
