@@ -79,6 +79,13 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/tailrace.v1.Tailrace/Get": {"POST": READ},
     "/tailrace.v1.Tailrace/Cancel": {"POST": GENERATE},
     "/tailrace.v1.Tailrace/Session": {"POST": READ},
+    "/ds/v1/stream/generations/{id}": {"GET": READ},
+    "/ds/v1/stream/{path:path}": {
+        "GET": READ,
+        "PUT": GENERATE,
+        "POST": GENERATE,
+        "DELETE": GENERATE,
+    },
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
@@ -104,6 +111,7 @@ SHARED = frozenset(
         ("/tailrace.v1.Tailrace/Attach", "POST"),
         ("/tailrace.v1.Tailrace/Get", "POST"),
         ("/tailrace.v1.Tailrace/Session", "POST"),
+        ("/ds/v1/stream/generations/{id}", "GET"),
         ("/v1/ws", "GET"),
         ("/ai-sdk/chat/{name}/stream", "GET"),
         ("/ai-sdk/ws", "GET"),

@@ -20,6 +20,7 @@ from api.console.routes import console_routes
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
+from api.dialects.durable_streams.endpoints import DURABLE_STREAMS_ENDPOINTS
 from api.dialects.endpoints import DialectEndpoints, http_route, upgrade_required
 from api.dialects.grpc.endpoints import GRPC_ENDPOINTS
 from api.dialects.grpc.routes import SERVICE, SessionMethod
@@ -64,6 +65,7 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     DEEP_CHAT_ENDPOINTS,
     LOBE_ENDPOINTS,
     GRPC_ENDPOINTS,
+    DURABLE_STREAMS_ENDPOINTS,
 )
 # Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
 # clients find message and code in the native shape as well.

@@ -136,6 +136,15 @@ class Settings:
     files_free_bytes_min: int = 1_073_741_824  # with less free disk space uploads are refused
     answer_bytes_max: int = 16_777_216  # one answer
     owner_bytes_max: int = 268_435_456  # all prompts and logs of one owner in Redis
+    streams_max: int = 10_000  # streams of one owner, as of Durable Streams
+    streams_bytes_max: int = 268_435_456  # all streams of one owner
+    stream_bytes_max: int = 67_108_864  # one stream; its oldest entries go first
+    stream_entries_max: int = 200_000  # of one stream; its oldest entries go first
+    stream_append_bytes_max: int = 4_194_304  # one append to a stream
+    stream_idle_days: int = 30  # a stream without a time to live is deleted if unused for this long
+    stream_life_days_max: int = 365  # the longest time to live of a stream
+    stream_poll_s: float = 30.0  # a long poll of a stream waits this long
+    stream_subscriptions_max: int = 100  # subscriptions of one owner to streams
     usage_days: int = 400  # the usage of each day is kept this long; 0: usage is not counted
     usage_owners_max: int = 100_000  # owners whose usage an operator can list
     redis_bytes_max: int = 1_073_741_824  # memory of the private server of `up`

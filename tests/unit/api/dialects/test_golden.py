@@ -13,6 +13,7 @@ import pytest
 from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
 from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
+from api.dialects.durable_streams.fold import EVENT_STREAM
 from api.dialects.grpc.fold import CONNECT, CONNECT_JSON, GRPC, GRPC_WEB, GRPC_WEB_TEXT
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
@@ -55,6 +56,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "grpc-web-text": lambda log: bytes_of(GRPC_WEB_TEXT, log, META),
     "connect": lambda log: bytes_of(CONNECT, log, META),
     "connect-json": lambda log: bytes_of(CONNECT_JSON, log, META),
+    "durable-streams": lambda log: bytes_of(EVENT_STREAM, log, META),
     "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 
