@@ -70,6 +70,9 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/ai-sdk/chat/{name}/stream": {"GET": READ},
     "/ai-sdk/chat/{name}/stop": {"POST": GENERATE},
     "/deep-chat": {"POST": GENERATE},
+    "/ag-ui/{agent:path}": {"POST": GENERATE},
+    "/ag-ui/{agent:path}/runs/{id}/stream": {"GET": READ},
+    "/ag-ui/{agent:path}/runs/{id}/cancel": {"POST": GENERATE},
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
@@ -93,6 +96,7 @@ SHARED = frozenset(
         ("/v1/responses/{id}/input_items", "GET"),
         ("/v1/ws", "GET"),
         ("/ai-sdk/chat/{name}/stream", "GET"),
+        ("/ag-ui/{agent:path}/runs/{id}/stream", "GET"),
         ("/ai-sdk/ws", "GET"),
         ("/lobe/ws", "GET"),
     }

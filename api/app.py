@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
 from api.console.routes import console_routes
+from api.dialects.ag_ui.endpoints import AG_UI_ENDPOINTS
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -60,6 +61,7 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     AI_SDK_ENDPOINTS,
     DEEP_CHAT_ENDPOINTS,
     LOBE_ENDPOINTS,
+    AG_UI_ENDPOINTS,
 )
 # Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
 # clients find message and code in the native shape as well.
