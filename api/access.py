@@ -86,6 +86,9 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
         "POST": GENERATE,
         "DELETE": GENERATE,
     },
+    "/ag-ui/{agent:path}": {"POST": GENERATE},
+    "/ag-ui/{agent:path}/runs/{id}/stream": {"GET": READ},
+    "/ag-ui/{agent:path}/runs/{id}/cancel": {"POST": GENERATE},
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
@@ -114,6 +117,7 @@ SHARED = frozenset(
         ("/ds/v1/stream/generations/{id}", "GET"),
         ("/v1/ws", "GET"),
         ("/ai-sdk/chat/{name}/stream", "GET"),
+        ("/ag-ui/{agent:path}/runs/{id}/stream", "GET"),
         ("/ai-sdk/ws", "GET"),
         ("/lobe/ws", "GET"),
     }

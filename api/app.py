@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
 from api.console.routes import console_routes
+from api.dialects.ag_ui.endpoints import AG_UI_ENDPOINTS
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
@@ -66,6 +67,7 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     LOBE_ENDPOINTS,
     GRPC_ENDPOINTS,
     DURABLE_STREAMS_ENDPOINTS,
+    AG_UI_ENDPOINTS,
 )
 # Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
 # clients find message and code in the native shape as well.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.pages.openapi import ag_ui as openapi_ag_ui
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
 from api.pages.openapi import backends as openapi_backends
 from api.pages.openapi import batches as openapi_batches
@@ -203,6 +204,7 @@ PATHS: Json = {
     },
     **openapi_deletions.PATHS,
     **openapi_ai_sdk.PATHS,
+    **openapi_ag_ui.PATHS,
     **openapi_dialects.PATHS,
     **openapi_grpc.PATHS,
     **openapi_durable_streams.PATHS,
@@ -309,6 +311,7 @@ DOCUMENT: Json = {
     "components": {
         "schemas": SCHEMAS
         | openapi_ai_sdk.SCHEMAS
+        | openapi_ag_ui.SCHEMAS
         | openapi_dialects.SCHEMAS
         | openapi_responses.SCHEMAS
         | openapi_batches.SCHEMAS
