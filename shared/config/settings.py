@@ -68,6 +68,9 @@ class Settings:
     redis_url: str = ""  # empty: `tailrace up` starts a private server
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
+    tls_cert: str = ""  # PEM certificate with its chain: the port of a node speaks TLS, too
+    tls_key: str = ""  # PEM file of its key
+    tls_only: str = ""  # "on": the port answers no plain request
     models: str = ""  # path of the models file; empty: the built-in demo
     models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     break_control: str = ""  # where the nodes of `up` ask for faults: HOST:PORT/TOKEN
@@ -173,6 +176,8 @@ class Settings:
                 f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "
                 f"{PREFIX}BODY_BYTES_MAX ({self.body_bytes_max}): raise it, or lower the other"
             )
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.is_tls_only and not self.tls_cert):
+            raise ConfigurationError(f"TLS needs both {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
         self._check_choices()
         read_hosts(self.part_urls)
 
@@ -184,6 +189,7 @@ class Settings:
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("request_log", ("", "on")),
+            ("tls_only", ("", "off", "on", "yes", "true", "1")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:
@@ -196,6 +202,11 @@ class Settings:
                 read = read_redis_url(url, f"{PREFIX}{name.upper()}")
                 if read.cluster and name == "jobs_redis_url":
                     raise ConfigurationError(f"{PREFIX}JOBS_REDIS_URL: {NO_CLUSTER_FOR_ARQ}")
+
+    @property
+    def is_tls_only(self) -> bool:
+        """Whether a node with a certificate refuses plain requests."""
+        return self.tls_only not in ("", "off")
 
     @property
     def is_loopback(self) -> bool:
