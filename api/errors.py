@@ -45,6 +45,7 @@ CODES: dict[str, ErrorCode] = {
     "cursor_invalid": ErrorCode(400),
     "wait_invalid": ErrorCode(400),
     "host_invalid": ErrorCode(400),
+    "tls_required": ErrorCode(400),
     "idempotency_key_invalid": ErrorCode(400),
     "upgrade_required": ErrorCode(400),
     "unauthorized": ErrorCode(401, close=4501),

@@ -71,6 +71,9 @@ class Settings:
     grpc_port: int = 0  # where an API node listens for gRPC; 0: it does not
     grpc_tls_cert: str = ""  # files of its certificate and its private key; empty: no TLS
     grpc_tls_key: str = ""
+    tls_cert: str = ""  # PEM certificate with its chain: the port of a node speaks TLS, too
+    tls_key: str = ""  # PEM file of its key
+    tls_only: str = ""  # "on": the port answers no plain request
     models: str = ""  # path of the models file; empty: the built-in demo
     models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     break_control: str = ""  # where the nodes of `up` ask for faults: HOST:PORT/TOKEN
@@ -190,6 +193,8 @@ class Settings:
             raise ConfigurationError(
                 f"{PREFIX}GRPC_TLS_CERT and {PREFIX}GRPC_TLS_KEY need each other"
             )
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.is_tls_only and not self.tls_cert):
+            raise ConfigurationError(f"TLS needs both {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
         self._check_choices()
         read_hosts(self.part_urls)
 
@@ -202,6 +207,7 @@ class Settings:
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("request_log", ("", "on")),
+            ("tls_only", ("", "off", "on", "yes", "true", "1")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:
@@ -214,6 +220,11 @@ class Settings:
                 read = read_redis_url(url, f"{PREFIX}{name.upper()}")
                 if read.cluster and name == "jobs_redis_url":
                     raise ConfigurationError(f"{PREFIX}JOBS_REDIS_URL: {NO_CLUSTER_FOR_ARQ}")
+
+    @property
+    def is_tls_only(self) -> bool:
+        """Whether a node with a certificate refuses plain requests."""
+        return self.tls_only not in ("", "off")
 
     @property
     def is_loopback(self) -> bool:
