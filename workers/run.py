@@ -82,8 +82,6 @@ class Run:
     _meter: OwnerMeter | None = None
     timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
-    # For the worker and the appender
-
     @property
     def id(self) -> str:
         return self.ticket.id
@@ -108,11 +106,8 @@ class Run:
     @property
     def is_superseded(self) -> bool:
         """Whether another worker has the generation now, which this run did not give back."""
-        return (
-            self._outbox is not None
-            and self._outbox.stopped == "fenced"
-            and not self.is_giving_back
-        )
+        stopped = None if self._outbox is None else self._outbox.stopped
+        return stopped == "fenced" and not self.is_giving_back
 
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
