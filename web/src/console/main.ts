@@ -122,7 +122,7 @@ function connect(): void {
     event(name, data) {
       if (name === 'rows') generations.show(data)
       else if (name === 'history') charts.add(data)
-      else if (name === 'problem') problem(data ? `Redis: ${data}` : '')
+      else if (name === 'problem') problem(data)
       else panels.take(name, data)
       panels.tiles((each) => charts.latest(each))
     },
