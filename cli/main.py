@@ -228,6 +228,8 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "first port for metrics of workers and jobs; 0: none (the next free one behind the API's)"
     )
     up.add_argument("--metrics-port", type=int, metavar="P", help=what)
+    what = "port of the first API node for gRPC; the others get the next ports (none)"
+    up.add_argument("--grpc-port", type=int, metavar="P", help=what)
     what = "a model that this machine computes, without a server and a key"
     up.add_argument("--model", dest="models", choices=["smollm2"], help=what)
 
@@ -246,6 +248,8 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
             command.add_argument("--metrics-port", type=int, metavar="P", help=what)
         if role == "api":
             _add_address(command, "port to listen on (8000)")
+            what = "port for gRPC clients, which needs the extra grpc (none)"
+            command.add_argument("--grpc-port", type=int, metavar="P", help=what)
             processes = "nodes on this port; the kernel distributes the connections (1)"
             command.add_argument("--processes", type=int, default=1, metavar="N", help=processes)
             command.add_argument("--share-port", action="store_true", help=argparse.SUPPRESS)

@@ -105,6 +105,12 @@ class Run:
     def is_holding(self) -> bool:
         return self._outbox is not None and self._outbox.stopped is None
 
+    @property
+    def is_superseded(self) -> bool:
+        """Whether another worker has the generation now, which this run did not give back."""
+        stopped = None if self._outbox is None else self._outbox.stopped
+        return stopped == "fenced" and not self.is_giving_back
+
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
         if self._outbox is None or self.request is None:

@@ -83,8 +83,9 @@ class AttemptTimeline:
         elif isinstance(item, Reasoning):
             self.story.reasoned()
         elif isinstance(item, Start):  # of a backend of a route
-            self.backend = item.backend
-            self.story.connected(item.backend)
+            if item.backend:  # without: a stage has spoken, and no backend yet
+                self.backend = item.backend
+                self.story.connected(item.backend)
         elif isinstance(item, Reset):
             self.story.note(Moment("reset"), 0)
 

@@ -195,8 +195,12 @@ def role_children(
     """
     child = partial(role_child, settings, command)
     nodes = [
-        child("api", f"api {port}", "--host", settings.host, "--port", str(port)) for port in ports
-    ]
+        child(
+            "api", f"api {port}", "--host", settings.host, "--port", str(port),
+            *grpc_flags(settings, number),
+        )
+        for number, port in enumerate(ports)
+    ]  # fmt: skip
     return [
         *(dataclasses.replace(node, environ=api_environ or {}) for node in nodes),
         *(
@@ -218,6 +222,13 @@ def metrics_ports(settings: Settings, count: int, *, after: int) -> list[int]:
 def metrics_flags(ports: Sequence[int], number: int) -> tuple[str, ...]:
     """Return the flags of a role for its metrics."""
     return ("--metrics-port", str(ports[number])) if ports else ()
+
+
+def grpc_flags(settings: Settings, number: int) -> tuple[str, ...]:
+    """Return the flags of API node `number`, counted from 0, for its port for gRPC."""
+    if not settings.grpc_port:
+        return ()
+    return ("--grpc-port", str(settings.grpc_port + number))
 
 
 def guard_child(server: PrivateServer, settings: Settings, name: str = "redis") -> Child:

@@ -38,6 +38,7 @@ ALLOW_OOM = (
     "finish", "produce_end", "close", "lapse", "seal", "delete", "renew", "release", "attach",
     "batch_cancel", "batch_move", "files_remove",
     "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
+    "stream_delete",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full;
@@ -60,6 +61,8 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
         parts = ["append_fast", "prelude", "append"]
     elif name in ("limit_admit", "limit_settle"):
         parts = ["limit_prelude", name]
+    elif name.startswith("stream_"):
+        parts = ["stream_prelude", name]
     elif name not in WITHOUT_PRELUDE:
         if name.startswith("batch_"):
             parts.insert(0, "batch_prelude")
