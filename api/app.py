@@ -10,16 +10,21 @@ body, start nothing and show nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
 from api.console.routes import console_routes
+from api.dialects.ag_ui.endpoints import AG_UI_ENDPOINTS
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
+from api.dialects.durable_streams.endpoints import DURABLE_STREAMS_ENDPOINTS
 from api.dialects.endpoints import DialectEndpoints, http_route, upgrade_required
+from api.dialects.grpc.endpoints import GRPC_ENDPOINTS
+from api.dialects.grpc.routes import SERVICE, SessionMethod
 from api.dialects.lobe.endpoints import LOBE_ENDPOINTS
 from api.dialects.native.endpoints import NATIVE_ENDPOINTS
 from api.dialects.native.prompt_route import PromptRoute
@@ -60,14 +65,29 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     AI_SDK_ENDPOINTS,
     DEEP_CHAT_ENDPOINTS,
     LOBE_ENDPOINTS,
+    GRPC_ENDPOINTS,
+    DURABLE_STREAMS_ENDPOINTS,
+    AG_UI_ENDPOINTS,
 )
 # Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
 # clients find message and code in the native shape as well.
 OPENAI_RESOURCES = ("/v1/batches", "/v1/files", "/models")
 # The shape of errors at and below each path. Everywhere else errors have the native shape.
 SHAPES: tuple[tuple[str, ErrorShape], ...] = (
-    *((path, dialect.error_shape) for dialect in DIALECTS for path in dialect.error_paths),
+    *(
+        (path, dialect.error_shape)
+        for dialect in DIALECTS
+        if dialect.error_shape_of is None
+        for path in dialect.error_paths
+    ),
     *((path, openai_shape) for path in OPENAI_RESOURCES),
+)
+# The paths whose shape depends on the request.
+SHAPES_OF: tuple[tuple[str, Callable[[Scope], ErrorShape]], ...] = tuple(
+    (path, dialect.error_shape_of)
+    for dialect in DIALECTS
+    if dialect.error_shape_of is not None
+    for path in dialect.error_paths
 )
 
 
@@ -90,7 +110,7 @@ def create_app(node: Node) -> ASGIApp:
         if note is not None:
             note(scope, message)
 
-    app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
+    app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back, shapes_of=SHAPES_OF)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 
@@ -146,6 +166,9 @@ def unguarded_routes(node: Node) -> list[Route]:
         http_route("/v1/generations/{id}/timeline", GET=TimelineRoutes(node).get),
         http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
         http_route("/v1/owners/{owner:path}", DELETE=deletions.owner),
+        http_route(
+            f"{SERVICE}/Session", POST=SessionMethod(node, listings.session_content).session
+        ),
         http_route("/v1/models", GET=listings.models),
         http_route("/v1/models/{model:path}", GET=listings.model),
         http_route("/models", GET=listings.models),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from api.edge.method_dispatch import Handler, Resource
 from api.errors import ErrorShape, native_shape, request_error
@@ -27,12 +27,14 @@ class DialectEndpoints:
         socket: builds the WebSocket endpoint of a node. None: the dialect has no socket.
         error_shape: the body of error responses at and below each of `error_paths`. Elsewhere
             errors have the native shape.
+        error_shape_of: chooses the shape by the request. None: it is `error_shape`.
     """
 
     http_routes: Callable[[Node], list[Route]]
     socket: Callable[[Node], SocketEndpoint] | None = None
     error_shape: ErrorShape = native_shape
     error_paths: tuple[str, ...] = ()
+    error_shape_of: Callable[[Scope], ErrorShape] | None = None
 
 
 def http_route(path: str, **methods: Handler) -> Route:
