@@ -103,7 +103,7 @@ class ResponsesConversation(Conversation):
         self._stored = StoredResponses(node)
         self._creation = Creation(node, self._stored)
         self._lanes: Lanes[_Turn] = Lanes()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Turn] = {}
         self._numbers = itertools.count()
         self._running: dict[str, _Running] = {}  # by the id of the response
         self._known: dict[str, None] = {}  # ids of responses; the oldest first
@@ -120,8 +120,9 @@ class ResponsesConversation(Conversation):
     def leave(self) -> None:
         if self._aging is not None:
             self._aging.cancel()
-        for task in self._tasks:
+        for task, turn in self._tasks.items():
             task.cancel()
+            turn.release()  # a task that has not started yet never gets there
         for turn in self._lanes.clear():
             turn.release()
         super().leave()
@@ -231,8 +232,8 @@ class ResponsesConversation(Conversation):
             if task is None:  # the hub is closed, and breaks this socket off
                 turn.release()
                 continue
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = turn
+            task.add_done_callback(self._tasks.pop)
 
     async def _serve(self, turn: _Turn) -> None:
         """Send the responses of one request: its own, and those of its steers."""
