@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
 from api.console.routes import console_routes
+from api.dialects.ag_ui.endpoints import AG_UI_ENDPOINTS
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
-from api.dialects.endpoints import DialectEndpoints, http_route
+from api.dialects.durable_streams.endpoints import DURABLE_STREAMS_ENDPOINTS
+from api.dialects.endpoints import DialectEndpoints, http_route, upgrade_required
 from api.dialects.grpc.endpoints import GRPC_ENDPOINTS
 from api.dialects.grpc.routes import SERVICE, SessionMethod
 from api.dialects.lobe.endpoints import LOBE_ENDPOINTS
@@ -37,7 +39,7 @@ from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
 from api.edge.request_log import log_request
 from api.edge.switch_guard import SwitchGuard
-from api.errors import ErrorShape, request_error
+from api.errors import ErrorShape
 from api.node import Node
 from api.pages.pages import PageRoutes
 from api.readers.socket_endpoint import SocketEndpoint
@@ -64,6 +66,8 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     DEEP_CHAT_ENDPOINTS,
     LOBE_ENDPOINTS,
     GRPC_ENDPOINTS,
+    DURABLE_STREAMS_ENDPOINTS,
+    AG_UI_ENDPOINTS,
 )
 # Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
 # clients find message and code in the native shape as well.
@@ -152,9 +156,12 @@ def unguarded_routes(node: Node) -> list[Route]:
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
     shares, usage, deletions = ShareRoutes(node), UsageRoutes(node), DeletionRoutes(node)
     prompt = PromptRoute(node, schedules.create)
+    of_dialects = [route for dialect in DIALECTS for route in dialect.http_routes(node)]
+    routed = {route.path for route in of_dialects}
+    socket_paths = [socket.path for socket in sockets(node) if socket.path not in routed]
     return [
-        *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
-        *(http_route(socket.path, GET=upgrade_required) for socket in sockets(node)),
+        *of_dialects,
+        *(http_route(path, GET=upgrade_required) for path in socket_paths),
         http_route("/v1/generations", GET=listings.generations, POST=prompt.create),
         http_route("/v1/generations/{id}/timeline", GET=TimelineRoutes(node).get),
         http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
@@ -213,15 +220,6 @@ def socket_routes(node: Node) -> list[WebSocketRoute]:
 def sockets(node: Node) -> list[SocketEndpoint]:
     """Return the WebSocket endpoint of every dialect that has one."""
     return [dialect.socket(node) for dialect in DIALECTS if dialect.socket is not None]
-
-
-async def upgrade_required(request: object) -> ASGIApp:
-    """Refuse a plain GET of a socket's path.
-
-    Raises:
-        RequestError: 400.
-    """
-    raise request_error("upgrade_required", "this is a WebSocket; docs/protocol.md has its frames")
 
 
 async def path_not_found(scope: Scope, receive: Receive, send: Send) -> None:

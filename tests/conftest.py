@@ -53,7 +53,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--client", default="", help="scenarios: the command of a client program")
     group.addoption("--every-byte", action="store_true", help="scenarios: cut at every byte")
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
-    group.addoption("--pictures", action="store_true", help="write the pictures in docs anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
     group.addoption("--write-pictures", action="store_true", help="clients: pictures into docs")
 

@@ -70,6 +70,23 @@ async def test_a_share_reads_the_runs_of_its_chat_and_no_other(
     assert await status("room/stop", "POST") == 403
 
 
+async def test_a_share_reads_its_run_of_ag_ui_and_ends_none(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    shown, other = await start(node, web, "room"), await start(node, web, "secret")
+    token = await share(node, web, generation=shown)
+
+    async def status(run: str, what: str = "stream", method: str = "GET") -> int:
+        url = f"{node.url}/ag-ui/demo/runs/{run}/{what}"
+        async with web.request(method, url, headers=token) as answer:
+            return answer.status
+
+    assert await status(shown) == 200
+    assert await status(other) == 404
+    assert await status("no-such-run") == 404
+    assert await status(shown, "cancel", "POST") == 403
+
+
 async def test_a_share_resumes_on_the_socket_of_the_ai_sdk_and_starts_nothing(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:

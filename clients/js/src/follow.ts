@@ -53,6 +53,8 @@ export async function follow(followed: Followed): Promise<void> {
       if (!followed.isAuto && connection.name === 'websocket' && !isExplained) await explain(followed)
       isExplained = true
       picker.leave(connection.name, env.clock.now())
+    } else {
+      isExplained = false
     }
     if (connection.isHeldBack) continue
     const pause = backOff.next(env.clock.now(), error.retryAfterS)

@@ -58,6 +58,7 @@ class AsyncTailrace:
         open_timeout_s: the longest wait for the head of an answer.
         give_up_s: give up after so long without any connection.
         random: returns a number from 0 to below 1, for the jitter.
+        clock: returns seconds. Default: a clock that does not go back.
         on_retry: called with each error after which the client waits and tries again. What it
             raises ends the call.
     """
@@ -72,6 +73,7 @@ class AsyncTailrace:
         open_timeout_s: float = OPEN_TIMEOUT_S,
         give_up_s: float = GIVE_UP_S,
         random: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,
         on_retry: OnRetry | None = None,
     ) -> None:
         self._shared = shared_options(
@@ -80,6 +82,7 @@ class AsyncTailrace:
             open_timeout_s=open_timeout_s,
             give_up_s=give_up_s,
             random=random,
+            clock=clock,
             on_retry=on_retry,
         )
         credentials = Credentials(token)

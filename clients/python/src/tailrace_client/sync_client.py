@@ -60,6 +60,7 @@ class Tailrace:
         open_timeout_s: float = OPEN_TIMEOUT_S,
         give_up_s: float = GIVE_UP_S,
         random: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,
         on_retry: OnRetry | None = None,
     ) -> None:
         self._shared = shared_options(
@@ -68,6 +69,7 @@ class Tailrace:
             open_timeout_s=open_timeout_s,
             give_up_s=give_up_s,
             random=random,
+            clock=clock,
             on_retry=on_retry,
         )
         credentials = Credentials(token)
