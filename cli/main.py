@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cli.client.exit_code import EXIT_INTERRUPTED
-from cli.client.parsers import JSON_HELP, add_client_commands, add_completion, add_models_ls
+from cli.client.parsers import JSON_HELP, add, add_client_commands, add_completion, add_models_ls
 from cli.up import lifeline
 from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
@@ -75,12 +75,14 @@ def run(args: argparse.Namespace) -> int:
         Authenticator.from_settings(settings)  # report an error once, and not from every node
         os.umask(UMASK)
         is_port_named = args.port is not None or is_given("port", os.environ)
+        is_metrics_given = args.metrics_port is not None or is_given("metrics_port", os.environ)
         return up(
             settings,
             api=args.api,
             workers=args.workers,
             has_cluster=args.cluster,
             is_port_named=is_port_named,
+            has_metrics=bool(settings.metrics_port) or not is_metrics_given,
         )
     if args.command == "doctor":
         from cli.doctor import doctor
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "models" and args.action == "discover":
         from cli.models import discover
 
-        return discover(args.output)
+        return discover(args.output, is_json=args.json)
     return ask(settings, args)
 
 
@@ -150,8 +152,9 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
     os.umask(UMASK)
     if args.lifeline:
         lifeline.hold(settings.drain_s + 5.0)
-        # Several workers of `up` cannot have one port; the nodes show their counters.
-        settings = dataclasses.replace(settings, metrics_port=0)
+        # Several workers of `up` cannot have the one port of the settings: `up` names theirs.
+        given = getattr(args, "metrics_port", None)
+        settings = dataclasses.replace(settings, metrics_port=given or 0)
     if args.command == "api":
         from api.server import serve as serve_node
 
@@ -217,6 +220,12 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--cluster", action="store_true", help="three masters of a Redis Cluster, to try it out"
     )
     _add_address(up, "port of the first API node; the others get the next ports (8000)")
+    what = (
+        "first port for metrics of workers and jobs; 0: none (the next free one behind the API's)"
+    )
+    up.add_argument("--metrics-port", type=int, metavar="P", help=what)
+    what = "port of the first API node for gRPC; the others get the next ports (none)"
+    up.add_argument("--grpc-port", type=int, metavar="P", help=what)
     what = "a model that this machine computes, without a server and a key"
     up.add_argument("--model", dest="models", choices=["smollm2"], help=what)
 
@@ -233,6 +242,8 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
             command.add_argument("--metrics-port", type=int, metavar="P", help=what)
         if role == "api":
             _add_address(command, "port to listen on (8000)")
+            what = "port for gRPC clients, which needs the extra grpc (none)"
+            command.add_argument("--grpc-port", type=int, metavar="P", help=what)
             processes = "nodes on this port; the kernel distributes the connections (1)"
             command.add_argument("--processes", type=int, default=1, metavar="N", help=processes)
             command.add_argument("--share-port", action="store_true", help=argparse.SUPPRESS)
@@ -248,9 +259,12 @@ def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     models = commands.add_parser("models", help=what, description=what)
     actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
     what = "ask the usual ports of this machine, and print a models file"
-    discover = actions.add_parser("discover", help=what, description=what)
+    examples = ("tailrace models discover -o models.toml", "tailrace models discover --json")
+    notes = "exit codes: 0 servers found; 1 none found; 2 the file cannot be written"
+    discover = add(actions, "discover", what, examples, notes)
     what = "write a new file instead of printing"
     discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
+    discover.add_argument("--json", action="store_true", help=JSON_HELP)
     add_models_ls(actions)
 
 

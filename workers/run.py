@@ -105,6 +105,12 @@ class Run:
     def is_holding(self) -> bool:
         return self._outbox is not None and self._outbox.stopped is None
 
+    @property
+    def is_superseded(self) -> bool:
+        """Whether another worker has the generation now, which this run did not give back."""
+        stopped = None if self._outbox is None else self._outbox.stopped
+        return stopped == "fenced" and not self.is_giving_back
+
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
         if self._outbox is None or self.request is None:
@@ -146,7 +152,6 @@ class Run:
             if begun is None:
                 return
             self.begun = begun
-            self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
             with self.parts.health.start(self.model.name, self.id) as call:
                 self.timeline.call = call
@@ -232,7 +237,7 @@ class Run:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
-        self.parts.counters[attempt.report(is_postponed=is_postponed)] += 1
+        self.parts.count(attempt.report(is_postponed=is_postponed), self.id)
         if not is_postponed and attempt.is_final:
             self._push_end(attempt.end(self._usage.at_end()))
 
@@ -358,7 +363,7 @@ class Run:
             return type(outcome).__name__.lower()
         self.timeline.story.released_ms = outcome.at_ms
         if error is None:
-            self.parts.counters["handed_over"] += 1
+            self.parts.count("handed_over", self.id)
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
         else:
             assert self.begun is not None
@@ -374,7 +379,7 @@ class Run:
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):
-            self.parts.counters["leases_lost"] += 1
+            self.parts.count("leases_lost", self.id)
             log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})
 
     async def _settle(self) -> None:

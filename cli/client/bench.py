@@ -23,17 +23,14 @@ import aiohttp
 
 from cli.client.client import (
     RESPONSE_S,
-    Client,
-    Event,
+    Members,
     RequestRefused,
     ServerUnreachable,
-    TransientError,
-    check,
-    describe,
     no_server,
 )
 from cli.client.exit_code import EXIT_FAILED, EXIT_OK
 from cli.client.terminal import complain, run_client, say
+from cli.client.transfer import TransferClient, TransientError, check, describe
 from shared.config.settings import Settings
 
 PROMPTS_MAX = 100_000
@@ -64,7 +61,7 @@ class Measurement:
     _seq: int = 0
     _last_s: float = 0.0
 
-    def take(self, event: Event, now_s: float) -> None:
+    def take(self, event: Members, now_s: float) -> None:
         """Note an event and check its order."""
         seq = int(event["id"].rpartition("-")[2])
         if event["type"] == "reset" and seq == 0:
@@ -83,7 +80,7 @@ class Measurement:
                 error = event.get("error") or {}
                 self.wrong = self.wrong or f"{event['status']}: {error.get('code', '')}"
 
-    def _take_piece(self, event: Event, now_s: float) -> None:
+    def _take_piece(self, event: Members, now_s: float) -> None:
         if self.first_s:
             self.gaps_s.append(now_s - self._last_s)
         else:
@@ -93,7 +90,7 @@ class Measurement:
         self.bytes += len(str(event.get("text", "")).encode())
 
 
-class BenchClient(Client):
+class BenchClient(TransferClient):
     """A client that sends a prompt and reads the stream in one request."""
 
     async def ask(self, body: dict[str, Any], measurement: Measurement) -> None:
@@ -118,7 +115,7 @@ class BenchClient(Client):
             async for event in self.follow(generation_id, cursor):
                 measurement.take(event, time.monotonic())
 
-    async def _converse(self, body: dict[str, Any]) -> AsyncIterator[Event | str]:
+    async def _converse(self, body: dict[str, Any]) -> AsyncIterator[Members | str]:
         """Yield the generation's id, then its events.
 
         Raises:

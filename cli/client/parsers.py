@@ -72,6 +72,8 @@ def _add_terminal(commands: Any) -> None:
     chat.add_argument(
         "--session", default="", help="a name that groups generations; a conversation goes on"
     )
+    what = "keep no lines of the conversation for the next one; TAILRACE_CHAT_HISTORY=off, too"
+    chat.add_argument("--no-history", action="store_true", help=what)
     _add_json(chat, "print the events, one line of JSON each")
 
     what = "print a generation's events, from the start or after an event id; resumes after a cut"

@@ -30,6 +30,7 @@ PATHS = [
 ]  # fmt: skip
 SOCKETS = {
     "/v1/ws": '{"type":"start","prompt":"x","params":{"a":[',
+    "/v1/responses": '{"type":"response.create","input":"x","params":{"a":[',
     "/lobe/ws": '{"type":"startConversation","prompt":"x","params":{"a":[',
     "/ai-sdk/ws": '{"type":"send","requestId":"r","params":{"a":[',
     "/deep-chat/ws": '{"messages":[{"text":"x"}],"params":{"a":[',

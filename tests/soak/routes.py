@@ -20,8 +20,8 @@ from tests.support.route_faults import FAULTS, IDLE_S, ModelServer, Scene, model
 
 HEAD = """\
 | what happens | answers | readers exact, each event once | `reset` | requests to `a` + `b` \
-| counted failures | longest silence, s |
-|---|---|---|---|---|---|---|"""
+| takeovers | counted failures | longest silence, s |
+|---|---|---|---|---|---|---|---|"""
 AT_ONCE_MAX = 50  # answers that run at the same time
 # So slow that the last of 50 prompts is accepted before the first answer ends.
 LONG = {"tokens": 500, "delay_s": 0.05}

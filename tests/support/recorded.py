@@ -114,6 +114,33 @@ LOGS = {
             *attempt(2, Token("three."), Usage(5, 3, 8), STOP),
         ]
     ),
+    # A stage speaks before a backend of the route is asked; then two backends write one attempt.
+    "second_start": Log(
+        [
+            *attempt(1, Progress("pdf_parsing", 1, 1, 100.0)),
+            (1, Start(1, "demo", "a")),
+            (1, Reasoning("Hm.")),
+            (1, Token("One, ")),
+            (1, Token("two, ")),
+            (1, Start(1, "demo", "b")),
+            (1, Token("three.")),
+            (1, Usage(5, 3, 8)),
+            (1, STOP),
+        ]
+    ),
+    # A producer outside of the workers, whose second program takes over.
+    "produced": Log(
+        [
+            (1, Start(1, "report")),
+            (1, Progress("reading", 3, 50, 6.0, agent="reader")),
+            (1, Token("All ", agent="writer")),
+            (1, Data("row", {"n": [1]}, agent="reader")),
+            (2, Start(2, "report")),
+            (2, Reasoning("Hm.", agent="checker")),
+            (2, Token("is well.", agent="checker")),
+            (2, End("completed", "stop")),
+        ]
+    ),
     "reset": Log(
         [
             *attempt(1, Token("One, "), Token("two, ")),

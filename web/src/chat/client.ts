@@ -9,11 +9,10 @@ import { TailraceError } from 'tailrace'
 import { broken } from 'tailrace-source/errors.js'
 import { compareIds, START } from 'tailrace-source/events.js'
 import { requestJson } from 'tailrace-source/http.js'
-import { PollTransport } from 'tailrace-source/transports/poll.js'
-import { StreamTransport } from 'tailrace-source/transports/stream.js'
 import { WebSocketTransport } from 'tailrace-source/transports/websocket.js'
 import { bus } from './bus.js'
-import type { Keys } from './store/keys.js'
+import { overHttp } from './http-readings.js'
+import { ownerTag, type Keys } from './store/keys.js'
 
 export const TRANSPORTS: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
 /** Tried in this order until one of them lives, unless the user has chosen one. */
@@ -23,7 +22,7 @@ export class PageClient extends Tailrace {
   private readonly switching: SwitchedTransport
 
   constructor(private readonly keys: Keys) {
-    const switching = new SwitchedTransport()
+    const switching = new SwitchedTransport(() => ownerTag(keys.current))
     super({
       url: location.origin,
       token: ({ isFresh }) => keys.token(isFresh),
@@ -90,11 +89,13 @@ class SwitchedTransport implements Transport {
   /** The package asks for a name; this transport stands for all four. */
   readonly name = 'sse'
   env!: Environment
-  private made = new Map<TransportName, Transport>()
+  private made = new Map<string, Transport>()
   private names: TransportName[] = AUTO
   private readers = new Set<AbortController>()
   private connections = new Map<string, number>()
   private cursors = new Map<string, string>()
+
+  constructor(private readonly owner: () => string) {}
 
   get inUse(): TransportName {
     return this.names[0]
@@ -174,15 +175,12 @@ class SwitchedTransport implements Transport {
   }
 
   private transport(name: TransportName): Transport {
-    let found = this.made.get(name)
-    if (!found) {
-      found =
-        name === 'websocket' ? new WebSocketTransport(this.env)
-        : name === 'poll' ? new PollTransport(this.env)
-        : new StreamTransport(name, this.env)
-      this.made.set(name, found)
-    }
-    return found
+    const key = `${name} ${this.owner()}`
+    const found = this.made.get(key)
+    if (found) return found
+    const made = name === 'websocket' ? new WebSocketTransport(this.env) : overHttp(name, this.owner(), this.env)
+    this.made.set(key, made)
+    return made
   }
 }
 

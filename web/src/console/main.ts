@@ -11,6 +11,8 @@ import { Generations } from './table.js'
 const TABS = ['now', 'charts', 'machines', 'events', 'work', 'usage']
 const NOTICE_MS = 8_000
 const BACKENDS_MS = 10_000
+/** Generations that one request cancels at most. */
+const STEP = 200
 
 let stream = new AbortController()
 let tab = 'now'
@@ -32,6 +34,45 @@ async function sure(text: string, yes: string): Promise<boolean> {
   return dialog.returnValue === 'yes'
 }
 
+/** Cancel what the filters show, in steps: the button and the question say how many. */
+async function cancelAll(): Promise<void> {
+  const count = generations.unfinished
+  const filter = generations.filter()
+  const which = Object.entries(filter).map(([name, value]) => `${name === 'search' ? 'id' : name} ${value}`).join(', ')
+  const many = count === 1 ? 'the 1 generation' : `the ${count} generations`
+  if (!count || !await sure(`Cancel ${many} ${which ? `with ${which}` : 'of all owners'}? Readers get what there is, and the end. This cannot be undone.`, `Cancel ${count}`)) return
+  let done = 0
+  try {
+    for (let tried = 0; tried < count;) {
+      const step = Math.min(STEP, count - tried)
+      const query = new URLSearchParams({ ...filter, at_most: String(step) })
+      const { matched, cancelled } = await post(`/v1/console/generations/cancel?${query}`)
+      tried += step
+      done += cancelled
+      notice(`${done} of ${count} generations are cancelled.`)
+      if (!matched) break
+    }
+  } catch (error) {
+    notice(`${done} of ${count} generations are cancelled. ${(error as Error).message}`)
+  }
+}
+
+/** Deliver all dead webhooks again, in steps. */
+async function redriveAll(count: number): Promise<void> {
+  if (!await sure(`Deliver all ${count} webhooks again? Each gets all its attempts.`, 'Deliver them')) return
+  let done = 0
+  try {
+    for (;;) {
+      const { redriven, left } = await post('/v1/console/webhooks/redrive?all=yes')
+      done += redriven
+      notice(`${done} webhooks are due again.`)
+      if (!left || !redriven) return
+    }
+  } catch (error) {
+    notice(`${done} webhooks are due again. ${(error as Error).message}`)
+  }
+}
+
 async function act(path: string, done: (answer: any) => string): Promise<void> {
   try {
     notice(done(await post(path)))
@@ -41,7 +82,7 @@ async function act(path: string, done: (answer: any) => string): Promise<void> {
 }
 
 const charts = new Charts(find('#plots'))
-const generations = new Generations(connect, (id) => { location.hash = id })
+const generations = new Generations(connect, (id) => { location.hash = id }, () => void cancelAll())
 const panels = new Panels({
   async drain(worker) {
     if (await sure(`Drain ${worker}? It starts nothing new, hands its answers over, and ends. Its supervisor starts another worker.`, 'Drain')) {
@@ -53,6 +94,12 @@ const panels = new Panels({
     if (ids.length === 1) await act(`/v1/console/batches/${ids[0]}/redrive`, (answer) => `Runs again as ${answer.redriven_as}.`)
     else await act(`/v1/console/batches/redrive?ids=${ids.join(',')}`, ({ data }) => `${data.filter((each: any) => each.redriven_as).length} of ${ids.length} batches run again.`)
   },
+  async deliver(id) {
+    if (await sure(`Deliver the webhook of ${id} again? It gets all its attempts.`, 'Deliver it')) {
+      await act(`/v1/console/webhooks/redrive?ids=${encodeURIComponent(id)}`, ({ redriven }) => redriven ? 'The webhook is due again.' : 'This webhook is due already, or has expired.')
+    }
+  },
+  deliverAll: (count) => void redriveAll(count),
   narrow(worker) {
     location.hash = '/now'
     generations.narrow('worker', worker)

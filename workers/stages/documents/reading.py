@@ -57,6 +57,9 @@ class Bounds:
     ocr: str = ""
 
 
+ENVIRONMENT = ("PATH", "TESSDATA_PREFIX")  # all that the program gets of the worker's environment
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page that was read; `total`: pages of the file."""
@@ -119,11 +122,12 @@ async def _lines(stdout: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def _program(options: dict[str, Any], data: str | bytes) -> AsyncIterator[Process]:
-    with await asyncio.to_thread(_as_input, data) as file:
+    with await _opened(data) as file:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(PROGRAM), msgspec.json.encode(options).decode(),
             stdin=file, stdout=PIPE, stderr=DEVNULL, limit=LINE_BYTES_MAX,
-            env={"PATH": os.environ.get("PATH", "")}, start_new_session=True,
+            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+            start_new_session=True,
         )  # fmt: skip
     try:
         yield process
@@ -132,6 +136,16 @@ async def _program(options: dict[str, Any], data: str | bytes) -> AsyncIterator[
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+async def _opened(data: str | bytes) -> IO[bytes]:
+    """Return `_as_input(data)`, made in a thread; after a cancellation the file is closed there."""
+    opening = asyncio.ensure_future(asyncio.to_thread(_as_input, data))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda done: done.cancelled() or done.result().close())
+        raise
 
 
 def _as_input(data: str | bytes) -> IO[bytes]:

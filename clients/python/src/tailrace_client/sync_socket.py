@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
@@ -10,7 +9,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tailrace_client.credentials import Credentials, Token, bearer
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import START_CURSOR, Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest
@@ -22,6 +21,7 @@ from tailrace_client.wire import (
     frame_error,
     frame_event,
     is_at_end,
+    parse_frame,
     refusal,
     socket_url,
     subscribe_frame,
@@ -87,10 +87,7 @@ class Sockets:
                 connection.send('{"type":"ping"}')
                 continue
             heard_at = now()
-            try:
-                frame = json.loads(text)
-            except ValueError:
-                raise broken("a frame is not JSON") from None
+            frame = parse_frame(text)
             self._credentials.accepted()
             yield frame
             heard_at = now()  # the time that the consumer took is no silence
@@ -105,6 +102,7 @@ class Sockets:
                 close_timeout=1,
                 ping_interval=None,
                 compression=None,
+                proxy=None if self._shared.is_near else True,
                 max_size=LINE_BYTES_MAX,
             )
         except InvalidStatus as exc:
@@ -115,4 +113,4 @@ class Sockets:
                 error.retryable = self._credentials.refused(token)
             raise error from exc
         except (OSError, TimeoutError, WebSocketException) as exc:
-            raise broken(f"no WebSocket: {exc!r}") from exc
+            raise broken(f"no WebSocket: {said(exc)}") from exc

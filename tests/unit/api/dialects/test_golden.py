@@ -15,9 +15,12 @@ from api.dialects.ag_ui.run import RUN, STATE, THREAD, VERSION
 from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
 from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
+from api.dialects.durable_streams.fold import EVENT_STREAM
+from api.dialects.grpc.fold import CONNECT, CONNECT_JSON, GRPC, GRPC_WEB, GRPC_WEB_TEXT
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
+from api.dialects.responses.frames import ResponsesFrameFold
 from shared.log.request import Request
 from tests.support.recorded import AG_UI_LOGS, LOGS, Log, bytes_of, frames_of, recorded_meta
 
@@ -30,6 +33,13 @@ AG_UI_META = recorded_meta(Request(messages=HELLO, dialect={**AG_UI_RUN, VERSION
 OLD_AG_UI_META = recorded_meta(Request(messages=HELLO, dialect=AG_UI_RUN))
 KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
 
+
+def responses_frames(log: Log) -> bytes:
+    fold = ResponsesFrameFold(META, "main")
+    opening = b"".join(line + b"\n" for line in fold.opening())
+    return opening + frames_of(lambda _: fold, log, META)
+
+
 # By the name of the file. A dialect whose bytes depend on the request has one entry for each case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "native-sse": lambda log: bytes_of(SSE, log, META),
@@ -38,6 +48,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
     "responses": lambda log: bytes_of(RESPONSES, log, META),
+    "responses-websocket": lambda log: responses_frames(log),
     "deep-chat": lambda log: bytes_of(DEEP_CHAT, log, META),
     "deep-chat-websocket": lambda log: frames_of(
         lambda meta: DeepChatFrameFold(meta, "stop-key"), log, META
@@ -45,6 +56,12 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
     "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
     "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrameFold(meta, "r1"), log, META),
+    "grpc": lambda log: bytes_of(GRPC, log, META),
+    "grpc-web": lambda log: bytes_of(GRPC_WEB, log, META),
+    "grpc-web-text": lambda log: bytes_of(GRPC_WEB_TEXT, log, META),
+    "connect": lambda log: bytes_of(CONNECT, log, META),
+    "connect-json": lambda log: bytes_of(CONNECT_JSON, log, META),
+    "durable-streams": lambda log: bytes_of(EVENT_STREAM, log, META),
     "ag-ui": lambda log: bytes_of(AG_UI, log, AG_UI_META),
     "ag-ui-0": lambda log: bytes_of(AG_UI, log, OLD_AG_UI_META),
     "ag-ui-proto": lambda log: bytes_of(AG_UI_PROTO, log, AG_UI_META),

@@ -53,6 +53,7 @@ export class TurnView implements Painted {
   private shownFiles = -1
   private shownCalls = ''
   private shownAttached: unknown
+  private shownVersion: string | undefined
 
   constructor(readonly turn: Turn, private readonly actions: TurnActions, private readonly figures: (turn: Turn) => string) {
     const promptTools = h('div', { class: 'tools' },
@@ -69,7 +70,6 @@ export class TurnView implements Painted {
     this.answer.addEventListener('click', (event) => this.clicked(event))
     this.thoughts.addEventListener('toggle', () => paintSoon(this))
     views.set(this.element, this)
-    seen.observe(this.element)
     this.paint()
   }
 
@@ -81,8 +81,17 @@ export class TurnView implements Painted {
     paintSoon(this)
   }
 
+  /** A turn is watched only while its stretch is near: in each frame a browser looks at all that it watches. */
+  near(isNear: boolean): void {
+    if (isNear && !this.isNear) seen.observe(this.element)
+    else seen.unobserve(this.element)
+  }
+
   at({ versions, id }: Place): void {
     const number = versions.indexOf(id) + 1
+    const shown = versions.length < 2 ? '' : `${number} ${versions.length}`
+    if (shown === this.shownVersion) return
+    this.shownVersion = shown
     this.versions.hidden = versions.length < 2
     if (versions.length < 2) return
     const step = (by: number, icon: string, label: string) => {
