@@ -61,7 +61,6 @@ class Run:
         is_giving_back: the release has started, so another entry for this generation may be the one
             that this run put back: do not drop it.
         request: the decoded request; None before the stream starts.
-        timeline: the times of the attempt.
     """
 
     parts: WorkerParts
@@ -70,6 +69,7 @@ class Run:
     begun: Begun | None = None
     held_ms: int | None = None
     is_giving_back: bool = False
+    is_superseded: bool = False  # another worker has taken the generation
     request: Request | None = None
     _outbox: Outbox | None = None
     _stop: StopReason | None = None
@@ -104,12 +104,6 @@ class Run:
     @property
     def is_holding(self) -> bool:
         return self._outbox is not None and self._outbox.stopped is None
-
-    @property
-    def is_superseded(self) -> bool:
-        """Whether another worker has the generation now, which this run did not give back."""
-        stopped = None if self._outbox is None else self._outbox.stopped
-        return stopped == "fenced" and not self.is_giving_back
 
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
@@ -148,8 +142,7 @@ class Run:
         After a cancellation this worker writes nothing more. Another one waits for the lease's end.
         """
         try:
-            begun = await self._begin()
-            if begun is None:
+            if (begun := await self._begin()) is None:
                 return
             self.begun = begun
             self.parts.counters["takeovers"] += begun.start[0].seq > 1
@@ -379,6 +372,7 @@ class Run:
         return HANDED_OVER if error is None else f"to be tried again: {error.code}"
 
     def _count_loss(self) -> None:
+        self.is_superseded = self.outbox.stopped == "fenced"
         if self.outbox.stopped in ("fenced", "lost"):
             self.parts.counters["leases_lost"] += 1
             log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})
