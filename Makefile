@@ -22,7 +22,7 @@ CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue backends batches fil
 # On three masters run the contract's tests, and the faults of workers and nodes. test_openapi.py is left
 # out for its length: what it asks does not depend on the store.
 MASTERS_TESTS := $(filter-out %/test_openapi.py,$(wildcard tests/conformance/test_*.py)) \
-	$(patsubst %,tests/faults/test_%.py,cluster cluster_pipeline worker_loss node_loss continuation cancel crash_points)
+	$(patsubst %,tests/faults/test_%.py,cluster cluster_pipeline worker_loss node_loss durable_streams continuation cancel crash_points)
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
@@ -33,7 +33,7 @@ PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat peers soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -95,6 +95,12 @@ DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) 
 
 peers: $(STAMP) ## Compare other resuming clients with ours, and run ours in Deno and Bun: 200 MB, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.peers.run $(ARGS)
+
+codex: $(STAMP) ## Run turns of OpenAI's Codex while its node or worker dies: 450 MB to install, 1 minute
+	$(CLEAN_ENV) $(BIN)/python -m tests.codex.run
+
+copilotkit: $(STAMP) ## Drive CopilotKit's chat in Chromium while nodes and workers are killed: 500 MB, 3 minutes
+	$(CLEAN_ENV) $(BIN)/python -m tests.copilotkit.run
 
 lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.lobechat.run

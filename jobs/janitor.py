@@ -1,10 +1,10 @@
 """The rounds of the jobs role: delete and mend what a crash or a loss has left behind.
 
 A round covers files and their records, parts of absent batches, consumers of absent workers, index
-entries of absent generations, and schedules and webhooks that no index names. Rounds are minutes
-apart, and arq runs them in one process at a time. Each finding is counted. Every step may be
-repeated and may race with any other step. Work that must happen within seconds belongs to
-shared/queue/janitor.py.
+entries of absent generations, streams whose time is over, and schedules and webhooks that no index
+names. Rounds are minutes apart, and arq runs them in one process at a time. Each finding is
+counted. Every step may be repeated and may race with any other step. Work that must happen within
+seconds belongs to shared/queue/janitor.py.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
 from shared.redis.scripts import Scripts
+from shared.streams.store import StreamStore
+from shared.streams.sweep import sweep_owners
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Rounds:
         self.batches = Batches(redis, settings)
         self.partitions = partitions_of(settings)
         self.indexes = IndexJanitor(redis)
+        self.streams = StreamStore(redis, settings)
         self.scripts = Scripts(redis)
 
     async def make(self) -> Counter[str]:
@@ -63,6 +66,7 @@ class Rounds:
             self.drop_parts,
             self.drop_consumers,
             self.indexes.mend,
+            self.drop_streams,
         )
         found: Counter[str] = Counter()
         for check in checks:
@@ -102,6 +106,10 @@ class Rounds:
             if not known[batch_id]:
                 dropped += await self.files.objects.delete(info.name)
         return Counter(batch_parts_orphaned=dropped)
+
+    async def drop_streams(self) -> Counter[str]:
+        """Delete people's own streams whose time is over."""
+        return Counter(streams_expired=await sweep_owners(self.streams))
 
     async def drop_consumers(self) -> Counter[str]:
         """Drop the consumers of absent workers, if they hold no entries."""

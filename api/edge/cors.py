@@ -29,10 +29,22 @@ EXPOSED_HEADERS = (
     "X-Tailrace-Ignored",
     "Retry-After",
     *EXPOSED,
+    "ETag",
+    "Stream-Next-Offset",
+    "Stream-Cursor",
+    "Stream-Up-To-Date",
+    "Stream-Closed",
+    "Stream-TTL",
+    "Stream-Expires-At",
+    "Stream-SSE-Data-Encoding",
+    "Producer-Epoch",
+    "Producer-Seq",
+    "Producer-Expected-Seq",
+    "Producer-Received-Seq",
     "x-workflow-run-id",
     "x-workflow-stream-tail-index",
 )
-METHODS = ("GET", "HEAD", "POST", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 # No page may set these names, so a browser never requests them.
 FORBIDDEN = frozenset(
     {

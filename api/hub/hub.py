@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from api.hub.audience import Audience
+from api.hub.channels import Channels
 from api.hub.contracts import (
     BlockableSink,
     Connection,
@@ -97,6 +98,7 @@ class Hub:
         self._channels: dict[bytes, Relay] = {}
         self._probe_channel = keys.probe(node).encode()
         self.live: LiveSource = open_connection(settings.redis_url, self)
+        self.channels = Channels(self.live)
         self.grace = GraceReporter(store, node, lambda: self.now())
         self.erasure = Erasure(self)
         self.audience = Audience(lambda: self.now())
@@ -325,6 +327,8 @@ class Hub:
             self.spawn(self.erasure.look())
         elif relay := self._channels.get(channel):
             relay.confirm()
+        else:
+            self.channels.subscribed(channel)
 
     def message(self, channel: bytes, payload: bytes) -> None:
         relay = self._channels.get(channel)
@@ -336,6 +340,8 @@ class Hub:
             self.probe.receive(payload, self.now())
         elif channel == DELETED_CHANNEL:
             self.erasure.take(payload)
+        else:
+            self.channels.message(channel, payload)
 
     def disconnected(self) -> None:
         self.probe.restart(self.now())

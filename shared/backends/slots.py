@@ -7,8 +7,8 @@ its entry: the caller puts the entry on the lane `resume`. A granted slot that n
 
 In the line, prompts go before lines of batches, answers that have begun before new ones, and the
 owners of one class take turns by their weights. Prompts never starve the lines of batches: one of
-`BATCH_TURNS` slots goes to a line while one waits. A held slot is a lease: the slots of a worker that
-died come back after `lease_ms`.
+`BATCH_TURNS` slots goes to a line while one waits. A held slot is a lease: the slots of a worker
+that died come back after `lease_ms`.
 
 Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
 """

@@ -36,13 +36,18 @@ from shared.queue.partitions import partitions_of
 from shared.redis import cache_keys, keys
 from shared.redis.client import Client, translated
 from shared.redis.shards import is_partly_away
+from shared.streams.store import StreamStore, owner_of
+from shared.streams.subscriptions import Subscriptions
+from shared.streams.sweep import forget_owner
 from shared.usage.ledger import Ledger
 
 STEP_S = 2.0  # after this time a step ends, and the next step continues the work
 PAGE = 100
 SCAN_COUNT = 1_000
-_STEP = re.compile(r"(schedules|batches|generations|files|shares)|walk-([0-9]{1,30})", re.ASCII)
-_NAMED = ("schedules", "batches", "generations", "files", "shares")
+_STEP = re.compile(
+    r"(schedules|batches|generations|files|shares|streams)|walk-([0-9]{1,30})", re.ASCII
+)
+_NAMED = ("schedules", "batches", "generations", "files", "shares", "streams")
 _RECORD = re.compile(rb"tr:\{([A-Za-z0-9_-]{8,64})\}:(?:meta|batch)", re.ASCII)
 
 
@@ -71,6 +76,7 @@ class OwnerEraser:
         self.shares = Shares(redis)
         self.cache = AnswerCache(redis)
         self.ledger = Ledger(redis, settings)
+        self.streams = StreamStore(redis, settings)
 
     async def step(self, owner: str, name: str, *, keeps_usage: bool = False) -> Step:
         """Do one step.
@@ -92,6 +98,7 @@ class OwnerEraser:
         work = {
             "schedules": self._schedules, "batches": self._batches,
             "generations": self._generations, "files": self._files, "shares": self._shares,
+            "streams": self._streams,
         }[match[1]]  # fmt: skip
         while asyncio.get_running_loop().time() < until_s:
             found = await work(owner)
@@ -140,6 +147,11 @@ class OwnerEraser:
             with translated():
                 await self.redis.zrem(keys.shares_of(owner), *found)
         return len(found)
+
+    async def _streams(self, owner: str) -> int:
+        digest = owner_of(owner)
+        await Subscriptions(self.streams).forget_owner(digest)
+        return await forget_owner(self.streams, digest)
 
     async def _erase_batch(self, batch_id: str, owner: str) -> None:
         """Delete a batch: its holder is fenced, and its lines are found by the walk."""

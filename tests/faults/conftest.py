@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from signal import SIGKILL
 
@@ -10,6 +11,7 @@ import pytest
 from tests.support.fault_run import FaultRun
 from tests.support.processes import MASTERS_MODE, Cluster
 from tests.support.redis_server import RedisServer
+from tests.support.stream_client import StreamClient
 
 LEASE_S = 0.8
 
@@ -46,6 +48,17 @@ async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
 async def fault_run(cluster: Cluster) -> AsyncIterator[FaultRun]:
     async with FaultRun(cluster) as fault_run:
         yield fault_run
+
+
+@pytest.fixture
+async def streams(cluster: Cluster) -> AsyncIterator[StreamClient]:
+    async with StreamClient(cluster.urls) as client:
+        yield client
+
+
+@pytest.fixture
+def stream_path() -> str:
+    return f"faults/{secrets.token_hex(6)}"
 
 
 @pytest.fixture

@@ -181,6 +181,30 @@ LOGS = {
     "rewritten": Log(attempt(1, Token("One, ")), [RESET]),
 }
 
+# Of one dialect only: what no other dialect shows.
+AG_UI_LOGS = {
+    "state": Log(
+        [
+            *attempt(
+                1,
+                Progress("search", 1, 2, 50.0),
+                Data("state", {"n": 1, "items": []}),
+                Data("state_delta", [{"op": "add", "path": "/items/-", "value": "a"}]),
+                Data("state_delta", [{"op": "grow"}]),
+                Reasoning("Hm."),
+                Token("One, "),
+                ToolCall(0, "call_a", "weather", "{"),
+            ),
+            (2, Start(2, "demo")),
+            (2, Reset("takeover")),
+            (2, Data("state", {"n": 2})),
+            (2, Token("Uno.")),
+            (2, End("completed", "stop")),
+        ]
+    ),
+    "cancelled_call": Log(attempt(1, Token("One, "), ToolCall(0, "c", "weather", "{"), CANCELLED)),
+}
+
 
 def recorded_meta(request: Request | None = None) -> Meta:
     request = request or Request(messages=[{"role": "user", "content": "Hi"}])

@@ -27,7 +27,8 @@ WITH_GRACE = ("attach", "begin", "lapse", "produce", "produce_end", "renew")
 WITH_TIME_LIMITS = ("begin", "lapse", "produce", "produce_begin", "produce_end")
 WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
-    "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
+    "hook_redrive", "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
+    "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
     "leave", "usage_settle", "usage_done", "breaker", "slots", "timeline",
@@ -37,6 +38,7 @@ ALLOW_OOM = (
     "finish", "produce_end", "close", "lapse", "seal", "delete", "renew", "release", "attach",
     "batch_cancel", "batch_move", "files_remove",
     "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
+    "stream_delete",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full;
@@ -59,6 +61,10 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
         parts = ["append_fast", "prelude", "append"]
     elif name in ("limit_admit", "limit_settle"):
         parts = ["limit_prelude", name]
+    elif name.startswith("stream_sub_"):
+        parts = ["stream_prelude", "stream_sub_prelude", name]
+    elif name.startswith("stream_"):
+        parts = ["stream_prelude", name]
     elif name not in WITHOUT_PRELUDE:
         if name.startswith("batch_"):
             parts.insert(0, "batch_prelude")

@@ -122,8 +122,9 @@ async def _lines(stdout: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def _program(options: dict[str, Any], data: str | bytes) -> AsyncIterator[Process]:
-    with _empty_file() as file:
-        await asyncio.to_thread(_fill, file, data)
+    # The file is opened here and not in the thread: a cancel cannot leave it open.
+    with _unnamed_file() as file:
+        await asyncio.to_thread(_write, file, data)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(PROGRAM), msgspec.json.encode(options).decode(),
             stdin=file, stdout=PIPE, stderr=DEVNULL, limit=LINE_BYTES_MAX,
@@ -139,13 +140,14 @@ async def _program(options: dict[str, Any], data: str | bytes) -> AsyncIterator[
         await process.wait()
 
 
-def _empty_file() -> IO[bytes]:
-    """Return an open file: in memory on Linux, elsewhere on disk without a name."""
+def _unnamed_file() -> IO[bytes]:
+    """Return an open, empty file: in memory on Linux, elsewhere on disk without a name."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("document"), "w+b")
     return tempfile.TemporaryFile()
 
 
-def _fill(file: IO[bytes], data: str | bytes) -> None:
+def _write(file: IO[bytes], data: str | bytes) -> None:
+    """Write the data; the file's position is its start."""
     file.write(data if isinstance(data, bytes) else data.encode())
     file.seek(0)

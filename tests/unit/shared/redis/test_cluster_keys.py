@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.owner_files import Counted, OwnerFiles
+from shared.later.dead_letters import redrive
 from shared.later.schedules import Schedule, Schedules, Timing
 from shared.later.webhooks import Webhook, WebhookEvent, end, register
 from shared.log.events import End
@@ -52,6 +54,10 @@ from shared.redis import keys
 from shared.redis.client import Command
 from shared.redis.pipeline import ClientPipeline
 from shared.redis.scripts import FILES, FOLDER, Scripts, source_of
+from shared.streams.place import ZERO
+from shared.streams.store import ForkPoint, NewStream, Producer, StreamStore, owner_of
+from shared.streams.subscriptions import Config, Subscriptions
+from shared.streams.sweep import note_owner, sweep_owners
 from shared.timeline.moment import Moment
 from shared.timeline.writer import TimelineWriter
 from shared.usage.figures import Figures
@@ -69,6 +75,8 @@ PARTS = {
     "grace",
     "limit_prelude",
     "prelude",
+    "stream_prelude",
+    "stream_sub_prelude",
     "time_limits",
 }  # they are parts of other scripts
 SOURCES = sorted(FOLDER.glob("*.lua"))
@@ -109,7 +117,7 @@ def test_a_script_names_only_its_declared_keys(path: Path) -> None:
     for name, first, second in CALL.findall(path.read_text(encoding="utf-8")):
         if name not in KEYLESS:
             key = second if name in ("XINFO", "XGROUP") else first
-            assert re.fullmatch(r"KEYS\[(\d|#KEYS)\]", key), f"{name} {key}"
+            assert re.fullmatch(r"KEYS\[(\d|#KEYS|at( \+ \d)?|names_at)\]", key), f"{name} {key}"
 
 
 def test_frames_are_published_to_one_shard_only_where_the_client_says_so() -> None:
@@ -134,6 +142,7 @@ async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
         await count_files(sharded)
         await count_an_owner(sharded)
         await share_backends(sharded)
+        await keep_streams(sharded)
         assert monitor.violations() == []
 
     run = {name for name in NAMES if digest_of(name) in monitor.touched}
@@ -218,7 +227,7 @@ def finish_move(slot: int, source: RedisServer, target: RedisServer) -> None:
 async def live_a_generation(redis: Redis) -> None:
     store, other = Store(redis, SETTINGS), "gen_second00"
     acceptor = Acceptor(redis, store, SETTINGS)
-    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=2.0)
+    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=60.0)
     await acceptor.accept(new, ID)
     await acceptor.accept(new)
     await store.attach_readers(ID, "node")
@@ -248,7 +257,7 @@ async def live_a_generation(redis: Redis) -> None:
 async def produce(acceptor: Acceptor) -> None:
     store, name, mine = acceptor.store, "gen_produced", draw_token()
     terms = ProducerTerms(lease_s=1.0, first_token=mine)
-    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=2.0, producer=terms)
+    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=60.0, producer=terms)
     await acceptor.accept(new, name)
     begun = await begin_producing(store, name, mine, is_first=True)
     assert isinstance(begun, Tenure)
@@ -310,7 +319,9 @@ async def deliver_webhooks(redis: Redis) -> None:
     assert due.place == place
     names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(HOOK.host)]
     assert await scripts.run("hook_take", names, [ID, 1_000, 4]) == 1
-    assert await scripts.run("hook_settle", names, [ID, 1, "", 1_000, "delivered"]) == 1
+    settled = [*names, keys.HOOKS_DEAD], [ID, 1, "", 1_000, "given_up", 10, "500"]
+    assert await scripts.run("hook_settle", *settled) == 1
+    assert await redrive(redis, [ID]) == [True]
 
 
 async def fire_schedules(redis: Redis) -> None:
@@ -342,6 +353,42 @@ async def count_an_owner(redis: Redis) -> None:
     for number in (1, 2, 0):
         names = [keys.owner_places("alice"), keys.owner_told("alice")]
         await scripts.run("limit_place", names, ["node", number, 1_000, 1, 1, 0, "reader", 1_000])
+
+
+async def keep_streams(redis: Redis) -> None:
+    store, owner = StreamStore(redis, replace(SETTINGS, stream_bytes_max=64)), owner_of("o")
+    await note_owner(store, owner)
+    subscriptions = Subscriptions(store)
+    config = Config("webhook", 1_000, pattern="*", streams=("one",), url="https://example.com")
+    assert await subscriptions.create(owner, "sub", config, "https://node") == "created"
+    plain = NewStream(content_type="text/plain", media="text/plain", data=b"a" * 40, ttl_s="60")
+    assert (await store.create(owner, "one", plain)).kind == "created"
+    producer = Producer("p", 0, 0)
+    appended = await store.append(
+        owner, "one", b"b" * 40, media="text/plain", stream_seq="1", producer=producer, closes=True
+    )
+    assert appended.kind == "ok"
+    reading = await store.read(owner, "one", ZERO, bytes_max=1)
+    assert [entry.data for entry in reading.entries] == [b"b" * 40] and reading.info is not None
+    point = ForkPoint(reading.info, reading.info.tail)
+    fork = NewStream(source="one", fork_point=point, prefix=b"c", sub_offset=1)
+    assert (await store.create(owner, "two", fork)).kind == "created"
+    await subscriptions.notify(owner, "one", is_new=True)
+    woken = await subscriptions.get(owner, "sub")
+    assert woken is not None and woken.wake_id and woken.generation == 1
+    assert (await subscriptions.act(owner, "sub", "claim", worker="w"))[0] == "claimed"
+    assert await subscriptions.act(owner, "sub", "auto", generation=1, wake_id=woken.wake_id) == [
+        "ok",
+        "",
+        "",
+    ]
+    assert await subscriptions.change_links(owner, "sub", "remove", ["one"]) == "ok"
+    assert await store.delete(owner, "one") == "hidden"
+    assert await store.delete(owner, "two") == "deleted"
+    assert (await store.look(owner, "one")).state == "absent"
+    gone = NewStream(content_type="text/plain", media="text/plain", ttl_s="0")
+    assert (await store.create(owner, "three", gone)).kind == "created"
+    assert await sweep_owners(store) == 1
 
 
 async def share_backends(redis: Redis) -> None:

@@ -1,0 +1,215 @@
+"""Live reads of one stream: the event stream, and the long poll. Moves data; decides nothing.
+
+An event stream ends regularly when the stream is closed, when it is `EVENT_STREAM_S` old, and when
+the node drains: the client reconnects with the last offset. When the stream is gone or the place is
+lost, the connection breaks off, and the next request of the client gets the reason as its status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from starlette.types import Receive, Scope, Send
+
+from api.dialects.durable_streams.cursor import next_cursor
+from api.dialects.durable_streams.event_stream import control_event, data_event
+from api.dialects.durable_streams.tail import Tail
+from api.dialects.durable_streams.tails import Tails
+from api.hub.contracts import ReadingOutcome
+from api.hub.hub import Hub
+from api.readers.disconnect import DisconnectWatcher
+from api.readers.expiry import break_off_at_expiry
+from api.readers.place import take_place
+from api.transport.extensions import break_off
+from shared.errors import Unavailable
+from shared.streams.place import Place
+from shared.streams.record import Entry, StreamInfo
+from shared.streams.store import StreamStore
+
+EVENT_STREAM_S = (45.0, 60.0)  # age at which an event stream ends, drawn for each
+READ_BYTES = 1_048_576  # of one read of the log
+RETRY_S = 0.5  # between two reads while Redis is away
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStreams:
+    """What live reads need of a node."""
+
+    hub: Hub
+    store: StreamStore
+    tails: Tails
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """A live read: of which stream, behind which place, with which cursor of the client."""
+
+    owner: str
+    path: str
+    info: StreamInfo
+    place: Place
+    cursor: str
+
+
+class LiveReader:
+    """One waiting reader: a connection of the hub, which a drain and an expiry break off."""
+
+    def __init__(self, tail: Tail) -> None:
+        self._tail = tail
+        self.outcome: ReadingOutcome | None = None
+
+    def break_off(self, outcome: ReadingOutcome) -> None:
+        if self.outcome is None:
+            self.outcome = outcome
+            self._tail.wake()
+
+    def left(self) -> None:
+        self.break_off(ReadingOutcome.LEFT)
+
+
+async def wait_for_change(
+    live: LiveStreams, request: LiveRequest, receive: Receive, wait_s: float
+) -> None:
+    """Wait until the stream has changed behind the place of the request, at most `wait_s`.
+
+    Raises:
+        Draining, Unavailable: as `Tails.held`.
+    """
+    until_s = asyncio.get_running_loop().time() + wait_s
+    async with live.tails.held(request.owner, request.path) as tail:
+        reader = LiveReader(tail)
+        departure = DisconnectWatcher(receive, reader.left)
+        live.hub.admit(reader, "long_poll")
+        try:
+            while (
+                tail.top == request.place
+                and not tail.is_closed
+                and not tail.is_gone
+                and reader.outcome is None
+            ):
+                left_s = until_s - asyncio.get_running_loop().time()
+                if left_s <= 0 or not await tail.wait(left_s):
+                    return
+        finally:
+            departure.close()
+            live.hub.dismiss(reader)
+
+
+class EventStream:
+    """The answer to a read with `live=sse`, as an ASGI application."""
+
+    def __init__(self, live: LiveStreams, request: LiveRequest, headers: Mapping[str, str]) -> None:
+        self._live = live
+        self._request = request
+        self._headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await take_place(scope)
+        request = self._request
+        async with self._live.tails.held(request.owner, request.path) as tail:
+            reader = LiveReader(tail)
+            self._live.hub.admit(reader, "sse")
+            departure = DisconnectWatcher(receive, reader.left)
+            leash = break_off_at_expiry(scope, reader)
+            try:
+                start = {"type": "http.response.start", "status": 200, "headers": self._headers}
+                await send(start)
+                is_whole = await _Sending(self._live, request, tail, reader, send).run()
+            finally:
+                if leash is not None:
+                    leash.cancel()
+                departure.close()
+                self._live.hub.dismiss(reader)
+        if is_whole:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif reader.outcome is not ReadingOutcome.LEFT:
+            break_off(scope)
+            await DisconnectWatcher.wait(receive)
+
+
+class _Sending:
+    """The events of one event stream."""
+
+    def __init__(
+        self, live: LiveStreams, request: LiveRequest, tail: Tail, reader: LiveReader, send: Send
+    ) -> None:
+        self._live = live
+        self._request = request
+        self._tail = tail
+        self._reader = reader
+        self._send = send
+        self._place = request.place
+        self._is_closed = False
+
+    async def run(self) -> bool:
+        """Send until the end; return whether the response may end regularly."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + random.uniform(*EVENT_STREAM_S)
+        heartbeat_s = self._live.hub.settings.heartbeat_s
+        is_due = True  # a control event, also without data
+        while self._reader.outcome is None:
+            entries = await self._next()
+            if entries is None:
+                return False
+            if entries or is_due or self._is_at_end:
+                await self._write(entries)
+                is_due = False
+            if self._is_at_end:
+                return True
+            left_s = until_s - loop.time()
+            if left_s <= 0:
+                return True
+            if self._place == self._tail.top and self._reader.outcome is None:
+                is_due = not await self._tail.wait(min(left_s, heartbeat_s))
+        return self._reader.outcome in (ReadingOutcome.DRAINED, ReadingOutcome.ROTATED)
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self._is_closed and self._place == self._tail.top
+
+    async def _next(self) -> Sequence[Entry] | None:
+        """Return what comes next, perhaps nothing yet; None: the stream or the place is lost."""
+        tail = self._tail
+        if tail.is_gone:
+            return None
+        entries = tail.entries_after(self._place)
+        self._is_closed = tail.is_closed
+        if entries is not None:
+            return entries
+        try:
+            reading = await self._live.store.read(
+                self._request.owner, self._request.path, self._place, bytes_max=READ_BYTES
+            )
+        except Unavailable:
+            await asyncio.sleep(RETRY_S)
+            return ()
+        if reading.state != "live":
+            return None
+        if not reading.entries:
+            await tail.wait(RETRY_S)  # the tail is being read
+        return reading.entries
+
+    async def _write(self, entries: Sequence[Entry]) -> None:
+        pieces, info = [], self._request.info
+        cursor = next_cursor(self._request.cursor, time.time())
+        for entry in entries:
+            self._place = entry.after
+            pieces += [data_event(info.media, entry.data), self._control(cursor)]
+        if not entries:
+            pieces.append(self._control(cursor))
+        await self._send(
+            {"type": "http.response.body", "body": b"".join(pieces), "more_body": True}
+        )
+        counters = self._live.hub.counters
+        counters.events_delivered += len(entries)
+        counters.bytes_delivered += sum(map(len, pieces))
+
+    def _control(self, cursor: str) -> bytes:
+        is_at_tail = self._place == self._tail.top
+        return control_event(
+            self._place, cursor, is_up_to_date=is_at_tail, is_closed=is_at_tail and self._is_closed
+        )

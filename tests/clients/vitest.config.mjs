@@ -1,0 +1,1 @@
+export default { test: { include: ["durable-streams.test.mjs"], testTimeout: 60_000 } }
