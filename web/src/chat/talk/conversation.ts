@@ -384,7 +384,6 @@ export class Conversation {
 
   private event(turn: Turn, event: TailraceEvent): void {
     turn.take(event, performance.now())
-    if (event.type === 'end') turn.endedAt = Date.now() / 1000
     if (event.type === 'reset') bus.emit('reset', { generation: turn.id, reason: event.reason, resets: turn.resets })
     this.hooks.changed(turn)
   }

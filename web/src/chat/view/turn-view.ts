@@ -275,8 +275,8 @@ function stateOf(turn: Turn): string {
 function aboutOf(turn: Turn): string {
   const parts = [turn.model]
   if (turn.usage) parts.push(`${turn.usage.completion_tokens.toLocaleString('en')} tokens`)
-  const seconds = turn.endedAt - turn.created_at
-  if (turn.endedAt && seconds >= 0) parts.push(`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`)
+  const seconds = turn.tookS || (turn.endedAt ? turn.endedAt - turn.created_at : -1)
+  if (seconds >= 0) parts.push(`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`)
   if (turn.isArchived) parts.push('only in this browser')
   return parts.filter(Boolean).join(' · ')
 }
