@@ -19,7 +19,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -194,25 +195,14 @@ async def serve_node(
     await calls.open(is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
-        reporting = group.create_task(NodeReporter(node).run(), name="node report")
-        janitor = Janitor(node.redis, node.store, node.settings)
-        keeping = group.create_task(janitor.run(), name="janitor")
-        identifying = group.create_task(node.authenticator.run(), name="credentials")
-        limiting = group.create_task(node.limits.run(), name="limits")
-        counting = group.create_task(node.places.run(), name="readers")
-        watching_shares = group.create_task(node.share_watch.run(), name="shares")
-        noting = group.create_task(node.renew_planners(), name="planners")
-        following = group.create_task(follow_redis(node.settings), name="redis")
-        learning = group.create_task(follow_list(node.redis, node.models), name="model list")
+        background = start_background(node, group)
         telling = group.create_task(node.timeline.run(), name="timeline")
         calls.watch_health(group)
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
-        renewing = None
         if tls is not None and certificate is not None:
             group.create_task(tls.run(server.protocol), name="tls")
-            renewing = group.create_task(certificate.run(), name="certificate")
+            background.append(group.create_task(certificate.run(), name="certificate"))
         scheme = "https" if tls is not None else "http"
         print(f"tailrace api ready on {url_of(listener, scheme)}", file=sys.stderr, flush=True)  # noqa: T201
         await stopping.wait()
@@ -231,19 +221,27 @@ async def serve_node(
         telling.cancel()
         node.hub.audience.tell(is_last=True)
         await node.timeline.close()
-        watching.cancel()
-        reporting.cancel()
-        learning.cancel()
-        keeping.cancel()
-        identifying.cancel()
-        noting.cancel()
-        limiting.cancel()
-        watching_shares.cancel()
-        counting.cancel()
-        following.cancel()
-        if renewing is not None:
-            renewing.cancel()
+        for task in background:
+            task.cancel()
     logger.info("api stopped")
+
+
+def start_background(node: Node, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    """Start what runs beside the requests until the drain is over; return the tasks."""
+    janitor = Janitor(node.redis, node.store, node.settings)
+    work: dict[str, Coroutine[Any, Any, None]] = {
+        "loop lag": node.metrics.watch_loop(),
+        "node report": NodeReporter(node).run(),
+        "janitor": janitor.run(),
+        "credentials": node.authenticator.run(),
+        "limits": node.limits.run(),
+        "readers": node.places.run(),
+        "shares": node.share_watch.run(),
+        "planners": node.renew_planners(),
+        "redis": follow_redis(node.settings),
+        "model list": follow_list(node.redis, node.models),
+    }
+    return [group.create_task(each, name=name) for name, each in work.items()]
 
 
 def configuration(node: Node, plain_s: float) -> uvicorn.Config:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp
 from api.dialects.grpc.messages import REQUESTS, SERVICE
 from api.grpc_port.arriving import MESSAGE_BYTES_MAX, SlowMessages
 from api.grpc_port.call import GrpcCall
+from api.grpc_port.credentials import credentials
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 
@@ -94,8 +94,8 @@ class GrpcPort:
         settings = self._settings
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:
-            if settings.grpc_tls_cert:
-                return int(self._server.add_secure_port(address, _credentials(settings)))
+            if settings.tls_cert:
+                return int(self._server.add_secure_port(address, credentials(settings)))
             return int(self._server.add_insecure_port(address))
         except RuntimeError as exc:
             raise ConfigurationError(
@@ -155,12 +155,3 @@ def _ms(seconds: float) -> int:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials:
-    try:
-        key = Path(settings.grpc_tls_key).read_bytes()
-        certificate = Path(settings.grpc_tls_cert).read_bytes()
-    except OSError as exc:
-        raise ConfigurationError(f"TAILRACE_GRPC_TLS_CERT and _KEY: {exc.strerror}") from exc
-    return grpc.ssl_server_credentials([(key, certificate)])
