@@ -20,7 +20,6 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Iterator
-from typing import Any
 
 import uvicorn
 import uvloop
@@ -195,16 +194,15 @@ async def serve_node(
     await calls.open(is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
-        background = start_background(node, group)
-        telling = group.create_task(node.timeline.run(), name="timeline")
+        background = [
+            group.create_task(work, name=name) for name, work in background_work(node, certificate)
+        ]
         calls.watch_health(group)
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
-        if tls is not None and certificate is not None:
+        if tls is not None:
             group.create_task(tls.run(server.protocol), name="tls")
-            background.append(group.create_task(certificate.run(), name="certificate"))
-        scheme = "https" if tls is not None else "http"
-        print(f"tailrace api ready on {url_of(listener, scheme)}", file=sys.stderr, flush=True)  # noqa: T201
+        say_ready(url_of(listener, "http" if tls is None else "https"))
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
@@ -218,30 +216,35 @@ async def serve_node(
         await calls.close()
         with contextlib.suppress(Unavailable):
             await node.places.write()
-        telling.cancel()
-        node.hub.audience.tell(is_last=True)
-        await node.timeline.close()
         for task in background:
             task.cancel()
+        node.hub.audience.tell(is_last=True)
+        await node.timeline.close()
     logger.info("api stopped")
 
 
-def start_background(node: Node, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-    """Start what runs beside the requests until the drain is over; return the tasks."""
-    janitor = Janitor(node.redis, node.store, node.settings)
-    work: dict[str, Coroutine[Any, Any, None]] = {
-        "loop lag": node.metrics.watch_loop(),
-        "node report": NodeReporter(node).run(),
-        "janitor": janitor.run(),
-        "credentials": node.authenticator.run(),
-        "limits": node.limits.run(),
-        "readers": node.places.run(),
-        "shares": node.share_watch.run(),
-        "planners": node.renew_planners(),
-        "redis": follow_redis(node.settings),
-        "model list": follow_list(node.redis, node.models),
-    }
-    return [group.create_task(each, name=name) for name, each in work.items()]
+def background_work(
+    node: Node, certificate: Certificate | None
+) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+    """Yield the name of each task that runs until the node stops, and its work."""
+    yield "loop lag", node.metrics.watch_loop()
+    yield "node report", NodeReporter(node).run()
+    yield "janitor", Janitor(node.redis, node.store, node.settings).run()
+    yield "credentials", node.authenticator.run()
+    yield "limits", node.limits.run()
+    yield "readers", node.places.run()
+    yield "shares", node.share_watch.run()
+    yield "planners", node.renew_planners()
+    yield "redis", follow_redis(node.settings)
+    yield "model list", follow_list(node.redis, node.models)
+    yield "timeline", node.timeline.run()
+    if certificate is not None:
+        yield "certificate", certificate.run()
+
+
+def say_ready(url: str) -> None:
+    """Tell a supervisor, and a person, where the node listens."""
+    print(f"tailrace api ready on {url}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def configuration(node: Node, plain_s: float) -> uvicorn.Config:
