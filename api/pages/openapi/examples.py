@@ -26,6 +26,7 @@ GROUPS = (
     ("/ag-ui", "AG-UI"),
     ("/deep-chat", "deep-chat"),
     ("/lobe", "LobeChat's protocol"),
+    ("/api/agent", "LobeChat's protocol"),
     ("/v1/schedules", "Schedules"),
     ("/v1/share", "Shares"),
     ("/v1/usage", "Usage"),
