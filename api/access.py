@@ -80,6 +80,15 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/tailrace.v1.Tailrace/Cancel": {"POST": GENERATE},
     "/tailrace.v1.Tailrace/Session": {"POST": READ},
     "/ds/v1/stream/generations/{id}": {"GET": READ},
+    "/ds/v1/stream/__ds/jwks.json": {"GET": PUBLIC},
+    "/ds/v1/stream/__ds/subscriptions/{id}": {"GET": READ, "PUT": GENERATE, "DELETE": GENERATE},
+    "/ds/v1/stream/__ds/subscriptions/{id}/streams": {"POST": GENERATE},
+    "/ds/v1/stream/__ds/subscriptions/{id}/streams/{path:path}": {"DELETE": GENERATE},
+    "/ds/v1/stream/__ds/subscriptions/{id}/claim": {"POST": GENERATE},
+    # The token of a wake is checked by the handlers.
+    "/ds/v1/stream/__ds/subscriptions/{id}/callback": {"POST": PUBLIC},
+    "/ds/v1/stream/__ds/subscriptions/{id}/ack": {"POST": PUBLIC},
+    "/ds/v1/stream/__ds/subscriptions/{id}/release": {"POST": PUBLIC},
     "/ds/v1/stream/{path:path}": {
         "GET": READ,
         "PUT": GENERATE,

@@ -82,8 +82,6 @@ class Run:
     _meter: OwnerMeter | None = None
     timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
-    # For the worker and the appender
-
     @property
     def id(self) -> str:
         return self.ticket.id
@@ -148,8 +146,7 @@ class Run:
         After a cancellation this worker writes nothing more. Another one waits for the lease's end.
         """
         try:
-            begun = await self._begin()
-            if begun is None:
+            if (begun := await self._begin()) is None:
                 return
             self.begun = begun
             note = await self._open_outbox(begun)
@@ -201,11 +198,9 @@ class Run:
     # Stream
 
     async def _stream(self, begun: Begun) -> BackendError | None:
-        """Stream until the end, a failure or a `stop`.
+        """Stream until the end, a failure or a `stop`; return the failure of the attempt, or None.
 
-        Returns:
-            the failure of the attempt, or None. If no other attempt may follow, the failure is also
-            in the outbox, as the end.
+        If no other attempt may follow, the failure is also in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
         whole, pricing = self._backend.counts_whole, self.parts.stages.pricing_of(self.model)
@@ -392,12 +387,11 @@ class Run:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
         meter, retention_ms = self._meter, self.parts.store.retention_ms
         records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
-        try:
+        # While Redis is away: the worker that claims the entry finds the end, and does this again.
+        with suppress(Unavailable):
             if meter is not None:
                 await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
             await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
-        except Unavailable:
-            pass  # the worker that claims the entry finds the end, and does this again
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         fields = self.timeline.leave(begun, self.parts, ending, self._end)

@@ -143,9 +143,13 @@ class GrpcCall:
             pair for pair in self._head or () if pair[0] in ("x-request-id", "retry-after")
         ]
         message = unquote(status.get("grpc-message", ""))
-        # A client that reads nothing would hold this task for as long as its connection lives.
-        async with asyncio.timeout(STATUS_S):
-            await self._context.abort(_CODES[number], message, tuple(trailing))
+        # A client that reads nothing would hold this task for as long as its connection lives. For
+        # grpcio a cancelled task is no error, and the status leaves when the client reads again.
+        try:
+            async with asyncio.timeout(STATUS_S):
+                await self._context.abort(_CODES[number], message, tuple(trailing))
+        except TimeoutError:
+            raise asyncio.CancelledError from None
 
     # The transport below ASGI: api/transport/extensions.py
 

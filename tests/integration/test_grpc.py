@@ -46,6 +46,8 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 async def cluster() -> AsyncIterator[Cluster]:
     async with Cluster(api=2, workers=1, grpc=True, settings=SETTINGS) as cluster:
         yield cluster
+        for node in cluster.api:
+            assert "Traceback" not in node.output.read_text(), node.stderr()
 
 
 @pytest.fixture

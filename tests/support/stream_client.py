@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 import aiohttp
+from yarl import URL
 
 RETRY_S = 0.05
 DEADLINE_S = 30.0
@@ -33,21 +34,29 @@ class Answer(NamedTuple):
 
 
 class StreamClient:
-    """Talks to several nodes in turn. Use as an async context manager."""
+    """Talks to several nodes in turn. Use as an async context manager.
 
-    def __init__(self, nodes: Sequence[str]) -> None:
+    Args:
+        key: API key; empty: none.
+    """
+
+    def __init__(self, nodes: Sequence[str], *, key: str = "") -> None:
         self._nodes = itertools.cycle(nodes)
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http: aiohttp.ClientSession
 
     async def __aenter__(self) -> StreamClient:
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True), headers=self._headers
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.close()
 
-    def url(self, path: str) -> str:
-        return f"{next(self._nodes)}/ds/v1/stream/{path}"
+    def url(self, path: str) -> URL:
+        """Return where a stream is; `path` is percent-encoded."""
+        return URL(f"{next(self._nodes)}/ds/v1/stream/{path}", encoded=True)
 
     async def ask(
         self, method: str, path: str, data: bytes = b"", query: str = "", **headers: str
@@ -59,7 +68,7 @@ class StreamClient:
         while True:
             try:
                 async with self._http.request(
-                    method, self.url(path) + query, data=data, headers=sent,
+                    method, self.url(path + query), data=data, headers=sent,
                     timeout=aiohttp.ClientTimeout(total=PAGE_S),
                 ) as response:  # fmt: skip
                     if response.status < 500:
@@ -88,7 +97,7 @@ class StreamClient:
     async def events(self, path: str, offset: str) -> AsyncIterator[tuple[str, str]]:
         """Yield the events of one event stream: name and data. Raises aiohttp's errors."""
         query = f"?offset={offset}&live=sse"
-        async with self._http.get(self.url(path) + query) as response:
+        async with self._http.get(self.url(path + query)) as response:
             if response.status != 200:
                 raise Refused(response.status)
             name, lines = "", []

@@ -66,8 +66,9 @@ export interface GenerateOptions {
 const NAMES: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
 
 export class Tailrace {
-  private readonly env: Environment
-  private readonly waker: Waker
+  // A subclass may ask for more with them: the chat page does.
+  protected readonly env: Environment
+  protected readonly waker: Waker
   private readonly picker: Picker
   private readonly isAuto: boolean
   private readonly giveUpMs: number

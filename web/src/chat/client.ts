@@ -9,6 +9,7 @@ import { TailraceError } from 'tailrace'
 import { broken } from 'tailrace-source/errors.js'
 import { compareIds, START } from 'tailrace-source/events.js'
 import { requestJson } from 'tailrace-source/http.js'
+import { repeat } from 'tailrace-source/repeat.js'
 import { WebSocketTransport } from 'tailrace-source/transports/websocket.js'
 import { bus } from './bus.js'
 import { overHttp } from './http-readings.js'
@@ -17,6 +18,9 @@ import { ownerTag, type Keys } from './store/keys.js'
 export const TRANSPORTS: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
 /** Tried in this order until one of them lives, unless the user has chosen one. */
 const AUTO: TransportName[] = ['websocket', 'sse', 'poll']
+
+/** A page may be open for days: a prompt waits as long as it is. */
+const WAIT_MS = Number.MAX_SAFE_INTEGER
 
 export class PageClient extends Tailrace {
   private readonly switching: SwitchedTransport
@@ -27,8 +31,7 @@ export class PageClient extends Tailrace {
       url: location.origin,
       token: ({ isFresh }) => keys.token(isFresh),
       transport: switching,
-      // A page may be open for days: a prompt waits as long as it is.
-      giveUpMs: Number.MAX_SAFE_INTEGER,
+      giveUpMs: WAIT_MS,
     })
     this.switching = switching
     switching.env = this.env
@@ -58,7 +61,9 @@ export class PageClient extends Tailrace {
 
   /** A request that may be repeated, until it is answered. Throws TailraceError that waiting cannot cure. */
   async json<T>(path: string, { method, signal }: { method?: string; signal?: AbortSignal } = {}): Promise<T> {
-    return this.signedIn(() => this.call((limit) => requestJson<T>(this.env, path, { method, signal: limit }), signal))
+    const { env, waker } = this
+    const send = () => requestJson<T>(env, path, { method, signal })
+    return this.signedIn(() => repeat({ env, waker, giveUpMs: WAIT_MS }, send, signal))
   }
 
   /** Ask for another key as long as the server refuses the one that is there. */
