@@ -27,6 +27,7 @@ GROUPS = (
     ("/deep-chat", "deep-chat"),
     ("/tailrace.v1.Tailrace", "gRPC-Web and Connect"),
     ("/lobe", "LobeChat's protocol"),
+    ("/api/agent", "LobeChat's protocol"),
     ("/v1/schedules", "Schedules"),
     ("/v1/share", "Shares"),
     ("/v1/usage", "Usage"),
