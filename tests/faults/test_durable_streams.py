@@ -6,8 +6,18 @@ With TEST_REDIS_MODE=masters they run on a cluster whose slots move all the time
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
+import pytest
+
+from tests.support.processes import Cluster
 from tests.support.stream_client import TEXT, Follower, write
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[Cluster]:
+    async with Cluster(api=2, workers=1, moves_slots=True) as cluster:
+        yield cluster
 
 
 async def test_killed_nodes_lose_and_repeat_no_append_and_readers_go_on(
