@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.node_program import NodeProgram
 from tests.support.npm import CLIENTS, installed, tool
-from tests.support.processes import Cluster
+from tests.support.processes import ROOT, Cluster
 from tests.support.proxy import Proxy
 from tests.support.stream_client import StreamClient
 from tests.support.wait import until
@@ -61,6 +62,30 @@ async def test_the_conformance_suite_passes_whole(nodes: Cluster, tmp_path: Path
 
     assert not failed
     assert found["numPassedTests"] == PASSED
+
+
+async def test_the_commands_of_the_page_work_as_they_stand(nodes: Cluster) -> None:
+    page = (ROOT / "docs/dialects/durable-streams.md").read_text()
+    commands = [
+        command.replace("http://127.0.0.1:8000", nodes.urls[0])
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+        for command in re.split(r"\n(?=curl)", block.strip())
+    ]
+    said = []
+    # The one that follows the stream comes last: it ends when the stream is closed.
+    for command in sorted(commands, key=lambda command: "live=sse" in command):
+        process = await asyncio.create_subprocess_shell(
+            command.replace("curl ", "curl -s --max-time 10 ", 1), stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, command
+        said.append(output.decode())
+
+    statuses = [int(text.split()[1]) for text in said if text.startswith("HTTP")]
+    assert statuses == [201, 204, 200, 200, 204]
+    assert said[3].endswith("first, second, ")
+    assert any('"worker"' not in text and '"wake_id"' in text for text in said)
+    assert "streamClosed" in said[-1] and said[-1].count("event: data") == 2
 
 
 class Js:
