@@ -18,7 +18,8 @@ COPY workers workers
 COPY shared shared
 COPY jobs jobs
 COPY cli cli
-RUN python -m compileall -q api workers shared jobs cli \
+COPY clients/python/src/tailrace_client tailrace_client
+RUN python -m compileall -q api workers shared jobs cli tailrace_client \
     && useradd --system --no-create-home tailrace \
     && install -d -o tailrace -m 0700 /var/lib/tailrace
 USER tailrace

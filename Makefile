@@ -33,7 +33,7 @@ PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat peers soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -95,6 +95,12 @@ DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) 
 
 peers: $(STAMP) ## Compare other resuming clients with ours, and run ours in Deno and Bun: 200 MB, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.peers.run $(ARGS)
+
+codex: $(STAMP) ## Run turns of OpenAI's Codex while its node or worker dies: 450 MB to install, 1 minute
+	$(CLEAN_ENV) $(BIN)/python -m tests.codex.run
+
+copilotkit: $(STAMP) ## Drive CopilotKit's chat in Chromium while nodes and workers are killed: 500 MB, 3 minutes
+	$(CLEAN_ENV) $(BIN)/python -m tests.copilotkit.run
 
 lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.lobechat.run

@@ -10,17 +10,21 @@ body, start nothing and show nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from starlette.routing import Route, Router, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import FAULT_ROUTES, ROUTES, SHARED
 from api.console.routes import console_routes
+from api.dialects.ag_ui.endpoints import AG_UI_ENDPOINTS
 from api.dialects.ai_sdk.endpoints import AI_SDK_ENDPOINTS
 from api.dialects.chat.endpoints import CHAT_ENDPOINTS
 from api.dialects.deep_chat.endpoints import DEEP_CHAT_ENDPOINTS
 from api.dialects.durable_streams.endpoints import DURABLE_STREAMS_ENDPOINTS
-from api.dialects.endpoints import DialectEndpoints, http_route
+from api.dialects.endpoints import DialectEndpoints, http_route, upgrade_required
+from api.dialects.grpc.endpoints import GRPC_ENDPOINTS
+from api.dialects.grpc.routes import SERVICE, SessionMethod
 from api.dialects.lobe.endpoints import LOBE_ENDPOINTS
 from api.dialects.native.endpoints import NATIVE_ENDPOINTS
 from api.dialects.native.prompt_route import PromptRoute
@@ -35,7 +39,7 @@ from api.edge.method_dispatch import Resource
 from api.edge.path_forms import PathForms
 from api.edge.request_log import log_request
 from api.edge.switch_guard import SwitchGuard
-from api.errors import ErrorShape, request_error
+from api.errors import ErrorShape
 from api.node import Node
 from api.pages.pages import PageRoutes
 from api.readers.socket_endpoint import SocketEndpoint
@@ -61,15 +65,29 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     AI_SDK_ENDPOINTS,
     DEEP_CHAT_ENDPOINTS,
     LOBE_ENDPOINTS,
+    GRPC_ENDPOINTS,
     DURABLE_STREAMS_ENDPOINTS,
+    AG_UI_ENDPOINTS,
 )
 # Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
 # clients find message and code in the native shape as well.
 OPENAI_RESOURCES = ("/v1/batches", "/v1/files", "/models")
 # The shape of errors at and below each path. Everywhere else errors have the native shape.
 SHAPES: tuple[tuple[str, ErrorShape], ...] = (
-    *((path, dialect.error_shape) for dialect in DIALECTS for path in dialect.error_paths),
+    *(
+        (path, dialect.error_shape)
+        for dialect in DIALECTS
+        if dialect.error_shape_of is None
+        for path in dialect.error_paths
+    ),
     *((path, openai_shape) for path in OPENAI_RESOURCES),
+)
+# The paths whose shape depends on the request.
+SHAPES_OF: tuple[tuple[str, Callable[[Scope], ErrorShape]], ...] = tuple(
+    (path, dialect.error_shape_of)
+    for dialect in DIALECTS
+    if dialect.error_shape_of is not None
+    for path in dialect.error_paths
 )
 
 
@@ -92,7 +110,7 @@ def create_app(node: Node) -> ASGIApp:
         if note is not None:
             note(scope, message)
 
-    app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back)
+    app: ASGIApp = ErrorBoundary(gate, on_answer, SHAPES, hold_back=hold_back, shapes_of=SHAPES_OF)
     origins = node.authenticator.origins
     return Cors(app, origins) if origins else app
 
@@ -138,13 +156,19 @@ def unguarded_routes(node: Node) -> list[Route]:
     files, health, pages = FileRoutes(node), HealthRoutes(node), PageRoutes()
     shares, usage, deletions = ShareRoutes(node), UsageRoutes(node), DeletionRoutes(node)
     prompt = PromptRoute(node, schedules.create)
+    of_dialects = [route for dialect in DIALECTS for route in dialect.http_routes(node)]
+    routed = {route.path for route in of_dialects}
+    socket_paths = [socket.path for socket in sockets(node) if socket.path not in routed]
     return [
-        *(route for dialect in DIALECTS for route in dialect.http_routes(node)),
-        *(http_route(socket.path, GET=upgrade_required) for socket in sockets(node)),
+        *of_dialects,
+        *(http_route(path, GET=upgrade_required) for path in socket_paths),
         http_route("/v1/generations", GET=listings.generations, POST=prompt.create),
         http_route("/v1/generations/{id}/timeline", GET=TimelineRoutes(node).get),
         http_route("/v1/sessions/{session:path}", GET=listings.session, DELETE=deletions.session),
         http_route("/v1/owners/{owner:path}", DELETE=deletions.owner),
+        http_route(
+            f"{SERVICE}/Session", POST=SessionMethod(node, listings.session_content).session
+        ),
         http_route("/v1/models", GET=listings.models),
         http_route("/v1/models/{model:path}", GET=listings.model),
         http_route("/models", GET=listings.models),
@@ -196,15 +220,6 @@ def socket_routes(node: Node) -> list[WebSocketRoute]:
 def sockets(node: Node) -> list[SocketEndpoint]:
     """Return the WebSocket endpoint of every dialect that has one."""
     return [dialect.socket(node) for dialect in DIALECTS if dialect.socket is not None]
-
-
-async def upgrade_required(request: object) -> ASGIApp:
-    """Refuse a plain GET of a socket's path.
-
-    Raises:
-        RequestError: 400.
-    """
-    raise request_error("upgrade_required", "this is a WebSocket; docs/protocol.md has its frames")
 
 
 async def path_not_found(scope: Scope, receive: Receive, send: Send) -> None:

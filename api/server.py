@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 
 import uvicorn
 import uvloop
@@ -28,10 +28,13 @@ from api.app import create_app
 from api.console.node_report import NodeReporter
 from api.edge.auth import Authenticator
 from api.edge.metrics import Metrics
+from api.grpc_port.opening import GrpcService
 from api.hub.hub import Hub
 from api.node import Node
+from api.transport.certificate import Certificate
 from api.transport.connection_limit import ConnectionLimit, process_connections_max
 from api.transport.http import HttpProtocol
+from api.transport.tls_listener import TlsListener
 from api.transport.websocket import WebSocketProtocol
 from shared.config.credentials import named
 from shared.config.gc_tuning import settle
@@ -64,17 +67,33 @@ EXIT_SECOND_SIGNAL = 1
 class Server(uvicorn.Server):
     """uvicorn's server without its signal handlers.
 
+    Args:
+        tls: accepts the connections instead of uvicorn, if the node has a certificate.
+
     Attributes:
-        is_listening: set once the server accepts connections.
+        is_listening: set once the server accepts connections, or lets `tls` accept them.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: TlsListener | None = None) -> None:
         super().__init__(config)
         self.is_listening = asyncio.Event()
+        self._tls = tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([] if self._tls is not None else sockets)
         self.is_listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._tls is not None:
+            await self._tls.close()
+        await super().shutdown(sockets)
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return a protocol for a new connection, as uvicorn makes it."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -96,18 +115,21 @@ def serve(settings: Settings, *, shares_port: bool = False) -> int:
     with listen(settings.host, settings.port, is_shared=shares_port) as listener:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(run(settings, listener))
+                return runner.run(run(settings, listener, shares_port=shares_port))
         except asyncio.CancelledError:
             return EXIT_SECOND_SIGNAL
 
 
-async def run(settings: Settings, listener: socket.socket) -> int:
+async def run(settings: Settings, listener: socket.socket, *, shares_port: bool = False) -> int:
     """Build the node's parts, serve on `listener` until a signal, then drain; return 0.
 
     Raises:
         ConfigurationError: keys, the models file or the Redis server cannot be used.
     """
     stopping = take_signals()
+    certificate = None
+    if settings.tls_cert:
+        certificate = Certificate(settings.tls_cert, settings.tls_key)
     authenticator = Authenticator.from_settings(settings)
     if owners := authenticator.owners_of_short_keys:
         logger.warning("api keys short", extra={"keys": len(owners), "owners": named(owners)})
@@ -148,57 +170,81 @@ async def run(settings: Settings, listener: socket.socket) -> int:
         node.timeline = TimelineWriter(redis, settings, pipeline=moments)
         if node.timeline.is_on:
             hub.audience.listener = node.note_readers
-        await serve_node(node, listener, stopping)
+        await serve_node(node, listener, stopping, certificate, shares_port=shares_port)
     return 0
 
 
-async def serve_node(node: Node, listener: socket.socket, stopping: asyncio.Event) -> None:
+async def serve_node(
+    node: Node,
+    listener: socket.socket,
+    stopping: asyncio.Event,
+    certificate: Certificate | None = None,
+    *,
+    shares_port: bool = False,
+) -> None:
     """Serve until `stopping` is set, then drain within the setting `drain_s`."""
     drain_s = node.settings.drain_s
     plain_s = min(PLAIN_REQUESTS_S_MAX, drain_s * PLAIN_REQUESTS_SHARE)
-    server = Server(configuration(node, plain_s))
+    tls = None
+    if certificate is not None:
+        tls = TlsListener(listener, certificate, is_tls_only=node.settings.is_tls_only)
+    config = configuration(node, plain_s)
+    server = Server(config, tls)
+    calls = GrpcService(node, config.app)  # type: ignore[arg-type]
+    await calls.open(is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
-        reporting = group.create_task(NodeReporter(node).run(), name="node report")
-        janitor = Janitor(node.redis, node.store, node.settings)
-        keeping = group.create_task(janitor.run(), name="janitor")
-        identifying = group.create_task(node.authenticator.run(), name="credentials")
-        limiting = group.create_task(node.limits.run(), name="limits")
-        counting = group.create_task(node.places.run(), name="readers")
-        watching_shares = group.create_task(node.share_watch.run(), name="shares")
-        noting = group.create_task(node.renew_planners(), name="planners")
-        following = group.create_task(follow_redis(node.settings), name="redis")
-        learning = group.create_task(follow_list(node.redis, node.models), name="model list")
-        telling = group.create_task(node.timeline.run(), name="timeline")
+        background = [
+            group.create_task(work, name=name) for name, work in background_work(node, certificate)
+        ]
+        calls.watch_health(group)
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
-        print(f"tailrace api ready on {url_of(listener)}", file=sys.stderr, flush=True)  # noqa: T201
+        if tls is not None:
+            group.create_task(tls.run(server.protocol), name="tls")
+        say_ready(url_of(listener, "http" if tls is None else "https"))
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
+        calls.begin_drain(group, drain_s)
         async with asyncio.TaskGroup() as leaving:
             for transfers in (node.uploads, node.downloads):
                 leaving.create_task(transfers.drain(drain_s - plain_s))
             await node.hub.drain(drain_s - plain_s)
         server.should_exit = True
         await serving
+        await calls.close()
         with contextlib.suppress(Unavailable):
             await node.places.write()
-        telling.cancel()
+        for task in background:
+            task.cancel()
         node.hub.audience.tell(is_last=True)
         await node.timeline.close()
-        watching.cancel()
-        reporting.cancel()
-        learning.cancel()
-        keeping.cancel()
-        identifying.cancel()
-        noting.cancel()
-        limiting.cancel()
-        watching_shares.cancel()
-        counting.cancel()
-        following.cancel()
     logger.info("api stopped")
+
+
+def background_work(
+    node: Node, certificate: Certificate | None
+) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+    """Yield the name of each task that runs until the node stops, and its work."""
+    yield "loop lag", node.metrics.watch_loop()
+    yield "node report", NodeReporter(node).run()
+    yield "janitor", Janitor(node.redis, node.store, node.settings).run()
+    yield "credentials", node.authenticator.run()
+    yield "limits", node.limits.run()
+    yield "readers", node.places.run()
+    yield "shares", node.share_watch.run()
+    yield "planners", node.renew_planners()
+    yield "redis", follow_redis(node.settings)
+    yield "model list", follow_list(node.redis, node.models)
+    yield "timeline", node.timeline.run()
+    if certificate is not None:
+        yield "certificate", certificate.run()
+
+
+def say_ready(url: str) -> None:
+    """Tell a supervisor, and a person, where the node listens."""
+    print(f"tailrace api ready on {url}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def configuration(node: Node, plain_s: float) -> uvicorn.Config:
@@ -285,7 +331,7 @@ def listen(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Return the base URL of a listening socket, with an IPv6 address in brackets."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

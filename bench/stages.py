@@ -2,11 +2,14 @@
 
 A model gives one token in each read, and the events go through the stages into an outbox, as in a
 worker. The base is the same way without stages. No word of the filter is in the text, so nothing is
-masked; the end of a piece is held back where a word may begin.
+masked; the end of a piece is held back where a word may begin. The words begin with all letters, so
+that is the last letter of nearly every piece: the worst case of a list of words. The text repeats
+its pieces, as the vocabulary of a model does; the rows "new pieces" have no piece twice.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -33,15 +36,15 @@ from workers.writing.outbox import Outbox
 TOKENS, TOKENS_QUICK = 50_000, 200
 WORDS = 100
 BASE = "no stages"
+WORD_LIST, WHOLE_WORDS = f"filter of {WORDS} words", f"filter of {WORDS} whole words"
+PATTERNS, LIMITS = "filter of 2 patterns", "limits"
 GOAL_US = 1.0
 KINDS: dict[str, list[dict[str, Any]]] = {
     BASE: [],
-    f"filter of {WORDS} words": [{"stage": "filter"}],
-    f"filter of {WORDS} whole words": [{"stage": "filter", "whole_words": True}],
-    "filter of 2 patterns": [
-        {"stage": "filter", "patterns": [r"\b\d{4}-\d{4}\b", r"[a-z]+@[a-z]+\.com"]}
-    ],
-    "limits": [{"stage": "limits", "max_tokens": 10_000_000, "max_characters": 100_000_000}],
+    WORD_LIST: [{"stage": "filter"}],
+    WHOLE_WORDS: [{"stage": "filter", "whole_words": True}],
+    PATTERNS: [{"stage": "filter", "patterns": [r"\b\d{4}-\d{4}\b", r"[a-z]+@[a-z]+\.com"]}],
+    LIMITS: [{"stage": "limits", "max_tokens": 10_000_000, "max_characters": 100_000_000}],
     "audit and usage": [{"stage": "audit"}, {"stage": "usage", "output_price": 1.0}],
 }
 REQUEST = Request([{"role": "user", "content": "hi"}])
@@ -52,16 +55,27 @@ async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
     tokens = TOKENS_QUICK if setup.is_quick else TOKENS
     work = "stages of a model: added to each token where nothing matches"
-    times = Comparison(work, "µs", goals={f"filter of {WORDS} words": GOAL_US})
-    pieces = _pieces(tokens)
+    times = Comparison(work, "µs", goals=dict.fromkeys((WORD_LIST, WHOLE_WORDS, LIMITS), GOAL_US))
+    pieces, new = _pieces(tokens), _new_pieces(tokens)
+    models = {who: _model(tables, pieces) for who, tables in KINDS.items()}
     for _ in setup.rounds():
         await setup.quiet()
         base = 0.0
-        for who, tables in KINDS.items():
-            took = await _took_us(_model(tables, pieces), pieces)
+        for who, model in models.items():
+            took = await _took_us(model, pieces)
             base = took if who == BASE else base
             times.add(who, took - (0.0 if who == BASE else base))
+        base = await _took_us(models[BASE], new)
+        for who in (WORD_LIST, PATTERNS):
+            times.add(f"{who}, new pieces", await _took_us(models[who], new) - base)
     return times.rows()
+
+
+def _new_pieces(count: int) -> Sequence[Token]:
+    """Return pieces of which none comes twice."""
+    drawn = random.Random("stages")
+    words = ("".join(drawn.choices("etaoinshrdlu", k=4)) for _ in range(count))
+    return [Token(f" {word}{n:x}") for n, word in enumerate(words)]
 
 
 def _pieces(count: int) -> Sequence[Token]:

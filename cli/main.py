@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cli.client.exit_code import EXIT_INTERRUPTED
-from cli.client.parsers import JSON_HELP, add_client_commands, add_completion, add_models_ls
+from cli.client.parsers import JSON_HELP, add, add_client_commands, add_completion, add_models_ls
 from cli.up import lifeline
 from cli.up.keeper import EXIT_CONFIGURATION
 from cli.up.privacy import UMASK
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 OPEN_FILES_MAX = 65_536  # each reader needs one
 
 ROLES = ("api", "worker", "jobs")
+ROLE_CODES = "exit codes: 0 drained; 1 ended in another way; 2 a setting is invalid"
 EPILOG = """\
 Settings are TAILRACE_... variables of the environment; docs/operations.md lists them.
 `tailrace up` needs none of them.
@@ -75,12 +76,14 @@ def run(args: argparse.Namespace) -> int:
         Authenticator.from_settings(settings)  # report an error once, and not from every node
         os.umask(UMASK)
         is_port_named = args.port is not None or is_given("port", os.environ)
+        is_metrics_given = args.metrics_port is not None or is_given("metrics_port", os.environ)
         return up(
             settings,
             api=args.api,
             workers=args.workers,
             has_cluster=args.cluster,
             is_port_named=is_port_named,
+            has_metrics=bool(settings.metrics_port) or not is_metrics_given,
         )
     if args.command == "doctor":
         from cli.doctor import doctor
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "models" and args.action == "discover":
         from cli.models import discover
 
-        return discover(args.output)
+        return discover(args.output, is_json=args.json)
     return ask(settings, args)
 
 
@@ -150,8 +153,9 @@ def run_role(settings: Settings, args: argparse.Namespace) -> int:
     os.umask(UMASK)
     if args.lifeline:
         lifeline.hold(settings.drain_s + 5.0)
-        # Several workers of `up` cannot have one port; the nodes show their counters.
-        settings = dataclasses.replace(settings, metrics_port=0)
+        # Several workers of `up` cannot have the one port of the settings: `up` names theirs.
+        given = getattr(args, "metrics_port", None)
+        settings = dataclasses.replace(settings, metrics_port=given or 0)
     if args.command == "api":
         from api.server import serve as serve_node
 
@@ -201,7 +205,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     add_completion(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
-    examine = commands.add_parser("doctor", help=doctor, description=doctor)
+    examples = ("tailrace doctor", "tailrace doctor --continuation MODEL", "tailrace doctor --json")
+    notes = "exit codes: 0 nothing is wrong; 1 a finding has to be mended; 2 a setting is invalid"
+    examine = add(commands, "doctor", doctor, examples, notes)
     what = "try whether this model's server continues partial answers, and tell the workers"
     examine.add_argument("--continuation", default="", metavar="MODEL", help=what)
     examine.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -210,22 +216,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "run everything on this machine: Redis, API nodes, workers, jobs"
-    up = commands.add_parser("up", help=what, description=what)
+    examples: tuple[str, ...] = ("tailrace up", "tailrace up --api 2 --workers 2 --port 8010")
+    up = add(commands, "up", what, examples, ROLE_CODES)
     up.add_argument("--api", type=int, default=1, metavar="N", help="API nodes (1)")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers (1)")
     up.add_argument(
         "--cluster", action="store_true", help="three masters of a Redis Cluster, to try it out"
     )
     _add_address(up, "port of the first API node; the others get the next ports (8000)")
+    what = (
+        "first port for metrics of workers and jobs; 0: none (the next free one behind the API's)"
+    )
+    up.add_argument("--metrics-port", type=int, metavar="P", help=what)
+    what = "port of the first API node for gRPC; the others get the next ports (none)"
+    up.add_argument("--grpc-port", type=int, metavar="P", help=what)
     what = "a model that this machine computes, without a server and a key"
     up.add_argument("--model", dest="models", choices=["smollm2"], help=what)
 
-    for role, what in (
-        ("api", "run one API node"),
-        ("worker", "run one worker"),
-        ("jobs", "run the jobs role: batches, schedules, webhooks, clean-up"),
+    redis = "TAILRACE_REDIS_URL=redis://127.0.0.1:6379/0 tailrace"
+    for role, what, flags in (
+        ("api", "run one API node", "--host 0.0.0.0"),
+        ("worker", "run one worker", "--metrics-port 9101"),
+        ("jobs", "run the jobs role: batches, schedules, webhooks, clean-up", ""),
     ):
-        command = commands.add_parser(role, help=what, description=what)
+        examples = (f"{redis} {role} {flags}".rstrip(),)
+        command = add(commands, role, what, examples, ROLE_CODES)
         # Set by `up`: the role ends when its standard input closes, because the supervisor died.
         command.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
         if role != "api":
@@ -233,6 +248,8 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
             command.add_argument("--metrics-port", type=int, metavar="P", help=what)
         if role == "api":
             _add_address(command, "port to listen on (8000)")
+            what = "port for gRPC clients, which needs the extra grpc (none)"
+            command.add_argument("--grpc-port", type=int, metavar="P", help=what)
             processes = "nodes on this port; the kernel distributes the connections (1)"
             command.add_argument("--processes", type=int, default=1, metavar="N", help=processes)
             command.add_argument("--share-port", action="store_true", help=argparse.SUPPRESS)
@@ -245,12 +262,16 @@ def _add_address(command: argparse.ArgumentParser, port_help: str) -> None:
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "list the models of a node, and find model servers on this machine"
-    models = commands.add_parser("models", help=what, description=what)
+    examples = ("tailrace models ls", "tailrace models discover -o models.toml")
+    models = add(commands, "models", what, examples)
     actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
     what = "ask the usual ports of this machine, and print a models file"
-    discover = actions.add_parser("discover", help=what, description=what)
+    examples = ("tailrace models discover -o models.toml", "tailrace models discover --json")
+    notes = "exit codes: 0 servers found; 1 none found; 2 the file cannot be written"
+    discover = add(actions, "discover", what, examples, notes)
     what = "write a new file instead of printing"
     discover.add_argument("-o", "--output", default="", metavar="FILE", help=what)
+    discover.add_argument("--json", action="store_true", help=JSON_HELP)
     add_models_ls(actions)
 
 

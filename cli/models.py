@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from cli.busy import busy
 from cli.finding import Finding
 from cli.up.discovery import PLACES, find_servers, write_models
 from shared.config.models import load_models
@@ -16,16 +18,22 @@ from shared.errors import ConfigurationError
 EXIT_NOTHING_FOUND = 1
 
 
-def discover(output: str) -> int:
+def discover(output: str, *, is_json: bool = False) -> int:
     """Run `tailrace models discover`; return the exit code.
 
     Args:
         output: the file to write; empty: standard output.
+        is_json: print the servers as JSON; a models file is written only to `output`.
 
     Raises:
         ConfigurationError: the file exists, or cannot be written.
     """
-    servers = asyncio.run(find_servers())
+    with busy("asking the usual ports"):
+        servers = asyncio.run(find_servers())
+    if is_json:
+        rows = [{"title": each.title, "base_url": each.base_url, "models": list(each.models)}
+                for each in servers]  # fmt: skip
+        print(json.dumps({"servers": rows}))
     if not servers:
         ports = ", ".join(str(place.port) for place in PLACES)
         text = f"tailrace models: no model server answers at the ports {ports} of this machine"
@@ -38,8 +46,10 @@ def discover(output: str) -> int:
                 file.write(text)
         except OSError as exc:
             raise ConfigurationError(f"{output}: {exc.strerror}: name another file") from exc
-    else:
+    elif not is_json:
         print(text, end="")
+    if is_json:
+        return 0
     for server in servers:
         found = f"{server.title} at {server.base_url}: {', '.join(server.models)}"
         print(f"tailrace models: found {found}", file=sys.stderr)

@@ -28,6 +28,7 @@ from jobs.webhook_ends import Ends, Finder
 from jobs.webhook_slots import Experience, Hope, Slots
 from shared.config.settings import Settings
 from shared.errors import Unavailable
+from shared.later.dead_letters import DEAD_MAX
 from shared.later.webhooks import Webhook, read_record, signed
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
@@ -57,6 +58,11 @@ class Reply(NamedTuple):
     @property
     def is_delivered(self) -> bool:
         return 200 <= self.status < 300
+
+    @property
+    def told(self) -> str:
+        """What an operator reads: the status, or why no response came."""
+        return str(self.status) if self.status else self.reason
 
 
 class Webhooks:
@@ -146,8 +152,8 @@ class Webhooks:
         result = "delivered" if reply.is_delivered else "given_up"
         kept_ms = round(max(DONE_KEPT_S, 4 * self.settings.retention_s) * 1000)
         again = "" if pause_s is None else round(pause_s * 1000)
-        outcome = [subject_id, number, again, kept_ms, result]
-        is_settled = bool(await self.scripts.run("hook_settle", names, outcome))
+        outcome = [subject_id, number, again, kept_ms, result, DEAD_MAX, reply.told]
+        is_settled = bool(await self.scripts.run("hook_settle", [*names, keys.HOOKS_DEAD], outcome))
         await self._report(subject_id, host, reply, number, pause_s, is_settled)
         return reply.is_delivered
 

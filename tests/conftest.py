@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared.redis import keys, server_check
+from shared.redis.client import OneServerClient
 from shared.text import redaction
 from tests.support.redis_server import RedisServer
 from tests.support.script_monitor import ScriptMonitor
@@ -52,7 +53,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--client", default="", help="scenarios: the command of a client program")
     group.addoption("--every-byte", action="store_true", help="scenarios: cut at every byte")
     group.addoption("--golden-update", action="store_true", help="write tests/golden anew")
-    group.addoption("--pictures", action="store_true", help="write the pictures in docs anew")
     group.addoption("--key", default="", help="conformance: the API key, when the nodes want one")
     group.addoption("--write-pictures", action="store_true", help="clients: pictures into docs")
 
@@ -106,7 +106,7 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 async def real_redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     """A client of the real server, which is empty."""
-    client = Redis.from_url(redis_server.url, protocol=2)
+    client = OneServerClient.from_url(redis_server.url, protocol=2)
     await client.flushall()
     await client.script_flush()
     yield client

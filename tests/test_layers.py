@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("api", "cli", "jobs", "shared", "workers")
+PACKAGES = {
+    **dict.fromkeys(("api", "cli", "jobs", "shared", "workers"), ROOT),
+    "tailrace_client": ROOT / "clients" / "python" / "src",
+}
 PAGE = "docs/architecture.md"
 Graph = Mapping[str, set[str]]
 
@@ -27,9 +30,9 @@ Graph = Mapping[str, set[str]]
 def modules() -> dict[str, Path]:
     """Return our modules by their dotted names."""
     found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
+    for package, above in PACKAGES.items():
+        for path in sorted((above / package).rglob("*.py")):
+            parts = path.relative_to(above).with_suffix("").parts
             found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 

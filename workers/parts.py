@@ -93,3 +93,8 @@ class WorkerParts:
     def __post_init__(self) -> None:
         services = Services(self.settings, self.store.redis)
         object.__setattr__(self, "stages", Stages(self.models, services))  # the class is frozen
+
+    def count(self, what: str, generation_id: str) -> None:
+        """Count an event of a generation, which the console shows with its id."""
+        self.counters[what] += 1
+        self.figures.happenings.note(what, generation_id)

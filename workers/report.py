@@ -12,7 +12,8 @@ import msgspec
 
 from shared.console.board import Orders, report_worker
 from shared.console.reports import LiveRun
-from shared.queue.presence import Presence
+from shared.queue.lanes import batch_slots_max
+from shared.queue.presence import MODELS_MAX, Presence
 from workers.parts import WorkerParts
 from workers.run import Run
 
@@ -36,6 +37,8 @@ def presence_of(parts: WorkerParts, running: int, now_ms: int, *, is_draining: b
         worker=parts.worker,
         at_ms=now_ms,
         slots=parts.settings.worker_slots,
+        batch_slots=batch_slots_max(parts.settings.worker_slots),
+        models=sorted(parts.models)[:MODELS_MAX],
         running=running,
         draining=is_draining,
         counters=counters,
@@ -93,6 +96,10 @@ class WorkerReport:
             first_tokens=dict(figures.first_tokens),
             gaps=dict(figures.gaps),
             silence_s=round(silence_s, 3),
+            waits={name: dict(counts) for name, counts in figures.waits.items()},
+            runs={name: dict(counts) for name, counts in figures.runs.items()},
+            happened=figures.happenings.newest(),
+            happened_count=figures.happenings.count,
         )
 
     def _live(self) -> list[LiveRun]:

@@ -82,8 +82,6 @@ class Run:
     _meter: OwnerMeter | None = None
     timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
 
-    # For the worker and the appender
-
     @property
     def id(self) -> str:
         return self.ticket.id
@@ -104,6 +102,12 @@ class Run:
     @property
     def is_holding(self) -> bool:
         return self._outbox is not None and self._outbox.stopped is None
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether another worker has the generation now, which this run did not give back."""
+        stopped = None if self._outbox is None else self._outbox.stopped
+        return stopped == "fenced" and not self.is_giving_back
 
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
@@ -142,11 +146,9 @@ class Run:
         After a cancellation this worker writes nothing more. Another one waits for the lease's end.
         """
         try:
-            begun = await self._begin()
-            if begun is None:
+            if (begun := await self._begin()) is None:
                 return
             self.begun = begun
-            self.parts.counters["takeovers"] += begun.start[0].seq > 1
             note = await self._open_outbox(begun)
             with self.parts.health.start(self.model.name, self.id) as call:
                 self.timeline.call = call
@@ -196,11 +198,9 @@ class Run:
     # Stream
 
     async def _stream(self, begun: Begun) -> BackendError | None:
-        """Stream until the end, a failure or a `stop`.
+        """Stream until the end, a failure or a `stop`; return the failure of the attempt, or None.
 
-        Returns:
-            the failure of the attempt, or None. If no other attempt may follow, the failure is also
-            in the outbox, as the end.
+        If no other attempt may follow, the failure is also in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
         whole, pricing = self._backend.counts_whole, self.parts.stages.pricing_of(self.model)
@@ -232,7 +232,7 @@ class Run:
             now_ms = await self.parts.store.now_ms()
             self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
-        self.parts.counters[attempt.report(is_postponed=is_postponed)] += 1
+        self.parts.count(attempt.report(is_postponed=is_postponed), self.id)
         if not is_postponed and attempt.is_final:
             self._push_end(attempt.end(self._usage.at_end()))
 
@@ -358,7 +358,7 @@ class Run:
             return type(outcome).__name__.lower()
         self.timeline.story.released_ms = outcome.at_ms
         if error is None:
-            self.parts.counters["handed_over"] += 1
+            self.parts.count("handed_over", self.id)
             await put_back(store, self.id, self.ticket.priority, self.ticket.model)
         else:
             assert self.begun is not None
@@ -374,7 +374,7 @@ class Run:
 
     def _count_loss(self) -> None:
         if self.outbox.stopped in ("fenced", "lost"):
-            self.parts.counters["leases_lost"] += 1
+            self.parts.count("leases_lost", self.id)
             log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})
 
     async def _settle(self) -> None:
@@ -387,12 +387,11 @@ class Run:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
         meter, retention_ms = self._meter, self.parts.store.retention_ms
         records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
-        try:
+        # While Redis is away: the worker that claims the entry finds the end, and does this again.
+        with suppress(Unavailable):
             if meter is not None:
                 await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
             await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
-        except Unavailable:
-            pass  # the worker that claims the entry finds the end, and does this again
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         fields = self.timeline.leave(begun, self.parts, ending, self._end)

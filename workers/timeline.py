@@ -57,9 +57,12 @@ class AttemptTimeline:
     def of(cls, begun: Begun, parts: WorkerParts, backend: str = "") -> Self:
         """Return the timeline of an attempt that begins now."""
         is_first = begun.start[0].seq == 1
+        if not is_first:
+            parts.count("takeovers", begun.meta.generation_id)
         waited_s = _waited_s(begun, parts.store.lease_ms) if is_first else None
         own_wait_s = int(begun.fields.get(b"waited", 0)) / 1000
         parts.metrics.begun(begun.meta.model, begun.meta.priority, own_wait_s)
+        parts.figures.note_wait(begun.meta.model, own_wait_s)
         return cls(
             parts.clock(), parts.figures, waited_s, model=begun.meta.model,
             story=AttemptStory.of(begun, parts), backend=backend, metrics=parts.metrics,
@@ -80,8 +83,9 @@ class AttemptTimeline:
         elif isinstance(item, Reasoning):
             self.story.reasoned()
         elif isinstance(item, Start):  # of a backend of a route
-            self.backend = item.backend
-            self.story.connected(item.backend)
+            if item.backend:  # without: a stage has spoken, and no backend yet
+                self.backend = item.backend
+                self.story.connected(item.backend)
         elif isinstance(item, Reset):
             self.story.note(Moment("reset"), 0)
 
@@ -133,6 +137,7 @@ class AttemptTimeline:
         took_s = now_s - self.began_s
         word, code = split_ending(ending, end)
         self.story.left(word, code, took_s, self.pieces)
+        self.figures.note_run(self.model, took_s)
         self.metrics.left(self.model, ending=word, code=code, seconds=took_s)
         if end is not None and end.usage is not None:
             self.metrics.counted(self.model, end.usage)

@@ -47,8 +47,9 @@ class ConsoleActions:
         identity = operator_of(self._node, request)
         async with answer_deadline():
             before = await self._node.meta_to_end(request.path_params["id"], identity)
-            meta = await cancel(self._node.store, before.generation_id) or before
-        _note("cancel", meta.generation_id, identity, meta.status)
+            by = self._node.asker(identity, before)
+            meta = await cancel(self._node.store, before.generation_id, by=by) or before
+        note_action("cancel", meta.generation_id, identity, meta.status)
         return json_response({"id": meta.generation_id, "status": meta.status}, 202)
 
     async def replay(self, request: Request) -> ASGIApp:
@@ -79,7 +80,7 @@ class ConsoleActions:
             tokens=estimated_tokens(decode_request(full.request)),
         )
         accepted = await self._node.acceptance.accept(new, identity, is_read=False)
-        _note("replay", meta.generation_id, identity, accepted.generation_id)
+        note_action("replay", meta.generation_id, identity, accepted.generation_id)
         return json_response({"id": accepted.generation_id, "replay_of": meta.generation_id}, 202)
 
     async def drain(self, request: Request) -> ASGIApp:
@@ -90,7 +91,7 @@ class ConsoleActions:
             if not any(presence.worker == worker for presence in seen):
                 raise NotFound("worker")
             await order_drain(self._node.redis, worker, identity.owner)
-        _note("drain", worker, identity, "ordered")
+        note_action("drain", worker, identity, "ordered")
         return json_response({"id": worker, "status": "draining"}, 202)
 
     async def redrive(self, request: Request) -> ASGIApp:
@@ -129,11 +130,12 @@ class ConsoleActions:
 
     async def _redrive(self, batch: Batch, identity: Identity) -> str:
         made = await self._batches.redrive_of(batch, key=f"console {batch.id}")
-        _note("redrive", batch.id, identity, made.id)
+        note_action("redrive", batch.id, identity, made.id)
         return made.id
 
 
-def _note(action: str, subject: str, identity: Identity, outcome: str) -> None:
+def note_action(action: str, subject: str, identity: Identity, outcome: str) -> None:
+    """Log one action with the name of who did it."""
     log.info(
         "console action",
         extra={"action": action, "subject": subject, "by": identity.owner, "outcome": outcome},

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from api.console.usage_days import DaySums, UsageDays
 from shared.batches.record import Batch, parse_batch
 from shared.config.settings import Settings
 from shared.console.board import pairs
-from shared.errors import Unavailable
+from shared.later.dead_letters import DeadLetter, index_command, letter_of, record_command
 from shared.later.schedules import Schedule, Schedules
 from shared.redis import keys
-from shared.redis.client import Client, Command
+from shared.redis.client import Client, Command, raise_errors
 from shared.redis.pipeline import ClientPipeline
 from shared.usage.figures import Figures, unpack
 from shared.usage.ledger import day_of
@@ -26,6 +27,7 @@ RECENT_MAX = 1_000
 BATCHES_OF_OWNER = 3
 BATCHES_MAX = 50
 USAGE_ROWS_MAX = 50
+DEAD_SHOWN = 50
 
 
 class Background:
@@ -36,6 +38,8 @@ class Background:
         batches: by id; ended ones stay as they were read.
         schedules: the next due ones.
         usage: of this month (UTC): owner, model, figures; the rows with the most tokens.
+        usage_days: tokens of each day of this month, by owner and by model.
+        dead_total: webhooks that were given up.
     """
 
     def __init__(self, redis: Client, settings: Settings) -> None:
@@ -45,6 +49,9 @@ class Background:
         self.batches: dict[str, Batch] = {}
         self.schedules: list[Schedule] = []
         self.usage: list[tuple[str, str, Figures]] = []
+        self.usage_days = UsageDays()
+        self.dead_total = 0
+        self._dead: dict[tuple[str, int], DeadLetter | None] = {}  # by id and time
         self._owners: list[str] = []
         self._turn = 0
         self._parts: Sequence[Callable[[int, int], Awaitable[int]]] = (
@@ -53,6 +60,7 @@ class Background:
             self._read_schedules,
             self._read_usage,
             self._read_ended_batches,
+            self._read_dead_letters,
         )
 
     async def read_next(self, commands: int, now_ms: int, owners: Sequence[str]) -> int:
@@ -123,20 +131,41 @@ class Background:
         owners, month = self._owners[:commands], day_of(now_ms).isoformat()[:7]
         replies = await self._ask([("HGETALL", keys.usage_month(owner, month)) for owner in owners])
         sums: dict[tuple[str, str], Figures] = {}
+        days = DaySums(day_of(now_ms))
         for owner, reply in zip(owners, replies, strict=True):
             for name, raw in pairs(reply):
-                key = owner, name.decode().partition(" ")[2]
-                sums[key] = sums.get(key, Figures()).plus(unpack(raw))
+                day, _, model = name.decode().partition(" ")
+                figures = unpack(raw)
+                sums[owner, model] = sums.get((owner, model), Figures()).plus(figures)
+                days.add(int(day), owner, model, figures.input + figures.output)
+        self.usage_days = days.columns()
         rows = [(owner, model, figures) for (owner, model), figures in sums.items()]
         rows.sort(key=lambda row: row[2].input + row[2].output, reverse=True)
         self.usage = rows[:USAGE_ROWS_MAX]
         return len(owners)
 
+    async def _read_dead_letters(self, commands: int, now_ms: int) -> int:
+        """Read the index, and those records that were not read before: a record does not change."""
+        del now_ms
+        self.dead_total, found = await self._ask(
+            [("ZCARD", keys.HOOKS_DEAD), index_command(DEAD_SHOWN)]
+        )
+        dead = _scored(found)
+        unknown = [each for each in dead if each not in self._dead][: commands - 2]
+        replies = await self._ask([record_command(name) for name, _ in unknown])
+        for (name, at_ms), reply in zip(unknown, replies, strict=True):
+            self._dead[name, at_ms] = letter_of(name, at_ms, reply)
+        self._dead = {each: self._dead[each] for each in dead if each in self._dead}
+        return 2 + len(unknown)
+
+    @property
+    def dead_letters(self) -> list[DeadLetter]:
+        """The newest webhooks that were given up, as far as they are read."""
+        return [letter for letter in self._dead.values() if letter is not None]
+
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
         replies = await self._pipeline.run(commands) if commands else []
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise Unavailable(f"Redis refuses: {reply}") from reply
+        raise_errors(replies)
         return replies
 
 

@@ -43,7 +43,7 @@ class Details(Mapping[str, Detail | None]):
 
     def take_wanted(self, count: int) -> list[str]:
         """Return at most `count` ids whose details are to be read, and forget the others."""
-        ids = list(dict.fromkeys(each for each in self._wanted if self._lacks(each)))
+        ids = list(dict.fromkeys(each for each in self._wanted if self.lacks(each)))
         self._wanted = []
         return ids[: max(0, count)]
 
@@ -56,7 +56,7 @@ class Details(Mapping[str, Detail | None]):
         while len(self._known) > DETAILS_KEPT:
             self._known.popitem(last=False)
 
-    def _lacks(self, generation_id: str) -> bool:
+    def lacks(self, generation_id: str) -> bool:
         """Whether the details are unknown, or those of a generation that may have ended since."""
         detail = self._known.get(generation_id)
         return detail is None or detail.status not in ENDED

@@ -79,7 +79,7 @@ class ConsoleFeed:
                 continue  # Redis is away; the picture says so when it comes
             rows = rows_part(self._sampler.rows_of(watcher), self._sampler.now_ms)
             found = {**self._parts(), "rows": encode_event("rows", rows)}
-            events = [*parts.changed(found), parts.new_points(self._sampler.points)]
+            events = [*parts.changed(found), parts.new_points(self._sampler.trends)]
             yield b"".join(events)
 
     def _parts(self) -> Mapping[str, bytes]:

@@ -20,6 +20,7 @@ from api.response import json_response
 from shared.errors import NotFound
 from shared.log.ids import is_generation_id, parse_cursor
 from shared.log.records import Entry, Meta
+from shared.log.request import decode_request
 from shared.log.snapshot import summary
 from shared.log.visibility import is_visible
 
@@ -27,7 +28,7 @@ PLAIN_MEMBERS = ("type", "attempt", "worker", "reason", "status", "finish_reason
 
 
 class ConsoleLogs:
-    """The handlers of GET /v1/console/generations/{id} and …/log."""
+    """The handlers of GET /v1/console/generations/{id}, …/request and …/log."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -46,6 +47,18 @@ class ConsoleLogs:
             item |= {"metadata": None, "session": None}
             item["error"] = error and {"code": error["code"], "retryable": error["retryable"]}
         return json_response(item)
+
+    async def request(self, request: Request) -> ASGIApp:
+        """GET /v1/console/generations/{id}/request: messages and parameters, with `content`."""
+        identity = operator_of(self._node, request)
+        async with answer_deadline():
+            meta = await self._node.meta(request.path_params["id"], identity)
+            async with self._node.heavy_reads.turn(identity.owner):
+                full = await self._node.store.with_request(meta)
+        if full is None:
+            raise NotFound
+        asked = decode_request(full.request)
+        return json_response({"messages": asked.messages, "params": asked.params})
 
     async def log(self, request: Request) -> ASGIApp:
         """GET /v1/console/generations/{id}/log: the entries after the event id `after`."""

@@ -64,6 +64,7 @@ class NodeReporter:
         self._node = node
         self._clock = clock
         self._before: Reading | None = None  # at the end of the last point
+        self._repairs: dict[str, int] = {}  # by generation with a copy
 
     async def run(self) -> None:
         """Report until cancelled, then withdraw."""
@@ -95,6 +96,8 @@ class NodeReporter:
 
     def _own(self, reading: Reading, redis_s: float) -> NodeReport:
         node, statistics = self._node, self._node.hub.statistics()
+        happenings = node.hub.counters.happenings
+        self._note_repairs()
         return NodeReport(
             node=node.name,
             at_ms=reading.now_ms,
@@ -113,7 +116,19 @@ class NodeReporter:
             redis_s=redis_s,
             loop_lag_s=node.metrics.take_lag_max(),
             readers_of=self._readers_of() if reading.is_watched else {},
+            happened=happenings.newest(),
+            happened_count=happenings.count,
         )
+
+    def _note_repairs(self) -> None:
+        """Note the generations whose copies were repaired since the last report."""
+        relays, before = self._node.hub.relays, self._repairs
+        self._repairs = {
+            name: relay.feed.repairs for name, relay in relays.items() if relay.feed.repairs
+        }
+        for name, repairs in self._repairs.items():
+            if repairs > before.get(name, 0):
+                self._node.hub.counters.happenings.note("repairs", name)
 
     def _readers_of(self) -> dict[str, int]:
         relays = self._node.hub.relays

@@ -5,7 +5,8 @@ A part that has not changed is not sent again: `Parts.changed` compares the byte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Reversible, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from api.console.background import Background
 from api.console.limits import BATCHES_SHOWN, EVENTS_SHOWN
 from api.console.rows import RowPage
 from api.console.sampler import Sampler
+from api.console.trends import Trends
 from shared.batches.record import Batch
 from shared.console.board import POINT_S
 from shared.console.reports import Point
@@ -39,21 +41,31 @@ def parts_of(sampler: Sampler) -> dict[str, Any]:
             {"owner": owner, "model": model, **figures._asdict()}
             for owner, model, figures in background.usage
         ],
-        "happened": _happened(sampler.points),
+        "usage_days": background.usage_days,
+        "webhooks": {"total": background.dead_total, "letters": background.dead_letters},
+        "models": sampler.trends.rows(),
+        "happened": _happened(sampler.trends.points),
         "problem": sampler.problem,
     }
 
 
 def rows_part(page: RowPage, now_ms: int) -> dict[str, Any]:
     """Return the table of generations."""
-    return {"now_ms": now_ms, "total": page.total, "page": page.page, "rows": page.rows}
+    return {
+        "now_ms": now_ms,
+        "total": page.total,
+        "unfinished": page.unfinished,
+        "page": page.page,
+        "rows": page.rows,
+    }
 
 
-def history_part(points: Sequence[Point]) -> dict[str, Any]:
+def history_part(points: Sequence[Point], trends: Trends) -> dict[str, Any]:
     """Return points as columns: the charts take them so."""
     columns: dict[str, Any] = {"at_ms": [point.at_ms for point in points], "step_s": POINT_S}
     for name in SERIES:
         columns[name] = [getattr(point, name) for point in points]
+    columns["models"] = trends.series(points)
     return columns
 
 
@@ -76,13 +88,13 @@ class Parts:
                 self._sent[name] = event
                 yield event
 
-    def new_points(self, points: Sequence[Point]) -> bytes:
+    def new_points(self, trends: Trends) -> bytes:
         """Return the event with the points that this page lacks; empty: it lacks none."""
-        lacking = [point for point in points if point.at_ms > self._at_ms]
-        if not lacking:
+        if trends.at_ms <= self._at_ms:
             return b""
+        lacking = [point for point in trends.points if point.at_ms > self._at_ms]
         self._at_ms = lacking[-1].at_ms
-        return encode_event("history", history_part(lacking))
+        return encode_event("history", history_part(lacking, trends))
 
 
 def _workers(sampler: Sampler) -> list[dict[str, Any]]:
@@ -90,6 +102,8 @@ def _workers(sampler: Sampler) -> list[dict[str, Any]]:
         {
             "id": each.worker,
             "slots": each.slots,
+            "batch_slots": each.batch_slots,
+            "models": each.models,
             "running": each.running,
             "draining": each.draining,
             "seen_s": round(age_ms / 1000, 1),
@@ -170,14 +184,19 @@ def _schedule(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _happened(points: Sequence[Point]) -> list[dict[str, Any]]:
+def _happened(points: Reversible[Point]) -> list[dict[str, Any]]:
     """Return the newest events of the hour, the newest first."""
-    found = [
-        {"at_ms": point.at_ms, "what": event.what, "process": event.process, "count": event.count}
-        for point in reversed(points)
-        for event in point.events
+    events = ((point, event) for point in reversed(points) for event in point.events)
+    return [
+        {
+            "at_ms": point.at_ms,
+            "what": event.what,
+            "process": event.process,
+            "count": event.count,
+            "ids": event.ids,
+        }
+        for point, event in islice(events, EVENTS_SHOWN)
     ]
-    return found[:EVENTS_SHOWN]
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -136,11 +136,17 @@ class Filter:
 
 
 class RowPage(NamedTuple):
-    """One page of the table; `total`: rows that pass the filter, as far as they are known."""
+    """One page of the table.
+
+    Attributes:
+        total: rows that pass the filter, as far as they are known.
+        unfinished: those of them that have not ended; None: not counted.
+    """
 
     rows: Sequence[Row]
     total: int
     page: int
+    unfinished: int | None = None
 
 
 def cut(rows: Iterable[Row], wanted: Filter) -> RowPage:
@@ -175,19 +181,28 @@ class LiveRuns:
         """
         reports: dict[str, _Report] = {}
         self.by_id = {}
+        number = 0
         for worker, some in runs.items():
             if worker not in at_ms:
                 continue
-            report = reports[worker] = _Report(at_ms[worker], {run.id: run for run in some})
+            own = {run.id: (run, worker) for run in some}
+            report = reports[worker] = _Report(at_ms[worker], own)
             former = self._now.get(worker)
             if former is not None and former.at_ms != report.at_ms:
                 self._before[worker] = former
-            for run in some:
-                found = self.by_id.get(run.id)
-                if found is None or found[0].attempt < run.attempt:
-                    self.by_id[run.id] = run, worker
+            self.by_id.update(own)
+            number += len(own)
+        if len(self.by_id) != number:  # rare, and to look at each run costs as much as all the rest
+            self._settle(reports.values())
         self._now = reports
         self._before = {name: each for name, each in self._before.items() if name in reports}
+
+    def _settle(self, reports: Iterable[_Report]) -> None:
+        """Let the higher attempt win, where two workers report a generation."""
+        for report in reports:
+            for name, pair in report.runs.items():
+                if self.by_id[name][0].attempt < pair[0].attempt:
+                    self.by_id[name] = pair
 
     def row(self, generation_id: str, readers: int) -> Row:
         """Return the row of a run that is in `by_id`."""
@@ -203,16 +218,16 @@ class LiveRuns:
         """Return the tokens per second from one report to the next; None: it is in one only."""
         before = self._before.get(worker)
         former = before.runs.get(run.id) if before else None
-        if before is None or former is None or former.attempt != run.attempt:
+        if before is None or former is None or former[0].attempt != run.attempt:
             return None
         return round(
-            (run.tokens - former.tokens) * 1000 / (self._now[worker].at_ms - before.at_ms), 1
+            (run.tokens - former[0].tokens) * 1000 / (self._now[worker].at_ms - before.at_ms), 1
         )
 
 
 class _Report(NamedTuple):
     at_ms: int
-    runs: dict[str, LiveRun]
+    runs: dict[str, tuple[LiveRun, str]]
 
 
 def cut_unfinished(
@@ -223,11 +238,10 @@ def cut_unfinished(
     Args:
         others: rows of generations that no worker reports: those that wait.
     """
-    keys = [
-        (run.created_at_ms, name)
-        for name, (run, worker) in live.by_id.items()
-        if wanted.is_open or wanted.shows_run(run, worker)
-    ]
+    runs: Iterable[tuple[LiveRun, str]] = live.by_id.values()
+    if not wanted.is_open:
+        runs = (pair for pair in runs if wanted.shows_run(*pair))
+    keys = [(run.created_at_ms, run.id) for run, _ in runs]
     keys += [
         (row.created_at_ms or 0, name)
         for name, row in others.items()
@@ -239,7 +253,7 @@ def cut_unfinished(
         live.row(name, readers.get(name, 0)) if name in live.by_id else others[name]
         for _, name in shown
     ]
-    return RowPage(rows, len(keys), wanted.page)
+    return RowPage(rows, len(keys), wanted.page, len(keys))
 
 
 def queued_rows(
@@ -253,6 +267,8 @@ def queued_rows(
     for partition in partitions:
         for each in partition.queued:
             known = details.get(each.id)
+            if known is not None and known.status in ENDED:
+                continue  # it has been cancelled, and its entry is not taken off the lane yet
             found[each.id] = Row(
                 each.id,
                 "queued",

@@ -18,25 +18,20 @@ from itertools import islice
 from typing import Any, Protocol
 
 from api.console.background import Background
-from api.console.details import Details, command
+from api.console.details import command
 from api.console.limits import COMMANDS_PER_TICK, OWNERS_SHOWN, PAGES_MAX, ROWS_PER_PAGE, TICK_S
 from api.console.rows import (
     Filter,
-    LiveRuns,
-    Row,
     RowPage,
-    cut,
-    cut_unfinished,
-    detail_row,
-    queued_rows,
     readers_of,
 )
+from api.console.table import Table
+from api.console.trends import Trends
 from api.console.watcher import Watcher
 from api.errors import request_error
 from api.hub.hub import Hub
 from shared.config.settings import Settings
 from shared.console.board import (
-    POINTS,
     Reading,
     history_command,
     points_of,
@@ -50,15 +45,13 @@ from shared.console.queue_state import (
     look_commands,
     state_of,
 )
-from shared.console.reports import NodeReport, Point
+from shared.console.reports import NodeReport
 from shared.errors import Unavailable
-from shared.log.ids import is_generation_id
-from shared.log.records import ENDED
 from shared.log.store import Store
 from shared.queue.partitions import partitions_of
 from shared.queue.presence import Presence
 from shared.redis import keys
-from shared.redis.client import Client, Command
+from shared.redis.client import Client, Command, raise_errors
 from shared.redis.pipeline import ClientPipeline
 
 log = logging.getLogger(__name__)
@@ -68,6 +61,8 @@ HISTORY_EVERY = 3  # ticks
 LOOKS_PER_TICK = 2  # partitions
 QUEUED_ROWS_MAX = 400  # waiting generations that all looks together name
 BACKGROUND_COMMANDS = 10  # of one slow part
+ACTION_ROWS = 5_000  # waiting generations of a lane that an action finds
+DETAILS_AT_ONCE = 200  # of an action, in one round trip
 OWNER_IDS_MAX = 1_000  # newest generations of an owner that a filter by owner looks through
 
 
@@ -108,14 +103,10 @@ class Sampler:
         self.workers: list[tuple[Presence, int]] = []  # with the age of the report, ms
         self.nodes: list[NodeReport] = []
         self.partitions: dict[str, PartitionState] = {}
-        self.points: list[Point] = []
+        self.trends = Trends()
         self.rates: dict[str, float] = {}  # tokens per second by worker
-        self._live = LiveRuns()
-        self._readers: dict[str, int] = {}
-        self._others: dict[str, Row] = {}  # generations that no worker reports
+        self.table = Table()
         self._tokens: dict[str, tuple[int, float]] = {}  # by worker: when, and how many
-        self._details = Details()
-        self._recent: list[str] = []  # running generations that the index names: see `_look_first`
         self._commands = 0  # of this tick
         self._pages: dict[Filter, RowPage] = {}
 
@@ -127,20 +118,23 @@ class Sampler:
     # Pages
 
     @asynccontextmanager
-    async def watching(self, wanted: Filter) -> AsyncIterator[Watcher]:
+    async def watching(self, wanted: Filter, *, is_page: bool = True) -> AsyncIterator[Watcher]:
         """Count as an open page within `async with`.
+
+        Args:
+            is_page: False: for one action, which does not count among the pages.
 
         Raises:
             RequestError: 503 `unavailable`: this node has `PAGES_MAX` open consoles.
         """
-        if len(self._watchers) >= PAGES_MAX:
+        if is_page and sum(each.is_page for each in self._watchers) >= PAGES_MAX:
             raise request_error(
                 "unavailable", f"this node has {PAGES_MAX} open consoles: close one, or use another"
             )
         is_idle = not self.is_running
         if is_idle:
             self._reset()
-        watcher = Watcher(wanted, self.ticks)
+        watcher = Watcher(wanted, self.ticks, is_page=is_page)
         self._watchers.add(watcher)
         self._wake.set()
         if is_idle:
@@ -165,40 +159,15 @@ class Sampler:
         """Return the rows that a page shows, and note which details it lacks."""
         page = self._pages.get(watcher.wanted)
         if page is None:
-            page = self._pages[watcher.wanted] = self._cut(watcher)
+            page = self.table.page(watcher, self.background.recent_ids)
+            self._pages[watcher.wanted] = page
         return page
 
-    def _cut(self, watcher: Watcher) -> RowPage:
-        wanted = watcher.wanted
-        if is_generation_id(wanted.search):
-            return self._found([wanted.search], wanted)
-        if wanted.state == "ended" or (wanted.owner and watcher.ids is not None):
-            ids = watcher.ids if watcher.ids is not None else self.background.recent_ids
-            return self._found(ids, wanted)
-        page = cut_unfinished(self._live, self._others, self._readers, wanted)
-        self._details.want(row.id for row in page.rows if row.owner is None)
-        return page
-
-    def _found(self, ids: Sequence[str], wanted: Filter) -> RowPage:
-        """Return a page of generations by id: of an owner, of a search, or ended ones."""
-        rows: list[Row] = []
-        unknown: list[str] = []
-        stale: list[str] = []  # ran or waited when read, and are not in the reports any more
-        for generation_id in ids:
-            if generation_id in self._live.by_id:
-                rows.append(self._live.row(generation_id, self._readers.get(generation_id, 0)))
-            elif (row := self._others.get(generation_id)) is not None:
-                rows.append(row)
-            elif generation_id not in self._details:
-                unknown.append(generation_id)
-            elif (detail := self._details[generation_id]) is not None:
-                rows.append(detail_row(generation_id, detail))
-                if detail.status not in ENDED:
-                    stale.append(generation_id)
-        self._details.want([*unknown, *stale])
-        # An id that is not read yet may pass the filter: it counts, so that pages can be reached.
-        page = cut(rows, wanted)
-        return page._replace(total=page.total + len(unknown))
+    @property
+    def lacks_runs(self) -> bool:
+        """Whether workers run generations that no report names yet."""
+        running = sum(presence.running for presence, _ in self.workers)
+        return running > 0 and not self.table.live.by_id
 
     # The loop
 
@@ -236,6 +205,32 @@ class Sampler:
                 self.ticks += 1
                 self._picture.notify_all()
 
+    async def complete(self, watcher: Watcher) -> list[str]:
+        """Return the unfinished generations that a filter shows: for an action.
+
+        Unlike a page, it reads up to `ACTION_ROWS` waiting ones of each lane of each partition, and
+        the details of all that it finds.
+
+        Raises:
+            Unavailable: Redis did not answer in time.
+        """
+        await self._read_ids([watcher])
+        commands = [each for tag in self._tags for each in look_commands(tag, ACTION_ROWS)]
+        replies = await self._pipeline.run(commands)
+        for n, tag in enumerate(self._tags):
+            some = replies[n * LOOK_COMMANDS : (n + 1) * LOOK_COMMANDS]
+            if (state := state_of(tag, some, self.now_ms)) is not None:
+                self.partitions[tag] = state  # the next look shows fewer again
+        self._make_rows()
+        unread = self.table.unread_of(watcher)
+        for start in range(0, len(unread), DETAILS_AT_ONCE):
+            some = unread[start : start + DETAILS_AT_ONCE]
+            replies = await self._pipeline.run([command(each) for each in some])
+            for generation_id, reply in zip(some, replies, strict=True):
+                self.table.details.take(generation_id, reply)
+        self._make_rows()
+        return self.table.unfinished_of(watcher)
+
     async def _serve_new(self) -> None:
         """Read what a page needs that has just been opened, and nothing else."""
         self._pages = {}
@@ -262,16 +257,16 @@ class Sampler:
             commands.append(watch_command())
         has_history = self.ticks % HISTORY_EVERY == 0
         if has_history:
-            commands.append(history_command(self.points[-1].at_ms if self.points else 0))
+            commands.append(history_command(self.trends.at_ms))
         replies = await self._ask(commands)
-        _raise_errors(replies[:base])
+        raise_errors(replies[:base])
         self._take_reports(Reading.of(replies[:base]))
         for n, tag in enumerate(looks):
             some = replies[base + n * LOOK_COMMANDS : base + (n + 1) * LOOK_COMMANDS]
             if (state := state_of(tag, some, self.now_ms)) is not None:
                 self.partitions[tag] = state
         if has_history and not isinstance(replies[-1], Exception):
-            self.points = [*self.points, *points_of(replies[-1])][-POINTS:]
+            self.trends.add(points_of(replies[-1]))
         if is_first:
             await self._look_first()
         self._make_rows()
@@ -286,11 +281,11 @@ class Sampler:
         workers = living_workers(reading, self._silent_ms)
         self.workers = [(each, max(0, reading.now_ms - each.at_ms)) for each in workers]
         self.nodes = living_nodes(reading)
-        self._readers = readers_of(self.nodes)
-        self._live.update(reading.runs, {each.worker: each.at_ms for each in workers})
+        self.table.readers = readers_of(self.nodes)
+        self.table.live.update(reading.runs, {each.worker: each.at_ms for each in workers})
         self._measure(workers)
-        if self._live.by_id:
-            self._recent = []
+        if self.table.live.by_id:
+            self.table.recent = []
 
     def _measure(self, workers: Sequence[Presence]) -> None:
         """Compute the tokens per second of each worker, from one report to the next."""
@@ -305,24 +300,19 @@ class Sampler:
 
     async def _look_first(self) -> None:
         """Read some running generations from the index: workers report theirs within a second."""
-        if self._live.by_id or not any(state.running for state in self.partitions.values()):
+        if self.table.live.by_id or not any(state.running for state in self.partitions.values()):
             return
         commands: list[Command] = [
             ("ZREVRANGE", keys.running(tag), 0, ROWS_PER_PAGE - 1) for tag in self._tags
         ]
         replies = await self._ask(commands)
         found = [raw.decode() for reply in replies if isinstance(reply, list) for raw in reply]
-        self._recent = sorted(found, reverse=True)[: 2 * ROWS_PER_PAGE]
-        self._details.want(self._recent[:ROWS_PER_PAGE])
+        self.table.recent = sorted(found, reverse=True)[: 2 * ROWS_PER_PAGE]
+        self.table.details.want(self.table.recent[:ROWS_PER_PAGE])
         await self._read_details(ROWS_PER_PAGE)
 
     def _make_rows(self) -> None:
-        states = self.partitions.values()
-        self._others = queued_rows(states, self._details, self._readers, self.now_ms)
-        for generation_id in self._recent:
-            detail = self._details.get(generation_id)
-            if generation_id not in self._others and detail is not None:
-                self._others[generation_id] = detail_row(generation_id, detail)
+        self.table.make_rows(self.partitions.values(), self.now_ms)
         self._pages = {}
 
     async def _read_more(self, *, is_first: bool) -> None:
@@ -345,8 +335,8 @@ class Sampler:
 
     def _owners(self) -> list[str]:
         """Return some owners of unfinished generations."""
-        live = (run.owner for run, _ in islice(self._live.by_id.values(), 10 * OWNERS_SHOWN))
-        others = (row.owner for row in self._others.values() if row.owner)
+        live = (run.owner for run, _ in islice(self.table.live.by_id.values(), 10 * OWNERS_SHOWN))
+        others = (row.owner for row in self.table.others.values() if row.owner)
         return list(dict.fromkeys([*live, *others]))[:OWNERS_SHOWN]
 
     async def _read_ids(self, watchers: Sequence[Watcher]) -> None:
@@ -366,12 +356,12 @@ class Sampler:
 
     async def _read_details(self, count: int) -> None:
         """Read the details that rows lack, at most `count` of them."""
-        ids = self._details.take_wanted(count)
+        ids = self.table.details.take_wanted(count)
         if not ids:
             return
         replies = await self._ask([command(each) for each in ids])
         for generation_id, reply in zip(ids, replies, strict=True):
-            self._details.take(generation_id, reply)
+            self.table.details.take(generation_id, reply)
         self._make_rows()
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -379,9 +369,3 @@ class Sampler:
             return []
         self._commands += len(commands)
         return await self._pipeline.run(commands)
-
-
-def _raise_errors(replies: Sequence[Any]) -> None:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise Unavailable(f"Redis refuses: {reply}") from reply

@@ -85,7 +85,8 @@ async def accept_post(
                 await take_place(request.scope)
             meta = await accept_members(
                 node, identity, members, parsed,
-                size=size, idempotency_key=key or "", needs_request=needs_request,
+                size=size, idempotency_key=key or parsed.idempotency_key,
+                needs_request=needs_request,
                 note=note_allowance(request),
             )  # fmt: skip
             request.scope[GENERATION_ID] = meta.generation_id

@@ -43,6 +43,7 @@ class ErrorBoundary:
         shapes: pairs of a path and the shape of errors at and below that path. The first matching
             pair counts; without a match the shape is the native shape.
         hold_back: awaited before a 401.
+        shapes_of: as `shapes`, for paths whose shape depends on the request. They come first.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class ErrorBoundary:
         shapes: Sequence[tuple[str, ErrorShape]] = (),
         *,
         hold_back: Callable[[Scope], Awaitable[None]] | None = None,
+        shapes_of: Sequence[tuple[str, Callable[[Scope], ErrorShape]]] = (),
     ) -> None:
         self.app = app
         self.hold_back = hold_back
         self.on_answer = on_answer
         self.shapes = shapes
+        self.shapes_of = shapes_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -104,6 +107,9 @@ class ErrorBoundary:
 
     def _shape(self, scope: Scope) -> ErrorShape:
         path = scope.get("path", "")
+        for prefix, shape_of in self.shapes_of:
+            if path == prefix or path.startswith(prefix + "/"):
+                return shape_of(scope)
         for prefix, shape in self.shapes:
             if path == prefix or path.startswith(prefix + "/"):
                 return shape

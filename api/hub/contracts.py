@@ -8,12 +8,16 @@ task or queue of their own. The hub does not know where a sink's bytes go.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from api.hub.position import Position
 from api.hub.pump import Sink
+from shared.queue.happenings import Happenings
+
+CUT_IDS_MAX = 3  # generations that are noted of one WebSocket that is cut
 
 
 class ReadingOutcome(enum.Enum):
@@ -102,6 +106,11 @@ class BlockableSink(Protocol):
 
     def break_off(self, outcome: ReadingOutcome) -> None: ...
 
+    @property
+    def generation_ids(self) -> Iterable[str]:
+        """The generations that it reads."""
+        ...
+
 
 class Connection(Protocol):
     """A response, a waiting long poll or a WebSocket: what a drain breaks off."""
@@ -142,6 +151,23 @@ class HubCounters:
     rotations: int = 0  # connections broken off at their age
     resumes: int = 0  # streams and socket readings that began at a cursor
     resets: int = 0  # readers that were sent `reset` because their cursor was not in the log
+    happenings: Happenings = field(default_factory=Happenings)  # cuts, resumes and resets
+
+    def cut(self, generation_ids: Iterable[str]) -> None:
+        """Count a reader that is broken off, because it is too slow."""
+        self.cuts += 1
+        for generation_id in islice(generation_ids, CUT_IDS_MAX):
+            self.happenings.note("cuts", generation_id)
+
+    def resume(self, generation_id: str) -> None:
+        """Count a reader that begins at a cursor."""
+        self.resumes += 1
+        self.happenings.note("resumes", generation_id)
+
+    def reset(self, generation_id: str) -> None:
+        """Count a reader whose cursor is not in the log."""
+        self.resets += 1
+        self.happenings.note("resets", generation_id)
 
 
 class HubPort(Protocol):

@@ -24,7 +24,7 @@ from array import array
 
 from api.hub.feed import Feed
 from shared.log.event_bytes import escape_line_ends
-from shared.log.fold import FRAME_END, ByteFold, Dialect
+from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
@@ -252,5 +252,5 @@ class EncodedLog:
         if not rest:
             return None
         for _ in range(number - (self._given[seq - 1] if seq else 0)):
-            rest = rest.partition(FRAME_END)[2]
+            rest = self.dialect.after_frame(rest)
         return seq, rest

@@ -136,7 +136,7 @@ class Upkeep:
         bytes_max = self._hub.settings.subscriber_bytes_max
         for sink in list(self._hub.blocked_sinks):
             if sink.is_too_slow(now, bytes_max):
-                self._hub.counters.cuts += 1
+                self._hub.counters.cut(sink.generation_ids)
                 sink.break_off(ReadingOutcome.CUT)
 
     def _wake_unplaced(self) -> None:

@@ -16,10 +16,12 @@ class DialectRequest:
         request: what the backend gets.
         grace_s: used if the body has no `on_disconnect`: seconds that the generation goes on
             without readers; None: without limit.
+        idempotency_key: used if the request has no header `Idempotency-Key`; empty: no key.
     """
 
     request: Request
     grace_s: float | None = None
+    idempotency_key: str = ""
 
     @property
     def is_answered_from_log(self) -> bool:

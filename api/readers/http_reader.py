@@ -83,7 +83,8 @@ class Subscriber:
         prefix: bytes = b"",
     ) -> None:
         self.position = Position(cursor, port.now())
-        port.counters.resumes += bool(cursor.seq)
+        if cursor.seq:
+            port.counters.resume(relay.meta.generation_id)
         self.is_queued = False
         self.outcome: ReadingOutcome | None = None
         self._on_over: Callable[[ReadingOutcome], None] | None = on_over
@@ -124,7 +125,7 @@ class Subscriber:
                 self._port.await_place(self)
                 return self._write_last_words(now)
             case Placement.RESET:
-                self._port.counters.resets += 1
+                self._port.counters.reset(self._relay.meta.generation_id)
                 return self._write_aside(RESET, now, is_last=not self._log.dialect.restarts)
         start = self.position.seq
         chunk, self.position.seq = self._log.slice(start)
@@ -264,6 +265,10 @@ class Subscriber:
             return max(sent_at, now - heartbeat_s / 2) + heartbeat_s
         self._put(self._log.dialect.heartbeat, now)
         return now + heartbeat_s
+
+    @property
+    def generation_ids(self) -> tuple[str]:
+        return (self._relay.meta.generation_id,)
 
     def is_too_slow(self, now: float, bytes_max: int) -> bool:
         if self._blockage is None:

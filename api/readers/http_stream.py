@@ -24,7 +24,7 @@ from api.readers.disconnect import DisconnectWatcher
 from api.readers.expiry import break_off_at_expiry
 from api.readers.http_reader import Subscriber
 from api.readers.place import Place, take_place
-from api.transport.extensions import HANDOVER, READER_PLACE, TRANSPORT, WIRE, break_off
+from api.transport.extensions import HANDOVER, OUTCOME, READER_PLACE, TRANSPORT, WIRE, break_off
 from api.transport.http_handover import HandedOver
 from shared.log.fold import Dialect, Headers
 from shared.log.ids import START, EventId
@@ -209,6 +209,7 @@ async def finish(scope: Scope, receive: Receive, send: Send, outcome: ReadingOut
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     elif outcome is not ReadingOutcome.LEFT:
         logger.info("reader broken off", extra={"outcome": outcome.value})
+        scope[OUTCOME] = outcome
         break_off(scope)
         await DisconnectWatcher.wait(receive)
 

@@ -80,7 +80,8 @@ class Subscription:
     ) -> None:
         self.key = key
         self.position = Position(cursor, socket.port.now())
-        socket.port.counters.resumes += bool(cursor.seq)
+        if cursor.seq:
+            socket.port.counters.resume(relay.meta.generation_id)
         self.relay = relay
         self.is_over = False
         self._socket = socket
@@ -153,7 +154,7 @@ class Subscription:
                 self._socket.port.await_place(self)
                 return self._last_words_frame()
             case Placement.RESET:
-                self._socket.port.counters.resets += 1
+                self._socket.port.counters.reset(self.relay.meta.generation_id)
                 return self._aside_frame(RESET, is_last=not self._fold.restarts)
         if feed.is_up_to_date and (self._caught_up_seq is None or self._caught_up_seq > feed.count):
             self._caught_up_seq = feed.count

@@ -278,6 +278,10 @@ class Socket:
             self.wire.beat()
         return now + min(heartbeat_s, self._idle_s)
 
+    @property
+    def generation_ids(self) -> list[str]:
+        return [each.relay.meta.generation_id for each in self.subscriptions.values()]
+
     def is_too_slow(self, now: float, bytes_max: int) -> bool:
         if self._blockage is None:
             return False

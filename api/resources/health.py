@@ -14,7 +14,6 @@ import time
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
-from redis.exceptions import ResponseError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -150,7 +149,7 @@ class HealthRoutes:
         try:
             async with asyncio.timeout(READY_CHECK_S):
                 return await read_lag(self.node.redis)
-        except (Unavailable, TimeoutError, ResponseError):
+        except (Unavailable, TimeoutError):
             return None
 
     async def _workers(self) -> list[tuple[Presence, int]] | None:

@@ -53,18 +53,29 @@ class ListingRoutes:
         With a token whose claim covers the session: the generations of all owners, with their
         authors.
         """
-        identity = self.node.identity(request)
-        name = request.path_params["session"]
+        name, before_ms = request.path_params["session"], read_before_ms(request)
+        return json_response(
+            await self.session_content(name, self.node.identity(request), before_ms)
+        )
+
+    async def session_content(
+        self, name: str, identity: Identity, before_ms: int | None
+    ) -> dict[str, Any]:
+        """Return the page of a session whose generations are older than `before_ms` (Unix ms).
+
+        Raises:
+            NotFound: no session can have this name.
+            Unavailable: Redis did not answer in time.
+        """
         if not name or len(name) > SESSION_CHARACTERS_MAX:
             raise NotFound("session")
-        before_ms = read_before_ms(request)
         owner = None if identity.covers(name) else identity.owner
         async with answer_deadline():
             ids = await session_ids(
                 self.node.redis, owner, name, PAGE_GENERATIONS + 1, before_ms=before_ms
             )
             content = await self._page(ids, identity)
-        return json_response({"session": name, **content})
+        return {"session": name, **content}
 
     async def generations(self, request: Request) -> ASGIApp:
         """GET /v1/generations: the owner's, of all sessions; with `active=1` only the unfinished.

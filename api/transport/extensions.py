@@ -10,6 +10,8 @@ from starlette.types import Scope
 # Scope extensions that api/transport/http.py and api/transport/websocket.py provide.
 TRANSPORT = "tailrace.transport"
 WIRE = "tailrace.wire"
+# The request is a call of the port for gRPC (api/grpc_port/call.py): its body is one message.
+GRPC_CALL = "tailrace.grpc_call"
 HANDOVER = "tailrace.handover"
 # The key of a large WebSocket message in an ASGI event, in place of `text`
 # (api/transport/large_messages.py).
@@ -27,6 +29,8 @@ READER_PLACE = "tailrace.reader_place"
 # Not an extension of the server: the rest of the limits of a prompt's owner.
 ALLOWANCE = "tailrace.allowance"
 
+# Not of the server: why a stream was broken off, a value of `ReadingOutcome`.
+OUTCOME = "tailrace.outcome"
 # Not of the server: the generation that a request has started, for an answer that is cut off.
 GENERATION_ID = "tailrace.generation_id"
 

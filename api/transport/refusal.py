@@ -46,9 +46,21 @@ def send_last(transport: asyncio.Transport, stall: StallTimer, response: bytes) 
     if transport.is_closing():
         return
     transport.write(response)
-    transport.write_eof()
+    end_sending(transport)
     transport.resume_reading()
     stall.watch(LINGER_S)
+
+
+def end_sending(transport: asyncio.Transport) -> None:
+    """Close the sending side behind all bytes that were written.
+
+    TLS has no half-closed connections: there the whole connection closes, with a close_notify
+    behind the bytes.
+    """
+    if transport.can_write_eof():
+        transport.write_eof()
+    else:
+        transport.close()
 
 
 def invalid_http(reason: str = "the request is not HTTP/1.1 as it is read here") -> RequestError:

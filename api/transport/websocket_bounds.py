@@ -20,7 +20,7 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from api.transport.lazy_sync import LazyEvent, SingleConsumerQueue
-from api.transport.refusal import encode_refusal, send_last
+from api.transport.refusal import encode_refusal, end_sending, send_last
 from api.transport.stalled_peer import CLOSING_STALL_S, StallTimer
 from shared.errors import RequestError
 
@@ -187,7 +187,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.close_sent = self._drops_input = True
         self._unparsed = b""
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            end_sending(self.transport)
             self.transport.resume_reading()
             self.close_timer = self.loop.call_later(CLOSE_LINGER_S, self.transport.abort)
 

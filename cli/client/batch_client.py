@@ -14,23 +14,15 @@ from urllib.parse import quote
 
 import aiohttp
 
-from cli.client.client import (
-    Client,
-    Event,
-    Patience,
-    ServerUnreachable,
-    TransientError,
-    check,
-    describe,
-    no_server,
-)
+from cli.client.client import Members, ServerUnreachable, no_server
+from cli.client.transfer import Patience, TransferClient, TransientError, check, describe
 
 PIECE_BYTES = 262_144  # of a file, per read
 
 Object = dict[str, Any]
 
 
-class BatchClient(Client):
+class BatchClient(TransferClient):
     """A client of an API node that can also use files and batches."""
 
     async def upload(self, path: Path, on_bytes: Callable[[int], None]) -> Object:
@@ -90,8 +82,7 @@ class BatchClient(Client):
             window: the completion window, for example `24h`.
         """
         body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window}
-        headers = {"Idempotency-Key": secrets.token_urlsafe(16)}
-        return await self._persist("POST", "/v1/batches", json=body, headers=headers)
+        return await self._persist("POST", "/v1/batches", json=body, key=secrets.token_urlsafe(16))
 
     async def batch(self, batch_id: str) -> Object:
         """Return a batch."""
@@ -107,15 +98,17 @@ class BatchClient(Client):
 
     async def redrive(self, batch_id: str) -> Object:
         """Start a new batch with the failed lines of `batch_id`; returns the new batch."""
-        headers = {"Idempotency-Key": secrets.token_urlsafe(16)}
-        return await self._persist("POST", _path(batch_id, "redrive"), headers=headers)
+        path = _path(batch_id, "redrive")
+        return await self._persist("POST", path, key=secrets.token_urlsafe(16))
 
     async def follow_batch(
         self, batch_id: str, on_trouble: Callable[[str], None]
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncIterator[Members]:
         """Yield the events of a batch until its end. Reconnects when the connection breaks."""
-        async for event in self._follow(_path(batch_id, "events"), "", on_trouble):
-            yield event
+        with self._errors():
+            events = self._tailrace.attach_batch(batch_id).events()
+            async for event in self._watched(events, on_trouble):
+                yield event
 
     async def content(self, file_id: str) -> AsyncIterator[bytes]:
         """Yield the bytes of a file. Reconnects when the connection breaks."""

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -21,24 +23,23 @@ from typing import Any
 
 import aiohttp
 
+from cli.client.batch_progress import ProgressBar
 from cli.client.client import (
     RESPONSE_S,
-    Client,
-    Event,
+    Members,
     RequestRefused,
     ServerUnreachable,
-    TransientError,
-    check,
-    describe,
     no_server,
 )
 from cli.client.exit_code import EXIT_FAILED, EXIT_OK
 from cli.client.terminal import complain, run_client, say
+from cli.client.transfer import TransferClient, TransientError, check, describe
 from shared.config.settings import Settings
 
 PROMPTS_MAX = 100_000
 AT_ONCE_MAX = 2_000
 ERRORS_SHOWN = 5
+SHOWN_AFTER_S, DRAWN_EVERY_S = 1.0, 0.2  # the bar, on a terminal
 TEXT_EVENTS = ("token", "reasoning", "tool_call")
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
 
@@ -64,7 +65,7 @@ class Measurement:
     _seq: int = 0
     _last_s: float = 0.0
 
-    def take(self, event: Event, now_s: float) -> None:
+    def take(self, event: Members, now_s: float) -> None:
         """Note an event and check its order."""
         seq = int(event["id"].rpartition("-")[2])
         if event["type"] == "reset" and seq == 0:
@@ -83,7 +84,7 @@ class Measurement:
                 error = event.get("error") or {}
                 self.wrong = self.wrong or f"{event['status']}: {error.get('code', '')}"
 
-    def _take_piece(self, event: Event, now_s: float) -> None:
+    def _take_piece(self, event: Members, now_s: float) -> None:
         if self.first_s:
             self.gaps_s.append(now_s - self._last_s)
         else:
@@ -93,7 +94,7 @@ class Measurement:
         self.bytes += len(str(event.get("text", "")).encode())
 
 
-class BenchClient(Client):
+class BenchClient(TransferClient):
     """A client that sends a prompt and reads the stream in one request."""
 
     async def ask(self, body: dict[str, Any], measurement: Measurement) -> None:
@@ -118,7 +119,7 @@ class BenchClient(Client):
             async for event in self.follow(generation_id, cursor):
                 measurement.take(event, time.monotonic())
 
-    async def _converse(self, body: dict[str, Any]) -> AsyncIterator[Event | str]:
+    async def _converse(self, body: dict[str, Any]) -> AsyncIterator[Members | str]:
         """Yield the generation's id, then its events.
 
         Raises:
@@ -183,7 +184,7 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
                 measurement.wrong = f"{exc.status}: {exc}"
 
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with _progress(measurements, args.prompts), asyncio.TaskGroup() as tasks:
             for _ in range(min(args.at_once, args.prompts)):
                 tasks.create_task(ask_in_turn())
     except* (RequestRefused, ServerUnreachable) as group:
@@ -198,6 +199,28 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
     for measurement in [each for each in measurements if each.wrong][:ERRORS_SHOWN]:
         say(f"wrong: {measurement.wrong}")
     return EXIT_FAILED if figures["wrong"] else EXIT_OK
+
+
+@contextlib.asynccontextmanager
+async def _progress(measurements: Sequence[Measurement], total: int) -> AsyncIterator[None]:
+    """Show on a terminal how many answers have ended."""
+
+    async def draw(bar: ProgressBar) -> None:
+        await asyncio.sleep(SHOWN_AFTER_S)
+        while True:
+            done = sum(1 for each in measurements if each.ended_s or each.wrong)
+            bar.show("answers", done, total)
+            await asyncio.sleep(DRAWN_EVERY_S)
+
+    bar = ProgressBar(sys.stderr)
+    drawing = asyncio.create_task(draw(bar)) if sys.stderr.isatty() else None
+    try:
+        yield
+    finally:
+        if drawing is not None:
+            drawing.cancel()
+            await asyncio.wait([drawing])
+            bar.close()
 
 
 def summary(measurements: Sequence[Measurement], took_s: float) -> dict[str, Any]:

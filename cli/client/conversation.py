@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from typing import Any
 
 from cli.client.client import Client
 from cli.client.exit_code import EXIT_OK
+from cli.client.history import History, history_path
 from cli.client.terminal import Printer, follow_or_cancel, run_command, say, start
 from shared.config.settings import Settings
 
@@ -101,11 +103,14 @@ class Conversation:
 
 def converse(settings: Settings, args: argparse.Namespace) -> int:
     """Read lines and print answers until the end of the input; return the exit code."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 (input() then edits lines and keeps them)
+    is_off = args.no_history or settings.chat_history == "off"
+    history = History(None if is_off else history_path(os.environ))
+    _offer(history.lines())
     conversation = Conversation(settings, args)
     if code := conversation.recall():
         return code
+    if history.problem:
+        say(history.problem)
     say(HELP)
     while True:
         try:
@@ -123,4 +128,17 @@ def converse(settings: Settings, args: argparse.Namespace) -> int:
             return EXIT_OK
         if line:
             sys.stdout.flush()
+            had_problem = bool(history.problem)
+            history.add(line)
+            if history.problem and not had_problem:
+                say(history.problem)
             conversation.ask(line)
+
+
+def _offer(lines: list[str]) -> None:
+    """Offer lines of earlier conversations at the arrow keys, where Python has readline."""
+    with contextlib.suppress(ImportError):
+        import readline  # input() then edits lines
+
+        for line in lines:
+            readline.add_history(line)

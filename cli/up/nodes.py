@@ -33,7 +33,9 @@ def nodes(settings: Settings, count: int, *, command: Command = role_command) ->
         )
     settings.named_redis_url()  # report an error once, and not from every node
     (port,) = free_ports(settings.host, settings.port, 1)
-    flags = ("--host", settings.host, "--port", str(port), "--share-port")
+    flags = ["--host", settings.host, "--port", str(port), "--share-port"]
+    if settings.grpc_port:
+        flags += ["--grpc-port", str(settings.grpc_port)]
     children = [
         role_child(settings, command, "api", f"api {number}", *flags)
         for number in range(1, count + 1)

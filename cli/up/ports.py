@@ -1,4 +1,4 @@
-"""Finds the ports of the API nodes, before the nodes start. Knows no roles."""
+"""Finds the ports of the API nodes and of the metrics, before the roles start. Knows no roles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cli.up.output import write_lines
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 
+METRICS_PORTS_TRIED = 500
 PORTS_TRIED = 20  # ranges of ports that `up` tries when nobody named a port
 
 
@@ -27,6 +28,26 @@ def choose_ports(settings: Settings, count: int, *, is_named: bool) -> list[int]
                 write_lines(f"tailrace up: port {first} is taken, so the first node has {ports[0]}")
             return ports
     return free_ports(host, first, count)
+
+
+def choose_metrics_ports(settings: Settings, count: int, *, after: int) -> list[int]:
+    """Return free ports for the metrics of workers and of the jobs role, the lowest ones.
+
+    Args:
+        after: the search begins behind this port, unless the settings name the first one.
+
+    Returns:
+        `count` ports; empty: among `METRICS_PORTS_TRIED` ports there are not so many free ones.
+    """
+    host, first = settings.metrics_host, settings.metrics_port or after + 1
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        for port in range(first, min(first + METRICS_PORTS_TRIED, 65_536)):
+            if len(found) == count:
+                break
+            with contextlib.suppress(ConfigurationError):
+                found.append(listen_once(host, port, held))
+    return found if len(found) == count else []
 
 
 class PortTaken(ConfigurationError):

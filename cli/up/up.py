@@ -22,7 +22,7 @@ from cli.up.break_control import BreakPlan, Endpoint
 from cli.up.found_models import find_models
 from cli.up.keeper import Child
 from cli.up.output import write_lines
-from cli.up.ports import choose_ports
+from cli.up.ports import choose_metrics_ports, choose_ports
 from cli.up.privacy import open_directories
 from cli.up.private_cluster import private_masters
 from cli.up.private_server import PrivateServer, private_server
@@ -58,6 +58,7 @@ def up(
     workers: int = 1,
     has_cluster: bool = False,
     is_port_named: bool = True,
+    has_metrics: bool = True,
     command: Command = role_command,
 ) -> int:
     """Run all roles until SIGINT or SIGTERM; return the exit code.
@@ -66,6 +67,7 @@ def up(
         has_cluster: start three masters of a private cluster, and the private server for arq only.
         is_port_named: a flag or a variable names the port. Otherwise the nodes take the next free
             ports when the usual ones are in use.
+        has_metrics: workers and the jobs role show their metrics on ports of their own.
 
     Raises:
         ConfigurationError: a port is in use, no Redis server is installed, or a setting is invalid.
@@ -74,6 +76,7 @@ def up(
     check_count("--workers", workers)
     settings = skip_unset_models(find_models(settings, write_lines))
     ports = choose_ports(settings, api, is_named=is_port_named)
+    metrics = metrics_ports(settings, workers + 1, after=ports[-1]) if has_metrics else []
     if has_cluster and settings.redis_url:
         raise ConfigurationError(
             "--cluster starts servers of its own: leave the flag out, or unset TAILRACE_REDIS_URL"
@@ -93,14 +96,14 @@ def up(
             settings = dataclasses.replace(settings, redis_url=url, jobs_redis_url=jobs_url)
         faults = plan_faults(settings, command, server, masters)
         given = {"TAILRACE_BREAK_CONTROL": faults.endpoint.address} if faults else {}
-        roles = role_children(settings, ports, workers, command, api_environ=given)
+        roles = role_children(settings, ports, workers, command, api_environ=given, metrics=metrics)
         guards = [guard_child(server, settings)] if server else []
         guards += [
             guard_child(master, settings, f"master {number}")
             for number, master in enumerate(masters, 1)
         ]
         stages = [guards, roles] if guards else [roles]
-        greet = partial(greeting, settings, ports)
+        greet = partial(greeting, settings, ports, metrics=metrics)
         return asyncio.run(supervise(settings, stages, "up", greet, faults=faults))
 
 
@@ -182,21 +185,50 @@ def role_children(
     command: Command,
     *,
     api_environ: Mapping[str, str] | None = None,
+    metrics: Sequence[int] = (),
 ) -> list[Child]:
     """Describe the role processes: an API node per port, the workers, one jobs role.
 
     Args:
         api_environ: further variables of the nodes.
+        metrics: ports for the metrics of the workers and of the jobs role, or none.
     """
     child = partial(role_child, settings, command)
     nodes = [
-        child("api", f"api {port}", "--host", settings.host, "--port", str(port)) for port in ports
-    ]
+        child(
+            "api", f"api {port}", "--host", settings.host, "--port", str(port),
+            *grpc_flags(settings, number),
+        )
+        for number, port in enumerate(ports)
+    ]  # fmt: skip
     return [
         *(dataclasses.replace(node, environ=api_environ or {}) for node in nodes),
-        *(child("worker", f"worker {number}") for number in range(1, workers + 1)),
-        child("jobs", "jobs"),
+        *(
+            child("worker", f"worker {number + 1}", *metrics_flags(metrics, number))
+            for number in range(workers)
+        ),
+        child("jobs", "jobs", *metrics_flags(metrics, workers)),
     ]
+
+
+def metrics_ports(settings: Settings, count: int, *, after: int) -> list[int]:
+    """Return the ports for metrics; none, and say so, if there are not enough free ones."""
+    found = choose_metrics_ports(settings, count, after=after)
+    if not found:
+        write_lines("tailrace up: no free ports for metrics, so only the nodes show theirs")
+    return found
+
+
+def metrics_flags(ports: Sequence[int], number: int) -> tuple[str, ...]:
+    """Return the flags of a role for its metrics."""
+    return ("--metrics-port", str(ports[number])) if ports else ()
+
+
+def grpc_flags(settings: Settings, number: int) -> tuple[str, ...]:
+    """Return the flags of API node `number`, counted from 0, for its port for gRPC."""
+    if not settings.grpc_port:
+        return ()
+    return ("--grpc-port", str(settings.grpc_port + number))
 
 
 def guard_child(server: PrivateServer, settings: Settings, name: str = "redis") -> Child:
@@ -211,7 +243,9 @@ def guard_child(server: PrivateServer, settings: Settings, name: str = "redis") 
     )
 
 
-def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[str]:
+def greeting(
+    settings: Settings, ports: Sequence[int], took_s: float, *, metrics: Sequence[int] = ()
+) -> list[str]:
     """Return the lines that say what to do next; the commands can be pasted."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host
     urls = [url_of(host, port) for port in ports]
@@ -223,6 +257,7 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
         "",
         *(f"  {'page' if url is urls[0] else 'node':<8}{url}/" for url in urls),
         f"  console {urls[0]}/console",
+        *metrics_lines(settings, metrics),
         f"  stream  curl -N {urls[0]}/v1/generations -H 'accept: text/event-stream'{key} \\",
         "            -H 'content-type: application/json' -d '{\"prompt\": \"Hello\"}'",
         f"  logs    {redis_cli} --scan --pattern 'tr:*:log'",
@@ -231,6 +266,18 @@ def greeting(settings: Settings, ports: Sequence[int], took_s: float) -> list[st
         "Ctrl-C drains and ends.",
         "",
     ]
+
+
+def metrics_lines(settings: Settings, ports: Sequence[int]) -> list[str]:
+    """Return the line that names the ports for metrics, as few words as there can be."""
+    if not ports:
+        return []
+    host = settings.metrics_host or "127.0.0.1"
+    *workers, jobs = (str(port) for port in ports)
+    ranges = workers[0] if len(workers) == 1 else f"{workers[0]} to {workers[-1]}"
+    if int(workers[-1]) - int(workers[0]) != len(workers) - 1:
+        ranges = ", ".join(workers)
+    return [f"  metrics {host}: workers {ranges}, jobs {jobs}; of each node at /metrics"]
 
 
 def url_of(host: str, port: int) -> str:

@@ -5,13 +5,20 @@ import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 
 const CORE_BYTES_MAX = 8_000
-const entries = ['index', 'ai-sdk', 'batch', 'openai', 'react', 'deep-chat', 'produce', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
+const entries = ['index', 'ag-ui', 'ai-sdk', 'batch', 'openai', 'react', 'deep-chat', 'produce', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
+
+/** Members of the core's own objects, which no other entry and no caller sees: the minifier may shorten their names. */
+const internal = [
+  'watchdog', 'followed', 'heartbeatMs', 'stopper', 'sleepers', 'credentials', 'isClosed', 'isOpen', 'isIterated', 'hasIterated',
+  'heardAt', 'hasEvents', 'delivered', 'lastCalls', 'leftUntil', 'probeMs', 'probeAt', 'backOff', 'silenceMs', 'outageMs', 'isHeldBack',
+  'hasLived', 'refusals', 'refusal', 'consumers', 'isWhole', 'isOver', 'isExplained', 'lookMs', 'openMs', 'extraMs', 'waiting', 'settled', 'failure',
+]
 
 rmSync('dist', { recursive: true, force: true })
 const common = {
   entryPoints: entries.map((name) => `src/${name}.ts`), bundle: true, target: 'es2021', outdir: 'dist',
   // Adapters use the core of the application, and the peers that it has installed.
-  external: ['tailrace', 'react'], minify: true, legalComments: 'none', logLevel: 'warning',
+  external: ['tailrace', 'react'], minify: true, mangleProps: new RegExp(`^(${internal.join('|')})$`), legalComments: 'none', logLevel: 'warning',
 }
 await build({ ...common, format: 'esm', platform: 'neutral' })
 await build({ ...common, format: 'cjs', platform: 'node', outExtension: { '.js': '.cjs' } })

@@ -6,8 +6,9 @@ its entry: the caller puts the entry on the lane `resume`. A granted slot that n
 `GRANT_MS` is granted anew, so an entry that was lost on the way costs only this time.
 
 In the line, prompts go before lines of batches, answers that have begun before new ones, and the
-owners of one class take turns by their weights. A held slot is a lease: the slots of a worker that
-died come back after `lease_ms`.
+owners of one class take turns by their weights. Prompts never starve the lines of batches: one of
+`BATCH_TURNS` slots goes to a line while one waits. A held slot is a lease: the slots of a worker
+that died come back after `lease_ms`.
 
 Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repeating it is safe.
 """
@@ -24,6 +25,7 @@ from shared.redis.client import Client, clock_ms, translated
 from shared.redis.scripts import Scripts
 
 GRANT_MS = 10_000
+BATCH_TURNS = 8  # as in the script
 SLOTTED_MS = 30_000  # a backend that no worker has named for so long has no slots any more
 
 

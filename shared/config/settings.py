@@ -33,7 +33,7 @@ NO_CLUSTER_FOR_ARQ = (
 MAY_BE_ZERO = (
     "grace_s", "address_connections_max", "head_wait_s", "queue_partitions",
     "owner_active_max", "owner_connections_max", "owner_prompts_per_min", "owner_tokens_per_min",
-    "owner_tokens_per_day", "usage_days", "cancel_usage_s", "metrics_port",
+    "owner_tokens_per_day", "usage_days", "cancel_usage_s", "metrics_port", "grpc_port",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
@@ -68,6 +68,12 @@ class Settings:
     redis_url: str = ""  # empty: `tailrace up` starts a private server
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
+    grpc_port: int = 0  # where an API node listens for gRPC; 0: it does not
+    grpc_tls_cert: str = ""  # files of its certificate and its private key; empty: no TLS
+    grpc_tls_key: str = ""
+    tls_cert: str = ""  # PEM certificate with its chain: the port of a node speaks TLS, too
+    tls_key: str = ""  # PEM file of its key
+    tls_only: str = ""  # "on": the port answers no plain request
     models: str = ""  # path of the models file; empty: the built-in demo
     models_discover: str = ""  # "off": `up` does not look for model servers of this machine
     break_control: str = ""  # where the nodes of `up` ask for faults: HOST:PORT/TOKEN
@@ -96,6 +102,7 @@ class Settings:
     webhook_private: str = ""  # "allow": webhooks may go to addresses that are not public
     metrics_host: str = "127.0.0.1"  # where a worker or a jobs role shows its metrics
     metrics_port: int = 0  # 0: it shows none
+    chat_history: str = ""  # "off": `tailrace chat` keeps no lines in a file
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
     request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
@@ -173,7 +180,7 @@ class Settings:
                 f"{PREFIX}QUEUE_PARTITIONS must be at most {QUEUE_PARTITIONS_MAX}, "
                 f"got {self.queue_partitions}"
             )
-        for name in ("port", "metrics_port"):
+        for name in ("port", "metrics_port", "grpc_port"):
             if not 0 <= (port := getattr(self, name)) <= 65_535:
                 variable = PREFIX + name.upper()
                 raise ConfigurationError(f"{variable} must be from 0 to 65535, got {port}")
@@ -182,17 +189,25 @@ class Settings:
                 f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "
                 f"{PREFIX}BODY_BYTES_MAX ({self.body_bytes_max}): raise it, or lower the other"
             )
+        if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):
+            raise ConfigurationError(
+                f"{PREFIX}GRPC_TLS_CERT and {PREFIX}GRPC_TLS_KEY need each other"
+            )
+        if bool(self.tls_cert) != bool(self.tls_key) or (self.is_tls_only and not self.tls_cert):
+            raise ConfigurationError(f"TLS needs both {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
         self._check_choices()
         read_hosts(self.part_urls)
 
     def _check_choices(self) -> None:
         for name, allowed in (
             ("timeline", ("", "off")),
+            ("chat_history", ("", "off")),
             ("log", ("", "text", "json")),
             ("auth", ("", "off")),
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("request_log", ("", "on")),
+            ("tls_only", ("", "off", "on", "yes", "true", "1")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:
@@ -205,6 +220,11 @@ class Settings:
                 read = read_redis_url(url, f"{PREFIX}{name.upper()}")
                 if read.cluster and name == "jobs_redis_url":
                     raise ConfigurationError(f"{PREFIX}JOBS_REDIS_URL: {NO_CLUSTER_FOR_ARQ}")
+
+    @property
+    def is_tls_only(self) -> bool:
+        """Whether a node with a certificate refuses plain requests."""
+        return self.tls_only not in ("", "off")
 
     @property
     def is_loopback(self) -> bool:

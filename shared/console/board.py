@@ -17,7 +17,7 @@ from shared.console.reports import LiveRun, NodeReport, Point, read_nodes, read_
 from shared.errors import Unavailable
 from shared.queue.presence import Presence
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Client, Command, raise_errors, translated
 from shared.redis.pipeline import ClientPipeline
 
 WATCHED_MS = 10_000  # after a console was last seen, workers report their runs for so long
@@ -107,9 +107,7 @@ async def read_all(redis: Client, *, has_runs: bool = False) -> Reading:
 async def _run(redis: Client, commands: Sequence[Command]) -> list[Any]:
     """Run commands. A report must not end its process, so every refusal counts as `Unavailable`."""
     replies = await ClientPipeline(redis).run(commands)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise Unavailable(f"Redis refuses: {reply}") from reply
+    raise_errors(replies)
     return replies
 
 

@@ -50,6 +50,8 @@ def quantile(counts: Mapping[int, int], share: float) -> float | None:
 
     Within a bucket the durations count as evenly spread on the logarithmic scale.
     """
+    if not counts:
+        return None
     rank = max(1, math.ceil(share * sum(counts.values())))
     seen = 0
     for bucket in sorted(counts):

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from shared.console.board import Reading
 from shared.console.histogram import Counts, merged, quantile, since
-from shared.console.reports import Event, NodeReport, Point
+from shared.console.reports import POINT_MODELS_MAX, Event, ModelFigures, NodeReport, Point
+from shared.queue.happenings import newer
 from shared.queue.presence import Presence
 
 # Counters whose rise is an event, by the names of docs/operations.md, "Metrics".
 WORKER_EVENTS = ("takeovers", "leases_lost", "handed_over", "attempts_failed", "postponed")
 NODE_EVENTS = ("resumes", "repairs", "cuts", "resets", "reconnects")
 EVENTS_MAX = 50  # of one point
+IDS_MAX = 5  # generations of one event
 SILENT_LEASES = 3  # without a report for so many leases, a worker counts as gone
 NODE_SILENT_MS = 15_000  # and a node after three reports
 
@@ -64,6 +66,7 @@ def point_of(before: Reading, now: Reading, at_ms: int, queue: QueueState) -> Po
         running=queue.running,
         readers=sum(sum(node.readers.values()) for node in nodes),
         events=list(events_between(before, now, queue.silent_ms))[:EVENTS_MAX],
+        models=models_between(before, now),
     )
 
 
@@ -83,16 +86,51 @@ def events_between(before: Reading, now: Reading, silent_ms: int) -> Iterator[Ev
     for worker in now.workers:
         for name in WORKER_EVENTS:
             if count := round(_rise(worker, old_workers, name)):
-                yield Event(name, worker.worker, count)
+                yield Event(name, worker.worker, count, _ids(name, worker, old_workers))
     old_nodes = {each.node: each for each in before.nodes}
     for node in now.nodes:
         former = old_nodes.get(node.node)
         for name in NODE_EVENTS:
             count = node.counters.get(name, 0) - (former.counters.get(name, 0) if former else 0)
             if count > 0:
-                yield Event(name, node.node, count)
+                yield Event(name, node.node, count, _ids(name, node, old_nodes))
     yield from _comings("worker", *(_alive(reading, silent_ms) for reading in (before, now)))
     yield from _comings("node", _alive_nodes(before), _alive_nodes(now))
+
+
+def models_between(before: Reading, now: Reading) -> dict[str, ModelFigures]:
+    """Return the attempts between two readings, of the models that had the most."""
+    old = {each.worker: each for each in before.workers}
+    waits: dict[str, list[Counts]] = {}
+    runs: dict[str, list[Counts]] = {}
+    for worker in now.workers:
+        former = old.get(worker.worker)
+        for found, name in ((waits, "waits"), (runs, "runs")):
+            known = getattr(former, name) if former else {}
+            for model, counts in getattr(worker, name).items():
+                if risen := since(counts, known.get(model, {})):
+                    found.setdefault(model, []).append(risen)
+    figures = {
+        model: ModelFigures(merged(waits.get(model, ())), merged(runs.get(model, ())))
+        for model in {*waits, *runs}
+    }
+    most = sorted(figures, key=lambda model: (-_attempts(figures[model]), model))
+    return {model: figures[model] for model in most[:POINT_MODELS_MAX]}
+
+
+def _attempts(figures: ModelFigures) -> int:
+    return max(sum(figures.waits.values()), sum(figures.runs.values()))
+
+
+def _ids(
+    what: str, report: Presence | NodeReport, old: Mapping[str, Presence | NodeReport]
+) -> list[str]:
+    """Return the newest generations to which this happened since the earlier report."""
+    name = report.worker if isinstance(report, Presence) else report.node
+    former = old.get(name)
+    found = newer(report.happened, report.happened_count, former.happened_count if former else 0)
+    ids = [each.generation_id for each in found if each.what == what]
+    return list(dict.fromkeys(reversed(ids)))[:IDS_MAX]
 
 
 def _comings(kind: str, before: set[str], now: set[str]) -> Iterator[Event]:

@@ -12,10 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
+from shared.queue.happenings import Happening
+
+POINT_MODELS_MAX = 12
+
 _Report = TypeVar("_Report", bound=msgspec.Struct)
 
 
-class LiveRun(msgspec.Struct, frozen=True, array_like=True):
+class LiveRun(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One generation that a worker runs, at the time of the worker's report.
 
     Attributes:
@@ -46,6 +50,7 @@ class NodeReport(msgspec.Struct, frozen=True):
         redis_s: how long Redis took to answer the round before this report, s.
         loop_lag_s: the longest lag of the event loop since the last report, s.
         readers_of: readers by generation, while a console is open.
+        happened, happened_count: as in `Happenings`.
     """
 
     node: str
@@ -57,14 +62,33 @@ class NodeReport(msgspec.Struct, frozen=True):
     redis_s: float
     loop_lag_s: float
     readers_of: dict[str, int] = {}
+    happened: list[Happening] = []
+    happened_count: int = 0
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True):
-    """That something happened `count` times in one process, in the time of one point."""
+    """That something happened `count` times in one process, in the time of one point.
+
+    Attributes:
+        ids: generations that it happened to, the newest; not all of them, if there were many.
+    """
 
     what: str
     process: str
     count: int
+    ids: list[str] = []
+
+
+class ModelFigures(msgspec.Struct, frozen=True, array_like=True):
+    """The attempts of one model in the time of one point: histograms of shared/console/histogram.py
+
+    Attributes:
+        waits: how long prompts waited for an attempt that began.
+        runs: how long attempts took that ended.
+    """
+
+    waits: dict[int, int] = {}
+    runs: dict[int, int] = {}
 
 
 class Point(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,6 +103,7 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
         tokens_per_s: pieces of text from all backends.
         redis_s, loop_lag_s: the worst node.
         waiting, running: generations.
+        models: the models with the most attempts, `POINT_MODELS_MAX` at most.
     """
 
     at_ms: int
@@ -96,6 +121,7 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     running: int = 0
     readers: int = 0
     events: list[Event] = []
+    models: dict[str, ModelFigures] = {}
 
 
 _runs = msgspec.json.Decoder(list[LiveRun])

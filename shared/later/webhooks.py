@@ -244,6 +244,7 @@ async def drop(redis: Client, subject_id: str) -> bool:
         pipeline = redis.pipeline(transaction=False)
         pipeline.delete(keys.hook(subject_id))
         pipeline.zrem(keys.HOOKS_WAITING, subject_id)
+        pipeline.zrem(keys.HOOKS_DEAD, subject_id)
         if place:
             pipeline.zrem(keys.hooks_due(place.decode()), subject_id)
         was_there, *_ = await pipeline.execute()

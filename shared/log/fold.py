@@ -27,6 +27,11 @@ FRAME_END = b"\n\n"  # ends a server-sent event; encoded JSON has no line breaks
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+def after_event(frames: bytes) -> bytes:
+    """Return what follows the first server-sent event."""
+    return frames.partition(FRAME_END)[2]
+
+
 class ByteFold(ABC):
     """One generation in one dialect.
 
@@ -71,8 +76,9 @@ class Dialect:
         heartbeat: bytes for a reader after a time without output.
         content_type: of every response.
         headers: further headers of every response.
-        is_numbered: clients count the chunks (SSE frames). The hub keeps `ByteFold.given` for each
+        is_numbered: clients count the chunks (frames). The hub keeps `ByteFold.given` for each
             entry. The counted frames come first among the bytes of an entry.
+        after_frame: of a numbered dialect: returns the bytes after the first frame.
         restarts: after an aside `reset` the hub sends everything from the start; False: the aside
             is the last output for this reader.
         is_lines: the bytes are lines of JSON. Then the characters that some line readers take for
@@ -87,6 +93,7 @@ class Dialect:
     is_numbered: bool = False
     restarts: bool = False
     is_lines: bool = True
+    after_frame: Callable[[bytes], bytes] = after_event
 
 
 class FrameFold(ABC):

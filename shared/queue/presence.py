@@ -11,22 +11,44 @@ from typing import Any
 
 import msgspec
 
+from shared.queue.happenings import Happening
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
+MODELS_MAX = 50
 
-class Presence(msgspec.Struct, frozen=True):
-    """The report of a worker about itself, written at each renewal."""
+
+class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The report of a worker about itself, written at each renewal.
+
+    Attributes:
+        at_ms: Redis's clock.
+        counters: since the worker started; names as in docs/operations.md.
+        first_tokens, gaps: histograms of shared/console/histogram.py since the start; of the gaps,
+            the longest pause of each answer in each report.
+        waits, runs: such histograms by model: how long prompts waited for an attempt, and how long
+            attempts took.
+        silence_s: how long the most silent running answer has been silent.
+        models: the names of the models that this worker serves, `MODELS_MAX` at most.
+        batch_slots: of the slots, those that the lane `batch` may have.
+        happened, happened_count: as in `Happenings`.
+    """
 
     worker: str
-    at_ms: int  # Redis's clock
+    at_ms: int
     slots: int
     running: int
     draining: bool
-    counters: dict[str, float]  # since the worker started; names as in docs/operations.md
-    first_tokens: dict[int, int] = {}  # histograms of shared/console/histogram.py, since the start:
-    gaps: dict[int, int] = {}  # the longest pause of each answer in each report
-    silence_s: float = 0.0  # how long the most silent running answer has been silent
+    counters: dict[str, float]
+    first_tokens: dict[int, int] = {}
+    gaps: dict[int, int] = {}
+    silence_s: float = 0.0
+    models: list[str] = []
+    batch_slots: int = 0
+    waits: dict[str, dict[int, int]] = {}
+    runs: dict[str, dict[int, int]] = {}
+    happened: list[Happening] = []
+    happened_count: int = 0
 
 
 _presences = msgspec.json.Decoder(Presence)

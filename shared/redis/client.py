@@ -15,6 +15,7 @@ from typing import Any
 
 from redis import exceptions
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio.client import Pipeline as RedisPipeline
 from redis.asyncio.connection import UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -36,6 +37,9 @@ REFUSALS = (
     exceptions.OutOfMemoryError,
     exceptions.ReadOnlyError,  # the master became a replica
     exceptions.NoPermissionError,  # the rights were changed; `check_server` asked at start
+    exceptions.ClusterDownError,  # and MasterDownError
+    exceptions.TryAgainError,
+    exceptions.AskError,  # and MovedError
 )
 REFUSING_WORDS = (
     "OOM",
@@ -87,6 +91,29 @@ def open_pool(url: RedisUrl, *, answer_s: float = REDIS_ANSWER_S) -> ConnectionP
     )
     make_cancellable(pool)
     return pool
+
+
+class OneServerClient(Redis):
+    """redis-py's client of one server, whose pipelines raise each error as the server sent it."""
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> RedisPipeline:
+        """Return a pipeline, or a transaction."""
+        return PlainPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class PlainPipeline(RedisPipeline):
+    """redis-py's pipeline, whose errors keep their text.
+
+    redis-py writes the whole command before the text. Then nothing recognises the word for a
+    refusal at its begin, and the message holds what the command writes: also a prompt.
+    """
+
+    def annotate_exception(
+        self, exception: Exception, number: int, command: Iterable[object]
+    ) -> None:
+        """Add only a note: the number of the command, and its name."""
+        name = str(next(iter(command), ""))
+        exception.add_note(f"command {number} of a pipeline: {name}")
 
 
 def check_files(url: RedisUrl) -> None:
@@ -258,6 +285,13 @@ def is_partial(refusal: Exception, replies: Iterable[Any]) -> bool:
         replies: of calls on several servers.
     """
     return is_refusal(refusal) and not all(isinstance(reply, Exception) for reply in replies)
+
+
+def raise_errors(replies: Sequence[Any]) -> None:
+    """Raise Unavailable if there is any error among the replies of a `Pipeline`."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise Unavailable(f"Redis refuses: {reply}") from reply
 
 
 def raise_unless_partial(replies: Sequence[Any]) -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from redis.asyncio import Redis
-
 from shared.config.redis_url import is_cluster_url, read_redis_url
 from shared.config.settings import Settings
-from shared.redis.client import REDIS_ANSWER_S, Client, check_files, open_pool
+from shared.redis.client import REDIS_ANSWER_S, Client, OneServerClient, check_files, open_pool
 from shared.redis.cluster.client import ClusterClient
 from shared.redis.cluster.pipeline import ClusterPipeline
 from shared.redis.pipeline import Pipeline
@@ -39,7 +37,7 @@ def connect(settings: Settings, *, url: str = "", answer_s: float = REDIS_ANSWER
     if address.cluster:
         check_files(address)
         return ClusterClient(address, answer_s=answer_s)
-    return Redis.from_pool(open_pool(address, answer_s=answer_s))
+    return OneServerClient.from_pool(open_pool(address, answer_s=answer_s))
 
 
 def open_pipeline(url: str, *, answer_s: float) -> OpenPipeline:

@@ -58,6 +58,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{jobs}:hooks:hosts     zset  of records without an owner, from an older version
     tr:{jobs}:hooks:due:<d>   zset  id -> when to deliver, ms; <d> = digest of the place
     tr:{jobs}:hooks:busy:<d>  zset  of a host: id -> until when its attempt may run, ms
+    tr:{jobs}:hooks:dead      zset  id -> when its webhook was given up, ms
     tr:{jobs}:hooks:clock:<d> string  of an owner: time of the last planned check, ms
     tr:file:<id>         hash     one file: owner, bytes, created, filename, purpose, expires
     tr:files:<digest>    zset     of an owner: id -> created, ms
@@ -117,6 +118,7 @@ IDEMPOTENCY = "tr:idem:"
 HOOKS_WAITING = "tr:{jobs}:hooks:waiting"
 HOOKS_HOSTS = "tr:{jobs}:hooks:hosts"
 HOOKS_OWNERS = "tr:{jobs}:hooks:owners"
+HOOKS_DEAD = "tr:{jobs}:hooks:dead"
 TOKEN_OWNERS = "tr:{jobs}:token-owners"
 BATCHES_ACTIVE = "tr:{jobs}:batches"
 FILES_EXPIRY = "tr:files:expiry"

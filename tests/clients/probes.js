@@ -60,13 +60,6 @@ window.probes = {
       .observe({ type: "longtask" });
   },
 
-  /** What axe-core, which the test has loaded, finds and calls serious or critical. */
-  async serious() {
-    const { violations } = await axe.run(document, { resultTypes: ["violations"] });
-    return violations.filter(({ impact }) => ["serious", "critical"].includes(impact))
-      .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`));
-  },
-
   /** Controls of which a part lies outside of the window. */
   cut() {
     const isCut = ({ left, right, bottom }) => left < 0 || right > innerWidth + 1 || bottom > innerHeight + 1;

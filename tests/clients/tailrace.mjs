@@ -13,11 +13,25 @@ const withoutStreams = async (input, init) => {
   return { status, headers, ok: status >= 200 && status < 300, body: undefined, text: async () => response.text }
 }
 
-const clientOf = ({ url, transport, jitter, options, hasWebSocket = true, hasStreams = true }) =>
+/** A clock that is wrong, and jumps when told. Its timers are real. */
+class WrongClock {
+  constructor({ offset_s = 0, jump_s = 0, after_events, after_retries }) {
+    Object.assign(this, { offsetMs: offset_s * 1000, jumpMs: jump_s * 1000, after_events, after_retries, retries: 0 })
+  }
+  now = () => Date.now() + this.offsetMs
+  setTimeout = (callback, ms) => setTimeout(callback, ms)
+  clearTimeout = (timer) => clearTimeout(timer)
+  passed(name, count) {
+    if (this[name] === count) this.offsetMs += this.jumpMs
+  }
+}
+
+const clientOf = ({ url, transport, jitter, options, tokens, clock, hasWebSocket = true, hasStreams = true }) =>
   new Tailrace({
     url,
-    token: process.env.API_KEY || null,
+    token: tokens ? () => tokens.find(({ until }) => until > Date.now() / 1000 + 1).token : process.env.API_KEY || null,
     transport,
+    ...(clock ? { clock, onRetry: () => clock.passed('after_retries', (clock.retries += 1)) } : {}),
     ...(hasWebSocket ? { WebSocket } : {}),
     ...(hasStreams ? {} : { fetch: withoutStreams }),
     ...(jitter === undefined ? {} : { random: () => jitter }),
@@ -27,13 +41,14 @@ const clientOf = ({ url, transport, jitter, options, hasWebSocket = true, hasStr
 const told = ({ name, code, message, retryable, status }) => ({ name, code, message, retryable, status })
 
 /** One reading: generate or attach, iterate, take the result. */
-async function read(client, { body, id, cursor, upto, cancelAt }) {
+async function read(client, { body, id, cursor, upto, cancelAt, clock }) {
   const events = []
   let answer
   try {
     answer = id ? client.attach(id, cursor) : await client.generate(body)
     for await (const event of answer) {
       events.push(event)
+      clock?.passed('after_events', events.length)
       if (events.length === cancelAt) await answer.cancel()
       if (events.length === upto) break
     }
@@ -50,6 +65,7 @@ const ops = {
   each: async ({ runs }) =>
     Promise.all(
       runs.map(async (run) => {
+        if (run.clock) run.clock = new WrongClock(run.clock)
         const client = clientOf(run)
         const outcome = await read(client, run)
         client.close()

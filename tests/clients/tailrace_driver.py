@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,9 +34,37 @@ def result_of(result: Result) -> dict[str, Any]:
     return {"id": result.id, "status": result.status, "text": result.text, "error": result.error}
 
 
+class WrongClock:
+    """A clock that is wrong, and jumps when told."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+        self._offset_s = float(told.get("offset_s", 0))
+        self._retries = 0
+
+    def now(self) -> float:
+        return time.monotonic() + self._offset_s
+
+    def passed(self, name: str, count: int) -> None:
+        if self._told.get(name) == count:
+            self._offset_s += self._told["jump_s"]
+
+    def retried(self, error: TailraceError) -> None:
+        self._retries += 1
+        self.passed("after_retries", self._retries)
+
+
 def options(asked: dict[str, Any]) -> dict[str, Any]:
     found = {key: asked[key] for key in ("url", "transport") if key in asked}
     found["token"] = os.environ.get("API_KEY") or None
+    if "tokens" in asked:
+        tokens = asked["tokens"]
+        found["token"] = lambda: next(
+            each["token"] for each in tokens if each["until"] > time.time() + 1
+        )
+    if "clock" in asked:
+        clock = asked["clock"] = WrongClock(asked["clock"])
+        found |= {"clock": clock.now, "on_retry": clock.retried}
     if "jitter" in asked:
         found["random"] = lambda: asked["jitter"]
     return {**found, **asked.get("options", {})}
@@ -52,6 +81,8 @@ async def read(client: AsyncTailrace, run: dict[str, Any]) -> dict[str, Any]:
             answer = await client.generate(**run["body"])
         async for event in answer:
             events.append(event_of(event))
+            if "clock" in run:
+                run["clock"].passed("after_events", len(events))
             if len(events) == run.get("cancelAt"):
                 await answer.cancel()
             if len(events) == run.get("upto"):
@@ -85,6 +116,8 @@ def read_sync(client: Tailrace, run: dict[str, Any]) -> dict[str, Any]:
             answer = client.generate(**run["body"])
         for event in answer:
             events.append(event_of(event))
+            if "clock" in run:
+                run["clock"].passed("after_events", len(events))
             if len(events) == run.get("cancelAt"):
                 answer.cancel()
             if len(events) == run.get("upto"):

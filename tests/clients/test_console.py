@@ -16,10 +16,12 @@ import openai
 import pytest
 
 from shared.console.board import history_command, points_of
+from shared.console.histogram import merged, quantile
 from shared.redis.pipeline import ClientPipeline
 from tests.support import batch, npm
 from tests.support.browser import Browser, Page
 from tests.support.processes import Cluster
+from tests.support.receiver import SECRET, Receiver
 from tests.support.wait import until
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -62,10 +64,13 @@ class Place:
     def url(self) -> str:
         return self.cluster.urls[0]
 
-    async def ask(self, key: str = ANN, model: str = "demo", **demo: Any) -> str:
+    async def ask(
+        self, key: str = ANN, model: str = "demo", webhook: Any = None, **demo: Any
+    ) -> str:
         """Start a generation, and return its id."""
         told = {"tokens": 400, "tokens_per_s": 10, "first_token_s": 0, **demo}
         body = {"prompt": "What is a lease?", "model": model, "params": {"demo": told}}
+        body |= {"webhook": webhook} if webhook else {}
         url, headers = f"{self.url}/v1/generations", {"authorization": f"Bearer {key}"}
         async with self.http.post(url, json=body, headers=headers) as response:
             found: str = (await response.json())["id"]
@@ -98,7 +103,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 async def cluster() -> AsyncIterator[Cluster]:
-    settings = {"api_keys": KEYS, "worker_slots": "40"}
+    settings = {"api_keys": KEYS, "worker_slots": "40", "webhook_private": "allow"}
     async with Cluster(
         api=2, workers=2, jobs=1, lease_s=1.0, models=MODELS, settings=settings
     ) as cluster:
@@ -282,6 +287,71 @@ async def test_a_drained_worker_leaves_and_its_answers_go_on(
     on_other = f"""[...document.querySelectorAll('[data-test=generation] [data-head=Worker]')]
       .every((each) => each.textContent === '{other}')"""
     await page.until(on_other, "all answers at the other worker", WITHIN_S)
+    await page.evaluate("location.hash = '/events'")
+    event = "[data-test=event][data-what=takeovers] [data-test=generation-link]"
+    links = f"[...document.querySelectorAll('{event}')]"
+    named = f"{links}.find(({{dataset}}) => {ids}.includes(dataset.id))"
+    await page.until(f"!!{named}", "the event", WITHIN_S)
+    await page.evaluate(f"{named}.click()")
+    await page.until(
+        "document.querySelector('[data-test=story] [data-what=takeover]')", "its story", WITHIN_S
+    )
+    await page.close()
+
+
+async def test_the_filtered_generations_are_cancelled_after_a_question_with_their_number(
+    browser: Browser, place: Place
+) -> None:
+    ids, other = [await place.ask() for _ in range(3)], await place.ask(BOB)
+    page = await open_console(browser, place)
+    await shows(page, *ids, other)
+    await page.fill("[name=owner]", "ann")
+    await page.press("Enter")
+    button = "document.querySelector('[data-test=cancel-all]:not([hidden])')?.textContent"
+    await page.until(f"{button} === 'Cancel all 3'", "a button with the number")
+    await page.click("[data-test=cancel-all]")
+    question = await page.evaluate("document.querySelector('#sure-text').textContent")
+    assert "the 3 generations with owner ann" in question
+    await page.click("#sure [value=no]")
+    assert await statuses(place, *ids) == {"running"}, "nothing happens before yes"
+    await page.click("[data-test=cancel-all]")
+    await page.click("#sure-yes")
+
+    notice = "document.querySelector('#notice').textContent"
+    await page.until(f"{notice} === '3 of 3 generations are cancelled.'", "the result")
+    assert await statuses(place, *ids) == {"cancelled"}
+    assert await statuses(place, other, key=BOB) == {"running"}
+    await page.close()
+
+
+async def statuses(place: Place, *ids: str, key: str = ANN) -> set[str]:
+    found, headers = set(), {"authorization": f"Bearer {key}"}
+    for each in ids:
+        url = f"{place.url}/v1/generations/{each}"
+        async with place.http.get(url, headers=headers) as response:
+            found.add((await response.json())["status"])
+    return found
+
+
+async def test_a_webhook_that_was_given_up_is_delivered_again(
+    browser: Browser, place: Place
+) -> None:
+    async with Receiver(answers=[410]) as receiver:
+        webhook = {"url": receiver.url, "secret": SECRET}
+        generation_id = await place.ask(tokens=1, webhook=webhook)
+        await until(lambda: len(receiver.calls) == 1, WITHIN_S, "the only attempt")
+        receiver.answers = [200]
+        page = await open_console(browser, place, hash="/work")
+        line = f"document.querySelector('[data-test=webhook][data-id={generation_id}]')"
+        text = await page.until(f"{line}?.textContent", "the dead letter", WITHIN_S)
+        await page.click(f"[data-test=deliver][data-id={generation_id}]")
+        await page.click("#sure-yes")
+        await until(lambda: len(receiver.calls) == 2, WITHIN_S, "the second delivery")
+        await page.until(f"!{line}", "no dead letter", WITHIN_S)
+
+    assert "410" in text and "ann" in text and "/hook" not in text
+    first, second = receiver.calls
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
     await page.close()
 
 
@@ -328,11 +398,19 @@ async def test_the_charts_show_a_known_load_within_ten_percent(
     (first,) = [point for point in found if point.answers == 12]
     assert first.first_p50_s == pytest.approx(waits[5], rel=0.1)
     assert first.first_p99_s == pytest.approx(waits[-1], rel=0.1)
+    ran = [await attempt_s(place, each) for each in ids]
+    runs = merged(point.models["demo"].runs for point in found if "demo" in point.models)
+    assert sum(runs.values()) == 12
+    assert quantile(runs, 0.95) == pytest.approx(sorted(ran)[11], rel=0.1)
     newest = found[-1]
     value = "Number(document.querySelector('[data-series={}]').dataset.value)"
     await page.until(f"{value.format('running')} === {newest.running}", "the newest point")
     drawn = "[...document.querySelectorAll('#plots .uplot')].length"
-    assert await page.evaluate(drawn) == 6
+    assert await page.evaluate(drawn) == 9
+    await page.evaluate("location.hash = '/machines'")
+    model = "document.querySelector('[data-test=model][data-id=demo]')?.innerText"
+    shown = await page.until(model, "the model's waits and runs")
+    assert all(role.ready_name in shown for role in place.cluster.workers)
     await redis.aclose()
     await page.close()
 
@@ -356,6 +434,12 @@ async def points(redis: Any) -> list[Any]:
 async def first_token_s(place: Place, generation_id: str) -> float:
     at = {each["what"]: each["at"] for each in await place.story(generation_id)}
     return float(at["first_token"] - at["accepted"])
+
+
+async def attempt_s(place: Place, generation_id: str) -> float:
+    story = await place.story(generation_id)
+    (ended,) = [each for each in story if each["what"] == "attempt_ended"]
+    return float(ended["seconds"])
 
 
 async def axe(page: Page) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.axe import serious
 from tests.support.browser import Browser, Page
 from tests.support.processes import Cluster
 
@@ -25,7 +26,7 @@ async def url() -> AsyncIterator[str]:
 
 async def opened(browser: Browser, url: str, call: str) -> Page:
     page = await browser.open(f"{url}/docs#{call}")
-    await page.until(f"document.querySelector('#{call} .try')", "the form of the call")
+    await page.until(f"!!document.querySelector('#{call} .try')", "the form of the call")
     return page
 
 
@@ -104,6 +105,30 @@ async def test_words_filter_the_calls(browser: Browser, url: str) -> None:
     await page.fill("#filter", "nothing at all")
     assert await page.evaluate("!document.querySelector('#none').hidden")
     await page.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
+async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
+    browser: Browser, url: str, scheme: str, width: int
+) -> None:
+    looks = {"colorScheme": scheme, "viewport": {"width": width, "height": 844}}
+    page = await browser.open(f"{url}/docs#createGeneration", looks=looks)
+    await page.until("document.querySelector('#createGeneration .try')", "the form of the call")
+    await page.fill("#key", KEY)
+    await sent(page, "createGeneration", "202")
+    assert await serious(page) == []
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert await page.evaluate(wide) == 0, "the page does not scroll to the side"
+    await page.close()
+
+
+async def test_firefox_tries_a_call(url: str) -> None:
+    async with Browser(is_firefox=True, within_s=60) as firefox:
+        page = await opened(firefox, url, "createGeneration")
+        await page.fill("#key", KEY)
+        assert '"status": "queued"' in await sent(page, "createGeneration", "202")
+        assert await serious(page) == []
+        assert await page.errors() == []
 
 
 async def test_a_picture_of_the_page(browser: Browser, url: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.support.raw_client import RawClient
 
 EVIL, REBOUND = "evil.test", "rebind.test"
 HERE = f"--host-resolver-rules=MAP {EVIL} 127.0.0.1, MAP {REBOUND} 127.0.0.1"
-SOCKETS = ("/v1/ws", "/lobe/ws", "/ai-sdk/ws", "/deep-chat/ws")
+SOCKETS = ("/v1/ws", "/v1/responses", "/lobe/ws", "/ai-sdk/ws", "/deep-chat/ws")
 MESSAGE = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "spend"}]}
 CHAT = json.dumps({"id": "c", "messages": [MESSAGE]})
 PROMPT = json.dumps({"prompt": "spend"})

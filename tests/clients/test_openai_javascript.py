@@ -16,6 +16,7 @@ from tests.support.browser import Browser, PageServer
 from tests.support.node_program import NodeProgram
 from tests.support.npm import bundle
 from tests.support.processes import Cluster, Role
+from tests.support.proxy import Proxy
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
 
@@ -131,6 +132,48 @@ async def test_the_client_is_told_of_a_model_server_that_always_fails(
     body = asked("restart", script=script)
     found = await program.ask("create", url=cluster.urls[0], body=body)
     assert (found["error"]["kind"], found["error"]["code"]) == ("APIError", "attempts_exhausted")
+
+
+async def test_the_streams_of_a_socket_go_on_at_the_other_node(
+    cluster: Cluster, program: NodeProgram
+) -> None:
+    """The WebSocket mode: the SDK opens another socket, and the rest is asked for by number."""
+    ports = [int(url.rpartition(":")[2]) for url in cluster.urls]
+    events = [
+        {"type": "response.create", **asked("continue", stream_id=name, on_disconnect="continue")}
+        for name in ("a", "b")
+    ]
+    async with Proxy("127.0.0.1", ports[0]) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        await program.ask("socket", url=url, events=events, ends=2, upto=24)
+        proxy.lead_to(ports[1])
+        cluster.api[0].kill()
+        found = value_of(await program.said())
+
+    assert found["cuts"] == 1
+    for name in ("a", "b"):
+        heard = [event for event in found["heard"] if event["stream_id"] == name]
+        assert numbers(heard) == list(range(len(heard)))
+        (item,) = heard[-1]["response"]["output"]
+        assert item["content"][0]["text"] == TEXT
+
+
+async def test_a_socket_warms_up_continues_and_tells_of_errors(
+    cluster: Cluster, program: NodeProgram
+) -> None:
+    here, there = cluster.urls
+    warm = {"type": "response.create", "model": "continue", "input": "x", "generate": False}
+    found = value_of(await program.ask("socket", url=here, events=[warm], ends=1))
+    warm_id = found["heard"][-1]["response"]["id"]
+    body = asked("continue", script={"tokens": 5}, previous_response_id=warm_id)
+    unknown = {**warm, "previous_response_id": "resp_x", "stream_id": "s"}
+    events = [{"type": "response.create", **body}, unknown]
+    heard = value_of(await program.ask("socket", url=there, events=events, ends=2))["heard"]
+
+    (error,) = [event for event in heard if event["type"] == "error"]
+    assert error["error"]["code"] == "previous_response_not_found"
+    assert heard[-1]["response"]["previous_response_id"] == warm_id
+    assert heard[-1]["response"]["output"][0]["content"][0]["text"]
 
 
 async def test_a_page_of_another_origin_uses_the_sdk_directly(

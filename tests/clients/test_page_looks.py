@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import npm
+from tests.support.axe import serious
 from tests.support.browser import Browser
 from tests.support.chat_page import ChatPage
 from tests.support.parrot import Parrot
@@ -64,19 +64,12 @@ async def url() -> AsyncIterator[str]:
             yield cluster.urls[0]
 
 
-async def axe(chat: ChatPage) -> list[str]:
-    script = (npm.installed() / "axe-core" / "axe.min.js").read_text()
-    await chat.page.evaluate(f"(() => {{ {script} }})()")
-    found: list[str] = await chat.page.evaluate("probes.serious()")
-    return found
-
-
 @pytest.mark.parametrize("look", LOOKS)
 async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
     browser: Browser, url: str, look: str, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
     chat = await ChatPage.open(browser, f"{url}/#{look}", looks=LOOKS[look])
-    assert await axe(chat) == [], "the empty page"
+    assert await serious(chat.page) == [], "the empty page"
     await chat.page.screenshot(tmp_path / "empty.png")
     await chat.ask("What is Tailrace?")
     await chat.done()
@@ -85,7 +78,7 @@ async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
     await chat.done(2)
     await chat.page.until("document.querySelectorAll('.katex').length === 3", "formulas")
     await chat.page.until("document.querySelector('.hljs-keyword')", "colours")
-    assert await axe(chat) == [], "a conversation"
+    assert await serious(chat.page) == [], "a conversation"
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert await chat.page.evaluate(wide) == 0, "the page does not scroll to the side"
     assert await chat.page.evaluate("probes.cut()") == []
@@ -98,8 +91,8 @@ async def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
         await chat.page.until(
             "getComputedStyle(document.querySelector('#list')).visibility === 'visible'", "the list"
         )
-        assert await axe(chat) == [], "the list over the page"
+        assert await serious(chat.page) == [], "the list over the page"
         await chat.page.screenshot(tmp_path / "phone-list.png")
     await chat.page.evaluate("document.querySelector('[aria-label^=Delete]').click()")
-    assert await axe(chat) == [], "a dialog"
+    assert await serious(chat.page) == [], "a dialog"
     await chat.close()

@@ -126,6 +126,52 @@ async def test_a_second_device_shows_the_conversation_live(place: Place) -> None
         await each.close()
 
 
+@pytest.mark.parametrize("transport", ["sse", "poll"])
+async def test_more_tabs_than_a_browser_has_connections_read_at_once(
+    place: Place, transport: str
+) -> None:
+    """Over HTTP/1.1 a browser opens six to one host. Here are ten answers in ten tabs."""
+    lines = [place.parrot.says(f"{transport} {n}", STORY, hold_at=200) for n in range(10)]
+    first = await place.open(f"/#{transport}-tab-0")
+    paths = [f"/#{transport}-tab-{number}" for number in range(1, len(lines))]
+    tabs = [first, *[await place.open(path, beside=first.page) for path in paths]]
+    for number, tab in enumerate(tabs):
+        await tab.page.select(TRANSPORT, transport)
+        await tab.ask(f"{transport} {number}", "parrot")
+    for tab in tabs:
+        await tab.shows("word-80")
+    for line in lines:
+        line.held.set()
+    assert [await tab.done() for tab in tabs] == [[STORY]] * len(tabs)
+
+    # The tab that reads for all of them is closed in mid-answer.
+    line = place.parrot.says(f"{transport} again", STORY, hold_at=200)
+    await tabs[5].ask(f"{transport} again", "parrot")
+    await tabs[5].shows("word-80")
+    await first.close()
+    line.held.set()
+    assert await tabs[5].done(2) == [STORY, STORY]
+    for tab in tabs[1:]:
+        await tab.close()
+
+
+async def test_a_new_name_reaches_the_other_tabs_at_once(place: Place) -> None:
+    here = await place.open("/#named")
+    await here.ask("About rivers", "parrot")
+    await here.done()
+    there = await place.open("/#named", beside=here.page)
+    await there.done()
+    await here.page.evaluate(
+        "document.querySelector('[aria-label*=\"Rename “About rivers”\"]').click()"
+    )
+    await here.page.fill("#conversations input", "Rivers")
+    await here.page.press("Enter")
+    for each in (here, there):
+        await each.page.until(f"{CONVERSATIONS}.includes('Rivers')", "the name")
+        await each.page.until("document.title === 'Rivers · Tailrace'", "the title of the tab")
+        await each.close()
+
+
 async def test_a_prompt_of_another_program_appears_in_the_conversation(place: Place) -> None:
     chat = await place.open("/#shared")
     async with Client(place.cluster.urls) as client:
@@ -485,7 +531,10 @@ async def test_only_what_is_near_the_window_is_rendered(place: Place) -> None:
         f"{TURNS}.filter((each) => each.querySelector('.block')).length"
     )
     assert rendered < 15
-    assert await chat.page.evaluate(f"getComputedStyle({TURNS}[0]).contentVisibility") == "auto"
+    assert (
+        await chat.page.evaluate(f"getComputedStyle({TURNS}[0].parentElement).contentVisibility")
+        == "auto"
+    )
     await chat.page.evaluate("document.querySelector('#log').scrollTop = 0")
     await chat.page.until(f"{TURNS}[0].querySelector('.block')", "the first turn")
     await chat.close()

@@ -234,6 +234,41 @@ async def test_a_fast_stream_writes_to_the_page_once_in_a_frame(
     await chat.close()
 
 
+CODE = "".join(f"x{number} = {number}\n" for number in range(40_000))
+LINE = "word " * 60_000
+LONG = {
+    "code": (f"```python\n{CODE}```\n\nThat was **all**.", f"{CODE}\n\nThat was all."),
+    "one line": (f"{LINE}\n\nThat was **all**.", f"{LINE}\n\nThat was all."),
+    "a table": ("|a|b|\n|---|---|\n" + "|1|2|\n" * 9_000 + "\nThat was **all**.", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LONG)
+async def test_a_block_of_any_length_leaves_the_page_usable(
+    browser: Browser, url: str, parrot: Parrot, kind: str
+) -> None:
+    """It goes on as plain text; before, each frame parsed all of it again, for minutes."""
+    said, shown = LONG[kind]
+    parrot.says(kind, said, piece=2_000)
+    chat = await ChatPage.open(browser, f"{url}/#long-{kind.replace(' ', '-')}")
+    await chat.ask(kind)
+    await chat.page.until("document.querySelector('.block:last-child strong')", "what follows it")
+    (answer,) = await chat.done()
+
+    if shown:
+        assert " ".join(answer.split()) == " ".join(shown.split())
+    longest = (
+        "Math.max(...[...document.querySelectorAll('.piece')].map((e) => e.textContent.length))"
+    )
+    assert await chat.page.evaluate(longest) < 20_000
+    if kind == "code":
+        assert await chat.page.evaluate("!!document.querySelector('.copy-code')")
+        await chat.page.reload()
+        await chat.page.until("document.querySelector('.block:last-child strong')", "it again")
+        assert await chat.answers() == [answer]
+    await chat.close()
+
+
 async def test_a_block_of_code_can_be_copied(browser: Browser, url: str, parrot: Parrot) -> None:
     parrot.says("code", "Try\n\n```sh\nls -l\n```\n")
     chat = await ChatPage.open(browser, url + "/#code")

@@ -23,6 +23,7 @@ from tests.support.scenarios import (
     program_of,
     rows,
 )
+from tests.support.tokens import SECRET
 from tests.support.wait import until
 
 ROWS = rows()
@@ -45,7 +46,17 @@ async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With --client, the program that it names takes the place of our own clients."""
+    """Choose the programs and the rows.
+
+    With --client, the program that it names takes the place of our own clients. Only with
+    --every-byte the rows run that are marked as thorough.
+    """
+    is_thorough = metafunc.config.getoption("every_byte")
+    chosen = {n: row for n, row in ROWS.items() if is_thorough or not row.get("is_thorough")}
+    for fixture, is_guarded in (("open_row", False), ("guarded_row", True)):
+        if fixture in metafunc.fixturenames:
+            names = [name for name, row in chosen.items() if ("token_s" in row) is is_guarded]
+            metafunc.parametrize(fixture, names)
     if "program" in metafunc.fixturenames:
         command = metafunc.config.getoption("client")
         languages = [command] if command else LANGUAGES
@@ -60,11 +71,23 @@ async def program(request: pytest.FixtureRequest) -> AsyncIterator[ClientProgram
         yield program
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.fixture(scope="module")
+async def nodes_with_tokens() -> AsyncIterator[Cluster]:
+    settings = {"heartbeat_s": "1", "jwt_secret": SECRET}
+    async with Cluster(api=1, workers=1, settings=settings) as cluster:
+        yield cluster
+
+
 async def test_each_scenario_ends_with_the_exact_answer_within_its_bounds(
-    nodes: Cluster, program: ClientProgram, name: str
+    nodes: Cluster, program: ClientProgram, open_row: str
 ) -> None:
-    assert await Scenario(ROWS[name], nodes, program).run() == []
+    assert await Scenario(ROWS[open_row], nodes, program).run() == []
+
+
+async def test_a_token_that_expires_is_replaced_and_the_answer_goes_on(
+    nodes_with_tokens: Cluster, program: ClientProgram, guarded_row: str
+) -> None:
+    assert await Scenario(ROWS[guarded_row], nodes_with_tokens, program).run() == []
 
 
 @pytest.fixture

@@ -97,9 +97,9 @@ async def test_top_shows_running_answers_until_ctrl_c(
 
 
 async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
-    shared_cluster: Cluster, width: int, opened: list[Tmux]
+    shared_cluster: Cluster, width: int, opened: list[Tmux], tmp_path: Path
 ) -> None:
-    environ = {"TAILRACE_URL": shared_cluster.urls[0]}
+    environ = {"TAILRACE_URL": shared_cluster.urls[0], "XDG_STATE_HOME": str(tmp_path)}
     session = f"talk-{width}"
     terminal = Tmux(width, environ, "chat", "--model", "demo", "--session", session)
     opened.append(terminal)
@@ -115,6 +115,9 @@ async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
     again = Tmux(width, environ, "chat", "--model", "demo", "--session", session)
     opened.append(again)
     await until(lambda: "Ctrl-D ends" in again.screen(), DEADLINE_S, "a prompt")
+    again.press("Up")
+    await until(lambda: "> What is a lease?" in again.screen(), DEADLINE_S, "the kept line")
+    again.press("C-u")
     again.type("And then?")
     async with Client(shared_cluster.urls) as client:
 

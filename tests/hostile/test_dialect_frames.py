@@ -58,6 +58,22 @@ CHAT = (
     )
     | JSON
 )
+ITEMS = (
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "type": st.sampled_from(["message", "function_call", "reasoning", "x"]) | JSON,
+                "role": st.sampled_from(["user", "assistant", "x"]) | JSON,
+                "content": WORDS,
+                "call_id": WORDS,
+                "output": WORDS,
+            },
+        ),
+        max_size=3,
+    )
+    | JSON
+)
 MORE = {"model": WORDS, "params": QUICK, "metadata": JSON, "session": WORDS, "on_disconnect": WORDS}
 
 
@@ -90,6 +106,27 @@ AI_SDK = said(
     headers=st.fixed_dictionaries({}, optional={"Idempotency-Key": WORDS}) | JSON,
 )
 DEEP_CHAT = said([], messages=CHAT)
+RESPONSES = said(
+    [
+        "response.create",
+        "response.resume",
+        "response.cancel",
+        "response.steer",
+        "response.processed",
+        "response.created",
+    ],
+    input=WORDS | ITEMS,
+    stream_id=st.sampled_from(["a", "b", "", "a b", "x" * 300]) | JSON,
+    response_id=IDS,
+    previous_response_id=IDS,
+    starting_after=st.integers(-2, 9) | JSON,
+    idempotency_key=WORDS,
+    generate=st.booleans() | JSON,
+    store=st.booleans() | JSON,
+    client_metadata=st.fixed_dictionaries({}, optional={"thread_id": WORDS, "turn_id": WORDS})
+    | JSON,
+    tools=JSON,
+)
 
 
 @MAY_FIND
@@ -142,6 +179,22 @@ async def test_the_deep_chat_socket_survives_hostile_frames(
     )
 
     assert code == 0, (code, answers)
+
+
+@MAY_FIND
+@given(said=RESPONSES)
+async def test_the_responses_socket_survives_hostile_frames(
+    api: RawClient, ended: str, said: list[SentMessage]
+) -> None:
+    mark = {"type": "response.cancel", "response_id": MARK}
+
+    answers, code = await socket_client(
+        api, "/v1/responses", said, ended, mark, lambda a: a[-1].get("response_id") == MARK
+    )
+
+    assert code == 0, (code, answers)
+    assert all(isinstance(answer["type"], str) for answer in answers)
+    assert all("internal" not in str(answer.get("error")) for answer in answers)
 
 
 async def socket_client(

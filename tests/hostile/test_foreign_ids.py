@@ -51,6 +51,11 @@ async def chunks(asker: RawClient, named: str) -> object:
     return (await asker.get(f"/ai-sdk/chat/{named}/stream?startIndex=1")).status
 
 
+async def ag_ui(asker: RawClient, named: str) -> object:
+    path = f"/ag-ui/demo/runs/{named}/stream"
+    return (await asker.get(path, headers={"last-event-id": "1"})).status
+
+
 async def lobe(asker: RawClient, named: str) -> object:
     async with asker.socket(path="/lobe/ws", subprotocols=None) as socket:
         await tell(socket, type="resume", messageId=named, lastEventId="1-1")
@@ -71,7 +76,7 @@ async def cancel(asker: RawClient, named: str) -> object:
     return (await asker.call("POST", f"/v1/generations/{named}/cancel")).status
 
 
-ROUTES = [native, lines, poll, response, chunks, lobe, subscription, snapshot, cancel]
+ROUTES = [native, lines, poll, response, chunks, ag_ui, lobe, subscription, snapshot, cancel]
 
 
 async def timed(ask: Ask, asker: RawClient, named: str) -> tuple[object, float]:

@@ -24,9 +24,13 @@ CPU_S_MAX = 0.08
 JSON = {"Content-Type": "application/json"}
 ITEMS = b"[],"
 MEMBERS = b'"messages":[{"role":"user","content":"x"}],"input":"x","p":['
-PATHS = ["/v1/chat/completions", "/v1/responses", "/ai-sdk/chat", "/deep-chat", "/v1/batches"]
+PATHS = [
+    "/v1/chat/completions", "/v1/responses", "/ai-sdk/chat", "/deep-chat", "/v1/batches",
+    "/ag-ui/demo",
+]  # fmt: skip
 SOCKETS = {
     "/v1/ws": '{"type":"start","prompt":"x","params":{"a":[',
+    "/v1/responses": '{"type":"response.create","input":"x","params":{"a":[',
     "/lobe/ws": '{"type":"startConversation","prompt":"x","params":{"a":[',
     "/ai-sdk/ws": '{"type":"send","requestId":"r","params":{"a":[',
     "/deep-chat/ws": '{"messages":[{"text":"x"}],"params":{"a":[',

@@ -70,7 +70,7 @@ async def open_everywhere(api: RawClient, credential: str) -> list[str]:
         {"additional_headers": {"Origin": "https://evil.example", "api-key": credential}},
         {},
     ]
-    paths = ("/v1/ws", "/lobe/ws", "/ai-sdk/ws", "/deep-chat/ws")
+    paths = ("/v1/ws", "/v1/responses", "/lobe/ws", "/ai-sdk/ws", "/deep-chat/ws")
     sockets = [open_one(api, credential, path, each) for path in paths for each in options]
     return list(await asyncio.gather(*sockets))
 

@@ -84,6 +84,13 @@ BODIES: dict[str, tuple[str, Any, str]] = {
             {"type": "file", "mediaType": "application/pdf", "url": url}]}]},
         "messages[0].content[0]",
     ),
+    "ag-ui": (
+        "/ag-ui/demo",
+        lambda url: {"threadId": "t", "runId": str(url), "messages": [{"role": "user", "content": [
+            {"type": "text", "text": "x"},
+            {"type": "image", "source": {"type": "url", "value": url}}]}]},
+        "messages[0].content[1]",
+    ),
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ ANSWER_S = 8.0
 AT_ONCE = 50
 STATUS = re.compile(rb"HTTP/1\.1 [1-5]\d\d ")
 
-SOCKETS = ("/v1/ws", "/lobe/ws", "/ai-sdk/ws", "/deep-chat/ws")
+SOCKETS = ("/v1/ws", "/v1/responses", "/lobe/ws", "/ai-sdk/ws", "/deep-chat/ws")
 PATHS = (
     *SOCKETS,
     "/livez",

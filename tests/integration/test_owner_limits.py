@@ -142,6 +142,7 @@ async def test_without_limits_no_header_and_no_record_of_the_owner(
         ("/lobe/ws", {"type": "startConversation", "prompt": "x", "sessionId": "s"}),
         ("/ai-sdk/ws", {"type": "send", "requestId": "r", "id": "c", "messages": PARTS}),
         ("/deep-chat/ws", {"messages": [{"role": "user", "text": "x"}]}),
+        ("/v1/responses", {"type": "response.create", "input": "x"}),
     ],
 )
 async def test_a_socket_gets_the_refusal_as_an_error_and_lives(
@@ -156,6 +157,10 @@ async def test_a_socket_gets_the_refusal_as_an_error_and_lives(
             if path in ("/v1/ws", "/lobe/ws"):
                 assert (said["type"], said["code"]) == ("error", "rate_limited")
                 assert 1 <= said["retry_after_s"] <= 60 and said["retryable"]
+            elif path == "/v1/responses":
+                assert (said["type"], said["status"]) == ("error", 429)
+                assert said["error"]["code"] == "rate_limited"
+                assert 1 <= int(said["headers"]["retry-after"]) <= 60
             elif path == "/ai-sdk/ws":
                 assert (said["type"], said["requestId"]) == ("error", "r")
                 assert "rate_limited" in said["errorText"]

@@ -36,7 +36,7 @@ READS = [
     ("/v1/responses/{resp}?stream=true", {}),
     ("/ai-sdk/chat/{id}/stream?startIndex=0", {}),
 ]
-SOCKETS = ["/v1/ws", "/ai-sdk/ws", "/deep-chat/ws", "/lobe/ws"]
+SOCKETS = ["/v1/ws", "/v1/responses", "/ai-sdk/ws", "/deep-chat/ws", "/lobe/ws"]
 
 
 @pytest.fixture

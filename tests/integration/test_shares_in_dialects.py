@@ -70,6 +70,23 @@ async def test_a_share_reads_the_runs_of_its_chat_and_no_other(
     assert await status("room/stop", "POST") == 403
 
 
+async def test_a_share_reads_its_run_of_ag_ui_and_ends_none(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    shown, other = await start(node, web, "room"), await start(node, web, "secret")
+    token = await share(node, web, generation=shown)
+
+    async def status(run: str, what: str = "stream", method: str = "GET") -> int:
+        url = f"{node.url}/ag-ui/demo/runs/{run}/{what}"
+        async with web.request(method, url, headers=token) as answer:
+            return answer.status
+
+    assert await status(shown) == 200
+    assert await status(other) == 404
+    assert await status("no-such-run") == 404
+    assert await status(shown, "cancel", "POST") == 403
+
+
 async def test_a_share_resumes_on_the_socket_of_the_ai_sdk_and_starts_nothing(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
@@ -115,6 +132,36 @@ async def test_a_share_resumes_on_the_socket_of_lobe_and_tells_no_other_message(
         assert refusals == [("not_found", "no such message")] * 2
         await socket.send_json({"type": "cancel", "messageId": shown.generation_id})
         assert (await socket.receive_json())["code"] == "forbidden"
+
+
+async def test_a_share_resumes_on_the_socket_of_responses_and_starts_nothing(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    shown, hidden = [
+        await ManualWorker.take(node.node.store, owner="alice", session=name)
+        for name in ("room", "secret")
+    ]
+    await shown.append(Token("Hi"))
+    ids = [each.generation_id.replace("gen_", "resp_") for each in (shown, hidden)]
+    token = await share(node, web, session="room")
+
+    async with web.ws_connect(f"{node.url}/v1/responses", headers=token) as socket:
+
+        async def refusal(**event: Any) -> str:
+            await socket.send_json(event)
+            while (said := await socket.receive_json())["type"] != "error":
+                pass
+            return str(said["error"]["code"])
+
+        await socket.send_json({"type": "response.resume", "response_id": ids[0]})
+        said = await socket.receive_json()
+        assert (said["type"], said["response"]["id"]) == ("response.created", ids[0])
+        resume = {"type": "response.resume", "response_id": ids[1], "stream_id": "b"}
+        assert await refusal(**resume) == "not_found"
+        assert await refusal(type="response.cancel", response_id=ids[0]) == "forbidden"
+        assert await refusal(type="response.create", input="x") == "forbidden"
+        steer = {"previous_response_id": ids[0], "input": "x"}
+        assert await refusal(type="response.steer", **steer) == "forbidden"
 
 
 async def test_deep_chat_has_nothing_to_read_for_a_share(

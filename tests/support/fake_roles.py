@@ -37,6 +37,7 @@ def main() -> int:
     parser.add_argument("--api", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--cluster", action="store_true")
+    parser.add_argument("--metrics-port", type=int, default=0)
     args = parser.parse_args()
     if args.role != "up":
         return role(args)

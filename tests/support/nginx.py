@@ -20,6 +20,7 @@ from tests.support.spawn import kill_group, spawn
 from tests.support.wait import until
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "nginx.conf"
+FOR_GRPC = SHIPPED.with_name("nginx-grpc.conf")
 MISSING = "no nginx here: apt-get install nginx-light"
 TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 START_S = 10.0
@@ -30,13 +31,14 @@ class Nginx:
 
     Args:
         ports: of the nodes; as many as the shipped configuration names.
+        shipped: the configuration.
     """
 
-    def __init__(self, ports: Sequence[int]) -> None:
+    def __init__(self, ports: Sequence[int], shipped: Path = SHIPPED) -> None:
         self.port = free_port()
         self._directory = Path(tempfile.mkdtemp(prefix="trx-"))
         self._config = self._directory / "nginx.conf"
-        self._config.write_text(substituted(SHIPPED.read_text(), ports, self))
+        self._config.write_text(substituted(shipped.read_text(), ports, self))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -77,14 +79,17 @@ class Nginx:
 
 def substituted(text: str, ports: Sequence[int], nginx: Nginx) -> str:
     """Return the configuration with this machine's ports and paths."""
+    is_grpc = "grpc_pass" in text
+    node_port, listen, pid = (9000, "9000", "-grpc") if is_grpc else (8000, "80", "")
     for number, port in enumerate(ports, 1):
-        text = _replaced(text, f"server api-{number}:8000", f"server 127.0.0.1:{port}")
+        text = _replaced(text, f"server api-{number}:{node_port}", f"server 127.0.0.1:{port}")
     assert "server api-" not in text, "the configuration names more nodes than the test has"
     directory = nginx.directory
     temporary = "".join(f"{name}_temp_path {directory}/{name};\n" for name in TEMPORARY)
     text = _replaced(text, "http {\n", "http {\n" + temporary)
-    text = _replaced(text, "pid /tmp/nginx.pid;", f"pid {directory}/nginx.pid;")
-    return _replaced(text, "listen 80;", f"listen 127.0.0.1:{nginx.port};")
+    text = _replaced(text, f"pid /tmp/nginx{pid}.pid;", f"pid {directory}/nginx.pid;")
+    ending = " http2;" if is_grpc else ";"
+    return _replaced(text, f"listen {listen}{ending}", f"listen 127.0.0.1:{nginx.port}{ending}")
 
 
 def _replaced(text: str, old: str, new: str) -> str:

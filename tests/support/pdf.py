@@ -17,9 +17,10 @@ def pdf(*texts: str) -> bytes:
     return _file([(b"/Font << /F1 3 0 R >>", stream) for stream in streams])
 
 
-def scanned_pdf() -> bytes:
+def scanned_pdf(filter_: bytes = b"/DCTDecode") -> bytes:
     """Return a PDF of one page that is a picture."""
-    return _file([(b"/XObject << /P 3 0 R >>", b"q 100 0 0 100 0 0 cm /P Do Q")], has_picture=True)
+    page = b"/XObject << /P 3 0 R >>", b"q 100 0 0 100 0 0 cm /P Do Q"
+    return _file([page], has_picture=True).replace(b"/DCTDecode", filter_)
 
 
 def encrypted_pdf(*texts: str, password: str = "secret") -> bytes:

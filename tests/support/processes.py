@@ -66,6 +66,10 @@ class Role:
         return int(self.settings["TAILRACE_PORT"])
 
     @property
+    def grpc_target(self) -> str:
+        return f"127.0.0.1:{self.settings['TAILRACE_GRPC_PORT']}"
+
+    @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
@@ -170,6 +174,7 @@ class Cluster:
         models: the text of a models file.
         moves_slots: with TEST_REDIS_MODE=masters, slots move from master to master all the time.
         is_waiting_for_workers: False where there are none: then no node will be ready.
+        grpc: the nodes have a port for gRPC, too.
         server: a server of the caller's, which the caller closes; else one with AOF everysec, or
             three masters with TEST_REDIS_MODE=masters.
     """
@@ -187,6 +192,7 @@ class Cluster:
         models: str = "",
         is_waiting_for_workers: bool = True,
         moves_slots: bool = False,
+        grpc: bool = False,
     ) -> None:
         self._owned_server = None if server else _new_server(moves_slots)
         self.server: Any = server or self._owned_server  # the tests that break it say which one
@@ -206,7 +212,10 @@ class Cluster:
             path = self.directory / "models.toml"
             path.write_text(models)
             self._settings["models"] = str(path)
-        self.api = [self._role("api", port=str(free_port())) for _ in range(api)]
+        names = ("port", "grpc_port") if grpc else ("port",)
+        self.api = [
+            self._role("api", **{name: str(free_port()) for name in names}) for _ in range(api)
+        ]
         self.workers = [self._role("worker") for _ in range(workers)]
         self.jobs = [self._role("jobs") for _ in range(jobs)]
         self.urls_seen: list[str] = []

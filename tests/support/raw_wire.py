@@ -46,16 +46,22 @@ async def raw_connection(
             await writer.wait_closed()
 
 
-@contextlib.asynccontextmanager
-async def stopped_connection(
-    url: str,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection whose kernel takes little and whose program reads only when asked to."""
+def stopped_socket() -> socket.socket:
+    """A socket, not yet connected, whose kernel takes little."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     # Small segments: else the sender's kernel takes megabytes on its own, and nobody is slow.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     sock.setblocking(False)
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def stopped_connection(
+    url: str,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose kernel takes little and whose program reads only when asked to."""
+    sock = stopped_socket()
     parts = urlsplit(url)
     await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=2048)

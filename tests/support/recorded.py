@@ -114,6 +114,33 @@ LOGS = {
             *attempt(2, Token("three."), Usage(5, 3, 8), STOP),
         ]
     ),
+    # A stage speaks before a backend of the route is asked; then two backends write one attempt.
+    "second_start": Log(
+        [
+            *attempt(1, Progress("pdf_parsing", 1, 1, 100.0)),
+            (1, Start(1, "demo", "a")),
+            (1, Reasoning("Hm.")),
+            (1, Token("One, ")),
+            (1, Token("two, ")),
+            (1, Start(1, "demo", "b")),
+            (1, Token("three.")),
+            (1, Usage(5, 3, 8)),
+            (1, STOP),
+        ]
+    ),
+    # A producer outside of the workers, whose second program takes over.
+    "produced": Log(
+        [
+            (1, Start(1, "report")),
+            (1, Progress("reading", 3, 50, 6.0, agent="reader")),
+            (1, Token("All ", agent="writer")),
+            (1, Data("row", {"n": [1]}, agent="reader")),
+            (2, Start(2, "report")),
+            (2, Reasoning("Hm.", agent="checker")),
+            (2, Token("is well.", agent="checker")),
+            (2, End("completed", "stop")),
+        ]
+    ),
     "reset": Log(
         [
             *attempt(1, Token("One, "), Token("two, ")),
@@ -152,6 +179,30 @@ LOGS = {
     "empty": Log(attempt(1, End("completed", "stop"))),
     "lost": Log(attempt(1, Token("One, ")), [LOST]),
     "rewritten": Log(attempt(1, Token("One, ")), [RESET]),
+}
+
+# Of one dialect only: what no other dialect shows.
+AG_UI_LOGS = {
+    "state": Log(
+        [
+            *attempt(
+                1,
+                Progress("search", 1, 2, 50.0),
+                Data("state", {"n": 1, "items": []}),
+                Data("state_delta", [{"op": "add", "path": "/items/-", "value": "a"}]),
+                Data("state_delta", [{"op": "grow"}]),
+                Reasoning("Hm."),
+                Token("One, "),
+                ToolCall(0, "call_a", "weather", "{"),
+            ),
+            (2, Start(2, "demo")),
+            (2, Reset("takeover")),
+            (2, Data("state", {"n": 2})),
+            (2, Token("Uno.")),
+            (2, End("completed", "stop")),
+        ]
+    ),
+    "cancelled_call": Log(attempt(1, Token("One, "), ToolCall(0, "c", "weather", "{"), CANCELLED)),
 }
 
 

@@ -218,13 +218,19 @@ def models_file(a: ModelServer, b: ModelServer) -> str:
 
 @dataclass
 class Played:
-    """What one fault did to its answers."""
+    """What one fault did to its answers.
+
+    Attributes:
+        takeovers: attempts beyond the first of each answer. A worker that stands still for longer
+            than its lease loses its answers too, and the next worker asks the same backend again.
+    """
 
     fault: Fault
     answers: int
     calls_a: int
     calls_b: int
     failures: int
+    takeovers: int
     resets: int
     longest_gap_s: float
 
@@ -232,7 +238,8 @@ class Played:
         """Return a row of the table. A run that returns has no reader with another text."""
         return (
             f"| {self.fault.what} | {self.answers} | {self.answers} of {self.answers}"
-            f" | {self.resets} | {self.calls_a} + {self.calls_b} | {self.failures}"
+            f" | {self.resets} | {self.calls_a} + {self.calls_b} | {self.takeovers}"
+            f" | {self.failures}"
             f" | {self.longest_gap_s:.2f} |"
         )
 
@@ -258,18 +265,19 @@ async def play(
     numbered = list(enumerate(prompts))
     size = at_once if fault.happens is None else answers
     watched: list[WatchedGeneration] = []
-    failures: list[int] = []
+    counted: list[tuple[int, int]] = []
     for first in range(0, answers, size):
         some = await _play_some(scene, fault, numbered[first : first + size], script or {})
         watched += some
-        failures += [await _failures(scene, answer) for answer in some]
+        counted += [await _counted(scene, answer) for answer in some]
     readings = [reading for answer in watched for reading in answer.readings]
     return Played(
         fault,
         answers,
         await scene.count("a", prompts),
         await scene.count("b", prompts),
-        sum(failures),
+        sum(failures for failures, _ in counted),
+        sum(takeovers for _, takeovers in counted),
         sum(reading.resets for reading in readings),
         max(reading.longest_gap_s() for reading in readings),
     )
@@ -324,10 +332,11 @@ async def _until_under_way(
         await run.read_to(answer, 5)
 
 
-async def _failures(scene: Scene, answer: WatchedGeneration) -> int:
-    """Return the failures that the generation has counted."""
+async def _counted(scene: Scene, answer: WatchedGeneration) -> tuple[int, int]:
+    """Return the failures that the generation has counted, and its attempts after the first."""
     redis = scene.cluster.redis()
     try:
-        return int(await redis.hget(keys.meta(answer.id), "failures") or 0)
+        found = await redis.hmget(keys.meta(answer.id), "failures", "begins")
+        return int(found[0] or 0), int(found[1] or 1) - 1
     finally:
         await redis.aclose()

@@ -7,9 +7,11 @@ then passes bytes. It counts connections. All faults are members of one object, 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -57,6 +59,8 @@ class ScenarioProxy:
 
     Attributes:
         connections: how many a client has opened.
+        connected_at: when each was opened, s.
+        node_left_at: when the test took a node away, s; 0: it did not.
         tries: how many of them were made while the network was away.
         upgrades: how many of them asked for a WebSocket.
         down_bytes: how many bytes of answers were passed.
@@ -66,6 +70,8 @@ class ScenarioProxy:
         self.ports = list(ports)
         self.faults = faults or Faults()
         self.connections = 0
+        self.connected_at: list[float] = []
+        self.node_left_at = 0.0
         self.tries = 0
         self.resets = 0
         self.upgrades = 0
@@ -99,6 +105,13 @@ class ScenarioProxy:
     def come_back(self) -> None:
         self.is_away = False
 
+    def crowd(self, window_s: float) -> int:
+        """Return how many connections came at most within so long, after a node was taken away."""
+        times = [at for at in self.connected_at if at >= self.node_left_at]
+        return max(
+            (bisect.bisect_left(times, at + window_s) - n for n, at in enumerate(times)), default=0
+        )
+
     async def _cut(self) -> None:
         tasks = list(self._open)
         for task in tasks:
@@ -112,6 +125,7 @@ class ScenarioProxy:
         assert task is not None
         self._open.add(task)
         number, self.connections = self.connections, self.connections + 1
+        self.connected_at.append(time.monotonic())
         try:
             if self.is_away:
                 self.tries += 1

@@ -4,6 +4,12 @@ A client program reads lines of JSON and answers each with a line of JSON. The l
 `{"op": "each", "runs": […]}` starts all runs at once, each with a client of its own. Its answer is
 `{"value": [outcome, …]}` in their order. A run names `url`, `transport`, and `body` (start this) or
 `id` and `cursor` (attach). An outcome has `id`, `events`, `result` and `cursor`, or `error`.
+
+Further members of a run: `tokens`, a list of `{token, until}` (s since 1970): asked for a token,
+the program gives the first one that lives for another second; `clock`, by how much the program's
+clock is wrong from the start (`offset_s`), and by how much it jumps (`jump_s`) after so many events
+(`after_events`) or pauses before another try (`after_retries`). A program that cannot replace its
+clock may ignore `clock`.
 """
 
 from __future__ import annotations
@@ -19,10 +25,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from shared.config.credentials import LEEWAY_S
+from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.npm import CLIENTS, built, installed, tool
 from tests.support.processes import Cluster
 from tests.support.scenario_proxy import Faults, ScenarioProxy
+from tests.support.tokens import hmac_token
 from tests.support.wait import until
 
 TABLE = Path(__file__).parents[2] / "clients" / "scenarios.json"
@@ -30,6 +39,7 @@ PYTHON_PACKAGE = TABLE.parent / "python" / "src"
 LANGUAGES = ["javascript", "python", "python-sync"]
 TRANSPORTS = ["websocket", "sse", "ndjson", "poll", "auto"]
 ANSWER_S = 90.0
+TOKENS = 30  # of a row with `token_s`, made before the row runs
 LINE_BYTES_MAX = 2**26
 
 
@@ -136,21 +146,35 @@ class Scenario:
             for name in self.transports:
                 proxy = ScenarioProxy(ports, Faults.read(faults))
                 self.proxies[name] = await stack.enter_async_context(proxy)
+            asked = await self._asked()
             runs = [
-                {"url": self.proxies[name].url, "transport": name, "body": self.body}
+                {"url": self.proxies[name].url, "transport": name, **asked}
                 for name in self.transports
                 for _ in range(self.row.get("clients", 1))
             ]
             async with asyncio.TaskGroup() as group:
-                asked = group.create_task(self.program.ask("each", runs=runs))
+                reading = group.create_task(self.program.ask("each", runs=runs))
                 group.create_task(self._disturb())
-            outcomes = asked.result()
+            outcomes = reading.result()
         problems = [
             f"{run['transport']}: {problem}"
             for run, outcome in zip(runs, outcomes, strict=True)
             for problem in problems_of(outcome, self.body)
         ]
         return problems + [problem for name in self.transports for problem in self._counted(name)]
+
+    async def _asked(self) -> dict[str, Any]:
+        """Return what each run is told, beside its address and its transport."""
+        asked = {key: self.row[key] for key in ("clock",) if key in self.row}
+        if lives_s := self.row.get("token_s"):
+            untils = [int(time.time()) + lives_s * (n + 1) for n in range(TOKENS)]
+            asked["tokens"] = [
+                {"token": hmac_token(exp=int(until - LEEWAY_S)), "until": until} for until in untils
+            ]
+        if not self.row.get("has_one_answer"):
+            return {**asked, "body": self.body}
+        async with Client(self.cluster.urls) as client:
+            return {**asked, "id": (await client.start(self.body))["id"]}
 
     async def _disturb(self) -> None:
         if outage := self.row.get("outage"):
@@ -160,6 +184,8 @@ class Scenario:
         if node := self.row.get("node"):
             for proxy in self.proxies.values():
                 await self._passed(proxy, node["after_bytes"])
+            for proxy in self.proxies.values():
+                proxy.node_left_at = time.monotonic()
             if node["act"] == "kill_worker":
                 self.cluster.workers[0].kill()
             else:
@@ -184,6 +210,9 @@ class Scenario:
         proxy, row, outage = self.proxies[name], self.row, self.row.get("outage")
         least, most = row.get("connections_min", 1), row["connections_max"]
         problems = []
+        crowd, crowd_max = proxy.crowd(0.1), row.get("connections_per_tenth_s_max")
+        if crowd_max and not crowd <= crowd_max:
+            problems.append(f"{name}: {crowd} connections within a tenth of a second")
         if not least <= proxy.connections <= most:
             problems.append(f"{name}: {proxy.connections} connections, not {least} to {most}")
         if outage and not outage["tries_min"] <= proxy.tries <= outage["tries_max"]:

@@ -21,7 +21,14 @@ log = logging.getLogger(__name__)
 
 
 class Executable(Entrant, Protocol):
-    """A run that the gate may let in."""
+    """A run that the gate may let in.
+
+    Attributes:
+        is_superseded: another worker has the generation now, and with it the slot.
+    """
+
+    @property
+    def is_superseded(self) -> bool: ...
 
     async def execute(self) -> None: ...
 
@@ -49,7 +56,8 @@ class BackendCare:
     async def execute(self, run: Executable) -> None:
         """Execute a run if its backend can take it; otherwise let its generation wait.
 
-        A cancelled run gives nothing back: its slots come back when their leases are over.
+        A cancelled run gives nothing back: its slots come back when their leases are over. Neither
+        does a run that stood still until another worker took its generation: the slot is in use.
         """
         try:
             is_let_in = await self.gate.admit(run)
@@ -67,7 +75,10 @@ class BackendCare:
         except Exception:
             await self.gate.leave(run)
             raise
-        await self.gate.leave(run)
+        if run.is_superseded:
+            self.gate.forget(run)
+        else:
+            await self.gate.leave(run)
 
     async def withdraw(self) -> None:
         """Delete what the worker has told about its backends.

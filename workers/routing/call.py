@@ -32,6 +32,7 @@ class Call:
 
     Attributes:
         leg: how the backend is asked.
+        on_asked: is called when the backend gets the request; the owner may set it.
         is_finished: the answer is complete.
     """
 
@@ -41,7 +42,8 @@ class Call:
         self.leg = leg
         self.is_finished = False
         self.backend = asked.backend
-        self._heard = _Heard(asked.backend, note, count)
+        self.on_asked: Callable[[], None] = _nothing
+        self._heard = _Heard(asked.backend, note, self._note_asked)
         self._asked = replace(asked, backend=self._heard)
         self._note, self._count = note, count
         self._is_closed = False
@@ -49,6 +51,15 @@ class Call:
     @property
     def name(self) -> str:
         return self.leg.name
+
+    def _note_asked(self) -> None:
+        self._count("asked")
+        self.on_asked()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the backend got the request. Before that, only stages can have spoken."""
+        return self._heard.is_asked
 
     async def read(self) -> AsyncGenerator[Items, None]:
         """Yield the events; closing the generator closes the connection.
@@ -101,11 +112,11 @@ class _Heard:
         items: events that came; nearly all are tokens.
     """
 
-    def __init__(self, backend: Backend, note: HealthCall, count: Callable[[str], None]) -> None:
+    def __init__(self, backend: Backend, note: HealthCall, on_asked: Callable[[], None]) -> None:
         self.can_continue, self.counts_whole = backend.can_continue, backend.counts_whole
         self.is_asked = False
         self.items = 0
-        self._backend, self._note, self._count = backend, note, count
+        self._backend, self._note, self._on_asked = backend, note, on_asked
 
     def stream(
         self, request: Request, *, prefix: str, seed: str, form: str
@@ -129,7 +140,7 @@ class _Heard:
     async def _hear(self, answer: AsyncGenerator[Items, None]) -> AsyncGenerator[Items, None]:
         if not self.is_asked:
             self.is_asked = True
-            self._count("asked")
+            self._on_asked()
         async with aclosing(answer) as stream:
             async for items in stream:
                 if items:
@@ -137,3 +148,7 @@ class _Heard:
                         self._note.first_token()
                     self.items += len(items)
                 yield items
+
+
+def _nothing() -> None:
+    pass

@@ -34,8 +34,10 @@ class Race:
     ) -> None:
         self._spawn = spawn
         self._ask_second = ask_second
-        self._hedge_at: float | None = asyncio.get_running_loop().time() + after_s
-        self._queue: asyncio.Queue[tuple[Call, Got]] = asyncio.Queue(QUEUED_LISTS_MAX)
+        self._after_s = after_s
+        self._hedge_at: float | None = None  # set when the first backend gets its request
+        self._wait: asyncio.Timeout | None = None  # for the next result
+        self._queue: asyncio.Queue[tuple[Call, Got, bool]] = asyncio.Queue(QUEUED_LISTS_MAX)
         self._running: dict[Call, asyncio.Task[None]] = {}
         self._stopping: list[asyncio.Task[None]] = []
         self._winner: Call | None = None
@@ -43,13 +45,17 @@ class Race:
     async def read(self, first: Call) -> AsyncGenerator[tuple[Call, Items], None]:
         """Yield the lists of the winner. Before there is one, yield the empty lists of both.
 
+        A request speaks when its backend does, or when a stage gives the whole answer. The progress
+        of a stage before that decides nothing.
+
         Raises:
             BackendError: the winner has failed, or all requests without a word.
         """
+        first.on_asked = self._begin_silence
         self._enter(first)
         try:
             while True:
-                call, got = await self._next()
+                call, got, has_spoken = await self._next()
                 if call not in self._running:
                     continue  # of the request that has lost
                 if got is None:
@@ -60,23 +66,41 @@ class Race:
                         raise got
                     continue
                 if got and self._winner is None:
-                    self._win(call)
+                    if has_spoken:
+                        self._win(call)
+                    elif call is not first:
+                        continue  # its stages work again: readers know of the first time
                 yield call, got
         finally:
             self._stop(*self._running)
             if self._stopping:
                 await asyncio.wait(self._stopping)
 
-    async def _next(self) -> tuple[Call, Got]:
-        """Wait for the next result; after the silence ask the second backend."""
-        if self._hedge_at is not None:
-            try:
-                async with asyncio.timeout_at(self._hedge_at):
-                    return await self._queue.get()
-            except TimeoutError:
-                self._hedge_at = None
-                if (second := await self._ask_second()) is not None:
-                    self._enter(second)
+    def _begin_silence(self) -> None:
+        """Note that the first backend gets its request now; stages may have worked before."""
+        if self._winner is None:
+            self._hedge_at = asyncio.get_running_loop().time() + self._after_s
+            if self._wait is not None:
+                self._wait.reschedule(self._hedge_at)
+
+    async def _next(self) -> tuple[Call, Got, bool]:
+        """Wait for the next result; after the silence ask the second backend.
+
+        The last value says whether the result is of a backend, and not of a stage before it.
+        """
+        if self._winner is not None:
+            return await self._queue.get()
+        try:
+            async with asyncio.timeout_at(self._hedge_at) as self._wait:
+                return await self._queue.get()
+        except TimeoutError:
+            if self._hedge_at is None:
+                raise
+            self._hedge_at = None
+        finally:
+            self._wait = None
+        if (second := await self._ask_second()) is not None:
+            self._enter(second)
         return await self._queue.get()
 
     def _enter(self, call: Call) -> None:
@@ -87,10 +111,10 @@ class Race:
         try:
             async with aclosing(call.read()) as stream:
                 async for items in stream:
-                    await self._queue.put((call, items))
+                    await self._queue.put((call, items, call.is_asked or call.is_finished))
         except Exception as exc:  # a boundary: `read` raises the error in the run's own task
             failure = exc
-        await self._queue.put((call, failure))
+        await self._queue.put((call, failure, True))
 
     def _win(self, call: Call) -> None:
         self._winner, self._hedge_at = call, None

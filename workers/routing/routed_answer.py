@@ -104,7 +104,8 @@ class RoutedAnswer:
         self._failures: list[BackendError] = []
         self._silent: set[str] = set()  # each would cost a whole time limit again
         self._call: Call | None = None  # the request that is read, or was read last
-        self._speaker: Call | None = None  # the request that has spoken last
+        # The request that has spoken last, and whether its backend was asked then.
+        self._speaker: tuple[Call, bool] | None = None
         self.asked: Counter[str] = Counter()
         self.writer = ""
 
@@ -247,12 +248,21 @@ class RoutedAnswer:
             self._parts.metrics.asked(self._routed.model.name, name, what)
 
     def _begin(self, call: Call, items: Items) -> Items:
-        """Return the items, with `start` before them if another backend wrote before."""
-        if call is self._speaker:
+        """Return the items, with `start` before them if another backend wrote before.
+
+        What a stage says before the backend is asked, such as the answer of a cache, gets a `start`
+        without a backend.
+        """
+        if self._speaker == (call, call.is_asked):
             return items
-        self._speaker = call
+        self._speaker = call, call.is_asked
         routed = self._routed
         routed.usage.begin_request(counts_whole=call.backend.counts_whole)
+        if not call.is_asked:
+            lacks_start = routed.outbox.lacks_start
+            return (
+                [Start(routed.outbox.attempt, routed.model.name), *items] if lacks_start else items
+            )
         if call.name == self.writer:
             return items
         entries = routed.outbox.whole_log()

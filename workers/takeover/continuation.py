@@ -121,7 +121,8 @@ def writer_of(log: Sequence[Entry]) -> str:
     for _, raw in reversed(log):
         if raw.startswith(b'{"type":"start"'):
             event = _decode(raw)
-            return event.backend if isinstance(event, Start) else ""
+            if isinstance(event, Start) and event.backend:  # without: a stage has spoken first
+                return event.backend
     return ""
 
 

@@ -9,17 +9,17 @@ reconnects at once. Source: docs/protocol.md, "deep-chat".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from starlette.types import Scope, Send
 
 from api.access import FRAMES
-from api.body_room import bodies_full
 from api.deadline import answer_deadline
 from api.dialects.deep_chat.fold import DeepChatFrameFold
 from api.dialects.deep_chat.request import parse_deep_chat
 from api.dialects.prompt import accept_members
+from api.dialects.waiting_frame import WaitingFrame
 from api.errors import CODES, request_error, unavailable
 from api.intake.body import invalid_request
 from api.node import Node
@@ -43,35 +43,6 @@ def deep_chat_socket(node: Node) -> SocketEndpoint:
     return SocketEndpoint(node, PATH, DeepChatConversation)
 
 
-class _Request:
-    """A request that waits for its turn.
-
-    Attributes:
-        size: bytes of the frame.
-        release: gives the memory of the frame back.
-    """
-
-    def __init__(self, frame: Frame, size: int) -> None:
-        self.size = size
-        self.release: Callable[[], None] = lambda: None
-        self._frame: Frame | None = frame
-
-    def give_up(self) -> None:
-        """Forget the frame, because the node needs its memory."""
-        self._frame = None
-
-    def take_body(self) -> Frame:
-        """Return the members without null, and keep no reference to them.
-
-        Raises:
-            RequestError: 503 `bodies_full`, the frame was given up.
-        """
-        frame, self._frame = self._frame, None
-        if frame is None:
-            raise bodies_full()
-        return {name: value for name, value in frame.items() if value is not None}
-
-
 class DeepChatConversation(Conversation):
     """Answers requests in the order in which they came; the stop key follows each answer."""
 
@@ -80,14 +51,14 @@ class DeepChatConversation(Conversation):
     def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
         super().__init__(node, identity, scope, send)
         self._stop_key = read_stop_key(read_query(scope))
-        self._waiting: asyncio.Queue[_Request | RequestError] = asyncio.Queue()
+        self._waiting: asyncio.Queue[WaitingFrame | RequestError] = asyncio.Queue()
 
     async def do(self, frame: Frame) -> None:
         if self._waiting.qsize() >= WAITING_REQUESTS_MAX:
             raise request_error(
                 "rate_limited", f"at most {WAITING_REQUESTS_MAX} requests wait on a socket"
             )
-        request = _Request(frame, self.frame_bytes)
+        request = WaitingFrame(frame, self.frame_bytes)
         request.release = self.keep_memory(request.give_up)
         self._waiting.put_nowait(request)
 
@@ -119,10 +90,10 @@ class DeepChatConversation(Conversation):
         finally:
             while not self._waiting.empty():
                 turn = self._waiting.get_nowait()
-                if isinstance(turn, _Request):
+                if isinstance(turn, WaitingFrame):
                     turn.release()
 
-    async def _answer(self, request: _Request) -> None:
+    async def _answer(self, request: WaitingFrame) -> None:
         """Send the answer to one request; return when it has ended."""
         try:
             meta = await self._accept(request)
@@ -133,7 +104,7 @@ class DeepChatConversation(Conversation):
             subscription = await self.open("answer", meta, fold)
         await subscription.ended()
 
-    async def _accept(self, request: _Request) -> Meta:
+    async def _accept(self, request: WaitingFrame) -> Meta:
         if self.hub.is_draining:
             raise Draining()
         body, size = request.take_body(), request.size

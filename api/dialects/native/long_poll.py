@@ -148,7 +148,7 @@ class _LongPollReader:
                     self._changed.set()
                 return False
             case Placement.RESET:
-                self._hub.counters.resets += 1
+                self._hub.counters.reset(relay.meta.generation_id)
                 self._take_aside(RESET)
         return self._take()
 

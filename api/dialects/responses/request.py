@@ -98,12 +98,15 @@ class ResponseRequest(DialectRequest):
         return replace(self, request=request, references=(), items=(), ignored=tuple(ignored))
 
 
-def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
+def parse_response(
+    body: dict[str, Any], *, grace_s: float, may_be_empty: bool = False
+) -> ResponseRequest:
     """Read the members of a new response.
 
     Args:
         grace_s: how long a generation in the foreground goes on without readers, where the body
             does not say so.
+        may_be_empty: the request may have no input.
 
     Raises:
         RequestError: 422, a member is missing, wrong or not supported.
@@ -124,7 +127,7 @@ def parse_response(body: dict[str, Any], *, grace_s: float) -> ResponseRequest:
     if len(references) > REFERENCES_MAX:
         raise invalid_request(f"input: at most {REFERENCES_MAX} items of type item_reference")
     messages = [] if references else messages_of(items, ignored)
-    if not messages and not references and not previous:
+    if not (messages or references or previous or may_be_empty):
         raise invalid_request("input is missing")
     dialect: dict[str, Any] = {BACKGROUND: True} if is_background else {}
     if not is_stored:

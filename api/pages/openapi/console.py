@@ -18,6 +18,8 @@ from api.pages.openapi.schemas import (
 )
 
 PAGE: Json = {"type": "string", "pattern": "^(|[1-9][0-9]{0,2})$"}
+UNFINISHED: Json = {"enum": ["", "running", "queued"]}
+HOOK_IDS: Json = {"type": "string", "pattern": "^[^,]+(,[^,]+){0,99}$"}
 STATE: Json = {"enum": ["", "running", "queued", "ended"]}
 MAYBE: Json = {"type": ["string", "null"]}
 WORKER: Json = parameter("id", "path", "The name of the worker.", STRING)
@@ -34,6 +36,21 @@ def _post(name: str, summary: str, what: Json, schema: Json, *codes: str) -> Jso
     return {"post": post}
 
 
+def _posts(name: str, summary: str, asked: list[Json], schema: Json, *codes: str) -> Json:
+    """Return the path of an action on many things."""
+    path = _post(name, summary, {}, schema, *codes)
+    path["post"]["parameters"] = asked
+    return path
+
+
+FILTERS: list[Json] = [
+    parameter("search", "query", "The beginning of an id.", STRING),
+    parameter("owner", "query", "Only this owner.", STRING),
+    parameter("model", "query", "Only this model.", STRING),
+    parameter("worker", "query", "Only this worker.", STRING),
+    parameter("backend", "query", "Only this backend.", STRING),
+]
+AT_MOST: Json = {"type": "string", "pattern": "^([1-9][0-9]?|1[0-9]{2}|200)$"}
 IDS: Json = {"type": "string", "pattern": "^[^,]+(,[^,]+){0,19}$"}
 
 PATHS: Json = {
@@ -43,11 +60,7 @@ PATHS: Json = {
             "summary": "For operators: what runs now, as server-sent events.",
             "parameters": [
                 parameter("state", "query", "Default: all unfinished generations.", STATE),
-                parameter("search", "query", "The beginning of an id.", STRING),
-                parameter("owner", "query", "Only this owner.", STRING),
-                parameter("model", "query", "Only this model.", STRING),
-                parameter("worker", "query", "Only this worker.", STRING),
-                parameter("backend", "query", "Only this backend.", STRING),
+                *FILTERS,
                 parameter("page", "query", "Of the table, from 1 on.", PAGE),
             ],
             "responses": {
@@ -70,6 +83,40 @@ PATHS: Json = {
             },
         }
     },
+    "/v1/console/generations/{id}/request": {
+        "get": {
+            "operationId": "getConsoleRequest",
+            "summary": "For operators with `content`: the messages and the parameters.",
+            "parameters": [ID],
+            "responses": {
+                "200": answer(
+                    "What the backend was asked.",
+                    record({"messages": {"type": "array", "items": OBJECT}, "params": OBJECT}),
+                ),
+                **errors("not_found", *SHARED),
+            },
+        }
+    },
+    "/v1/console/generations/cancel": _posts(
+        "cancelFiltered", "For operators: cancel the generations that a filter shows.",
+        [
+            parameter("state", "query", "Default: all unfinished ones.", UNFINISHED),
+            *FILTERS,
+            {**parameter("at_most", "query", "How many, the oldest first.", AT_MOST),
+             "required": True},
+        ],
+        record({"matched": INTEGER, "cancelled": INTEGER, "left": INTEGER}),
+        "invalid_request", *SHARED,
+    ),
+    "/v1/console/webhooks/redrive": _posts(
+        "redriveWebhooks", "For operators: deliver webhooks again that were given up.",
+        [
+            parameter("ids", "query", "1 to 100 ids of their subjects.", HOOK_IDS),
+            parameter("all", "query", "`yes`: the newest 100.", {"enum": ["yes"]}),
+        ],
+        record({"redriven": INTEGER, "left": INTEGER}),
+        "invalid_request", *SHARED,
+    ),
     "/v1/console/generations/{id}/log": {
         "get": {
             "operationId": "getConsoleLog",

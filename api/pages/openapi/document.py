@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.pages.openapi import ag_ui as openapi_ag_ui
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
 from api.pages.openapi import backends as openapi_backends
 from api.pages.openapi import batches as openapi_batches
@@ -16,6 +17,7 @@ from api.pages.openapi import deletions as openapi_deletions
 from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import durable_streams as openapi_durable_streams
 from api.pages.openapi import files as openapi_files
+from api.pages.openapi import grpc as openapi_grpc
 from api.pages.openapi import producers as openapi_producers
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
@@ -202,7 +204,9 @@ PATHS: Json = {
     },
     **openapi_deletions.PATHS,
     **openapi_ai_sdk.PATHS,
+    **openapi_ag_ui.PATHS,
     **openapi_dialects.PATHS,
+    **openapi_grpc.PATHS,
     **openapi_durable_streams.PATHS,
     **openapi_responses.PATHS,
     **openapi_batches.PATHS,
@@ -307,6 +311,7 @@ DOCUMENT: Json = {
     "components": {
         "schemas": SCHEMAS
         | openapi_ai_sdk.SCHEMAS
+        | openapi_ag_ui.SCHEMAS
         | openapi_dialects.SCHEMAS
         | openapi_responses.SCHEMAS
         | openapi_batches.SCHEMAS

@@ -23,6 +23,7 @@ GROUPS = (
     ("/v1/models", "Models"),
     ("/models", "Models"),
     ("/ai-sdk", "Vercel AI SDK"),
+    ("/ag-ui", "AG-UI"),
     ("/deep-chat", "deep-chat"),
     ("/lobe", "LobeChat's protocol"),
     ("/v1/schedules", "Schedules"),
@@ -56,6 +57,11 @@ BODIES: dict[str, Any] = {
     "createAiSdkChat": {
         "id": "chat-1",
         "messages": [{"role": "user", "parts": [{"type": "text", "text": PROMPT}]}],
+    },
+    "runAgUiAgent": {
+        "threadId": "thread-1",
+        "runId": "run-1",
+        "messages": [{"id": "m1", "role": "user", "content": PROMPT}],
     },
     "createDeepChat": {"messages": [{"role": "user", "text": PROMPT}]},
     "appendEvents": {

@@ -5,7 +5,13 @@ Source: docs/protocol.md, "Responses".
 
 from __future__ import annotations
 
-from api.pages.openapi.dialects import BAD_BODY, FAILED, IDEMPOTENCY_KEY, OPENAI_COMMON
+from api.pages.openapi.dialects import (
+    BAD_BODY,
+    FAILED,
+    IDEMPOTENCY_KEY,
+    OPENAI_COMMON,
+    socket,
+)
 from api.pages.openapi.schemas import (
     GENERATION_NAME,
     INTEGER,
@@ -145,6 +151,11 @@ STREAM_OR_OBJECT: Json = {**content(ref("Response")), **content(EVENT, "text/eve
 
 PATHS: Json = {
     "/v1/responses": {
+        "get": socket(
+            "openResponsesSocket",
+            "WebSocket: OpenAI's WebSocket mode of Responses, with resume on any node.",
+            "OpenAiError",
+        ),
         "post": {
             "operationId": "createResponse",
             "summary": "OpenAI's Responses: as a stream, as one object, or in the background.",

@@ -11,27 +11,32 @@ export const FIRST_MS = 750
 export const SHORT_OUTAGE_MS = 5_000
 export const CEILING_MS = 30_000
 export const RETRY_AFTER_MAX_MS = 60_000
+/** Between two tries no more than this counts as outage: the machine has slept, or its clock was set. */
+const STEP_MAX_MS = 120_000
 
 export class BackOff {
   private tries = 0
-  private since: number | undefined
+  private outage = 0
+  private countedAt: number | undefined
 
   constructor(private readonly random: () => number) {}
 
   progress(): void {
     this.tries = 0
-    this.since = undefined
+    this.alive()
   }
 
   /** A connection shows signs of life: the outage is over, and the ceiling stays. */
   alive(): void {
-    this.since = undefined
+    this.outage = 0
+    this.countedAt = undefined
   }
 
-  /** How long there has been no connection. */
+  /** How long there has been no connection, as far as the machine was awake. */
   outageMs(now: number): number {
-    if (this.since === undefined || now < this.since) this.since = now
-    return now - this.since
+    this.outage += Math.min(Math.max(now - (this.countedAt ?? now), 0), STEP_MAX_MS)
+    this.countedAt = now
+    return this.outage
   }
 
   next(now: number, retryAfterS = 0): number {

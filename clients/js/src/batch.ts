@@ -12,6 +12,7 @@ import { START, readEvent, type TailraceEvent } from './events.js'
 import { request, requestJson } from './http.js'
 import { randomKey } from './keys.js'
 import { Reading } from './reading.js'
+import { pause, repeat, type Repeater } from './repeat.js'
 import { poll } from './transports/poll.js'
 import { Waker } from './waker.js'
 
@@ -64,17 +65,13 @@ export type BatchRequests = object[] | Record<string, object>
 const LINES_MAX = 50_000
 /** A stalled connection is found after this and `openTimeoutMs`. */
 const POLL_WAIT_S = 5
-/** A server that has no room for a request is asked again for so long, ms. */
-const FULL_MS = 30_000
 
 export class TailraceBatches {
-  private readonly env: Environment
-  private readonly waker: Waker
-  private readonly giveUpMs: number
+  private readonly repeater: Repeater
 
   constructor(options: BatchesOptions) {
     const clock = options.clock ?? systemClock
-    this.env = {
+    const env: Environment = {
       url: baseOf(options.url),
       clock,
       random: options.random ?? Math.random,
@@ -83,72 +80,39 @@ export class TailraceBatches {
       credentials: new Credentials(options.token),
       openMs: options.openTimeoutMs ?? 8_000,
     }
-    this.waker = new Waker(clock)
-    this.giveUpMs = options.giveUpMs ?? 600_000
+    this.repeater = { env, waker: new Waker(clock), giveUpMs: options.giveUpMs ?? 600_000 }
   }
 
   /** Upload the requests and start the batch. A retry never starts a second batch. */
   async create(requests: BatchRequests, options: BatchOptions = {}): Promise<Batch> {
     const { endpoint = '/v1/generations', window = '24h', metadata, signal } = options
     const lines = linesOf(requests, endpoint)
-    const file = await this.call<{ id: string }>(() => this.upload(lines, signal), signal)
+    const { env } = this.repeater
+    const file = await repeat(this.repeater, () => this.upload(lines, signal), signal)
     const body = { input_file_id: file.id, endpoint, completion_window: window, metadata }
     const headers = { 'idempotency-key': options.idempotencyKey ?? randomKey() }
-    const created = await this.call<BatchState>(() => requestJson(this.env, '/v1/batches', { body, headers, signal }), signal)
+    const start = () => requestJson<BatchState>(env, '/v1/batches', { body, headers, signal })
+    const created = await repeat(this.repeater, start, signal)
     return this.attach(created.id, { signal })
   }
 
   /** A batch that was started anywhere. */
   attach(id: string, { signal }: { signal?: AbortSignal } = {}): Batch {
-    const host: BatchHost = {
-      env: this.env,
-      call: (send) => this.call(send, signal),
-      pause: (backOff, cause) => this.pause(backOff, cause, signal),
-    }
-    return new Batch(host, id, signal)
+    return new Batch(this.repeater, id, signal)
   }
 
   private async upload(lines: string, signal?: AbortSignal): Promise<{ id: string }> {
     const form = new FormData()
     form.append('purpose', 'batch')
     form.append('file', new Blob([lines], { type: 'application/jsonl' }), 'requests.jsonl')
-    return requestJson(this.env, '/v1/files', { method: 'POST', form, signal })
+    return requestJson(this.repeater.env, '/v1/files', { method: 'POST', form, signal })
   }
-
-  /** Repeat a request until a node has answered it. */
-  private async call<T>(send: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const backOff = new BackOff(this.env.random)
-    for (;;) {
-      try {
-        return await send()
-      } catch (cause) {
-        await this.pause(backOff, cause, signal)
-      }
-    }
-  }
-
-  /** Wait before the next try, or throw: it is not worth one. */
-  private async pause(backOff: BackOff, cause: unknown, signal?: AbortSignal): Promise<void> {
-    const error = asError(cause)
-    if (signal?.aborted || !error.retryable) throw error
-    const pause = backOff.next(this.env.clock.now(), error.retryAfterS)
-    const isFull = error.status === 429 || error.code === 'queue_full'
-    const limitMs = isFull ? Math.min(FULL_MS, this.giveUpMs) : this.giveUpMs
-    if (backOff.outageMs(this.env.clock.now()) > limitMs) throw error
-    await this.waker.sleep(pause, signal)
-  }
-}
-
-interface BatchHost {
-  env: Environment
-  call<T>(send: () => Promise<T>): Promise<T>
-  pause(backOff: BackOff, cause: unknown): Promise<void>
 }
 
 /** One batch. It runs on the server, also when nobody waits for it. */
 export class Batch {
   constructor(
-    private readonly host: BatchHost,
+    private readonly repeater: Repeater,
     /** `batches.attach(id)` continues anywhere. */
     readonly id: string,
     private readonly signal?: AbortSignal,
@@ -158,7 +122,7 @@ export class Batch {
   async *events(): AsyncGenerator<TailraceEvent, void, undefined> {
     const reading = new Reading(START)
     while (!reading.isDone) {
-      const polled = await this.host.call(() => poll(this.host.env, this.asked(), reading.cursor, POLL_WAIT_S))
+      const polled = await this.call(() => poll(this.repeater.env, this.asked(), reading.cursor, POLL_WAIT_S))
       for (const members of polled.events) {
         const event = readEvent(members)
         if (event && reading.accept(event)) yield event
@@ -184,9 +148,9 @@ export class Batch {
     if (!file) return
     const path = `/v1/files/${encodeURIComponent(file)}/content`
     const download = { count: 0, rest: new Uint8Array() }
-    const backOff = new BackOff(this.host.env.random)
+    const backOff = new BackOff(this.repeater.env.random)
     for (;;) {
-      const body = await this.host.call(() => this.open(path, download.count))
+      const body = await this.call(() => this.open(path, download.count))
       if (!body) return
       const reader = body.getReader()
       try {
@@ -197,7 +161,7 @@ export class Batch {
           yield* feed(download, value)
         }
       } catch (cause) {
-        await this.host.pause(backOff, cause)
+        await pause(this.repeater, backOff, cause, this.signal)
       } finally {
         void reader.cancel().catch(() => {})
       }
@@ -205,13 +169,17 @@ export class Batch {
   }
 
   snapshot(): Promise<BatchState> {
-    return this.host.call(() => requestJson(this.host.env, this.path, { signal: this.signal }))
+    return this.call(() => requestJson(this.repeater.env, this.path, { signal: this.signal }))
   }
 
   /** End the batch, on any node. Lines that are done stay. May be repeated. */
   cancel(): Promise<BatchState> {
     const asked = { method: 'POST', signal: this.signal }
-    return this.host.call(() => requestJson(this.host.env, `${this.path}/cancel`, asked))
+    return this.call(() => requestJson(this.repeater.env, `${this.path}/cancel`, asked))
+  }
+
+  private call<T>(send: () => Promise<T>): Promise<T> {
+    return repeat(this.repeater, send, this.signal)
   }
 
   private get path(): string {
@@ -229,7 +197,7 @@ export class Batch {
 
   /** One piece of a download; a download that stalls is broken. */
   private async piece(reader: ReadableStreamDefaultReader<Uint8Array>) {
-    const { clock, openMs } = this.host.env
+    const { clock, openMs } = this.repeater.env
     let timer: unknown
     const late = new Promise<never>((_, reject) => {
       timer = clock.setTimeout(() => reject(broken('The download stalled.')), openMs)
@@ -245,7 +213,7 @@ export class Batch {
   private async open(path: string, start: number): Promise<ReadableStream<Uint8Array> | undefined> {
     const headers: Record<string, string> = start ? { range: `bytes=${start}-` } : {}
     try {
-      const response = await request(this.host.env, path, { accept: 'application/octet-stream', headers, signal: this.signal })
+      const response = await request(this.repeater.env, path, { accept: 'application/octet-stream', headers, signal: this.signal })
       if (start && response.status !== 206) throw broken('A proxy answered with the whole file instead of its rest.')
       return response.body ?? undefined
     } catch (error) {

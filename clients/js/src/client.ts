@@ -1,19 +1,19 @@
 /** The client: starts generations, attaches to them, and holds what all its answers share. */
 
 import { Answer, type AnswerHost } from './answer.js'
-import { BackOff } from './backoff.js'
 import {
   Credentials, baseOf, systemClock,
   type Clock, type Environment, type SocketConstructor, type TokenSource,
 } from './environment.js'
-import { TailraceError, asError } from './errors.js'
+import { TailraceError, broken } from './errors.js'
 import { START, isEventId } from './events.js'
 import { follow } from './follow.js'
-import { requestJson } from './http.js'
+import { FOREIGN, requestJson, type Asked } from './http.js'
 import { Journal, type CursorStorage } from './journal.js'
 import { randomKey } from './keys.js'
 import { AUTO, Picker } from './picker.js'
 import type { Reading } from './reading.js'
+import { repeat } from './repeat.js'
 import { Session } from './session.js'
 import type { Transport, TransportName } from './transports/contract.js'
 import { PollTransport } from './transports/poll.js'
@@ -38,6 +38,8 @@ export interface TailraceOptions {
   storage?: CursorStorage
   /** Give up after so long without any connection, ms. Default 600,000. */
   giveUpMs?: number
+  /** Called with each error after which the client waits and tries again. What it throws ends the call. */
+  onRetry?: (error: TailraceError) => void
 }
 
 export interface Message { role: string; content: unknown; [member: string]: unknown }
@@ -61,11 +63,10 @@ export interface GenerateOptions {
   signal?: AbortSignal
 }
 
-/** A server that has no room for a request is asked again for so long, ms. */
-const FULL_MS = 30_000
 const NAMES: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
 
 export class Tailrace {
+  // A subclass may ask for more with them: the chat page does.
   protected readonly env: Environment
   protected readonly waker: Waker
   private readonly picker: Picker
@@ -86,6 +87,7 @@ export class Tailrace {
       WebSocket: options.WebSocket ?? world.WebSocket,
       credentials: new Credentials(options.token),
       openMs: options.openTimeoutMs ?? 8_000,
+      onRetry: options.onRetry,
     }
     this.waker = new Waker(clock)
     this.giveUpMs = options.giveUpMs ?? 600_000
@@ -103,7 +105,7 @@ export class Tailrace {
     if (name === 'websocket') this.transport(name) // says at once that there is no WebSocket
     this.host = {
       follow: (id, reading, signal, onEvent) => this.follow(id, reading, signal, onEvent),
-      snapshot: (id) => this.call((signal) => requestJson(this.env, pathOf(id), { signal })),
+      snapshot: (id) => this.ask(pathOf(id)),
       cancel: (id) => this.cancel(id),
       note: (id, cursor, isDone) => this.journal?.note(id, cursor, isDone),
     }
@@ -112,16 +114,8 @@ export class Tailrace {
   /** Start a generation. Returns when it is accepted; a retry never starts a second one. */
   async generate({ idempotencyKey, signal, ...body }: GenerateOptions): Promise<Answer> {
     const key = idempotencyKey ?? randomKey()
-    const accepted = await this.call(
-      (limit) =>
-        requestJson<{ id?: string }>(this.env, '/v1/generations', {
-          body,
-          headers: { 'idempotency-key': key },
-          signal: limit,
-        }),
-      signal,
-    )
-    const answer = this.attach(String(accepted.id), undefined, { signal })
+    const accepted = await this.ask<{ id: string }>('/v1/generations', { body, headers: { 'idempotency-key': key }, signal })
+    const answer = this.attach(accepted.id, undefined, { signal })
     this.journal?.note(answer.id, START, false)
     return answer
   }
@@ -137,7 +131,7 @@ export class Tailrace {
 
   /** End a generation. May be repeated. */
   cancel(id: string): Promise<{ id: string; status: string }> {
-    return this.call((signal) => requestJson(this.env, `${pathOf(id)}/cancel`, { method: 'POST', signal }))
+    return this.ask(`${pathOf(id)}/cancel`, { method: 'POST' })
   }
 
   /** The answers that a page with the same `storage` had not finished, each at its cursor. */
@@ -151,8 +145,7 @@ export class Tailrace {
     const { waker } = this
     const { random } = this.env
     const path = `/v1/sessions/${encodeURIComponent(name)}`
-    const list = (_: string, limit?: AbortSignal) =>
-      this.call<any>((stop) => requestJson(this.env, path, { signal: stop }), limit)
+    const list = (_: string, limit?: AbortSignal) => this.ask<any>(path, { signal: limit })
     const attach = (id: string, limit?: AbortSignal) => this.attach(id, undefined, { signal: limit })
     return new Session({ waker, random, list, attach }, name, signal)
   }
@@ -165,6 +158,17 @@ export class Tailrace {
   /** Close the sockets. Answers that are being read open new ones. */
   close(): void {
     for (const each of this.transports.values()) each.close()
+  }
+
+  private ask<T>(path: string, asked: Omit<Asked, 'accept'> = {}): Promise<T> {
+    const { env, waker, giveUpMs } = this
+    const send = async () => {
+      const found = await requestJson<T>(env, path, asked)
+      // Every answer of a node to these requests has one of them.
+      if (!(found as any)?.id && !(found as any)?.generations) throw broken(FOREIGN)
+      return found
+    }
+    return repeat({ env, waker, giveUpMs }, send, asked.signal)
   }
 
   private follow(
@@ -185,24 +189,6 @@ export class Tailrace {
       this.transports.set(name, found)
     }
     return found
-  }
-
-  /** Repeat a request until a node has answered it. Only for requests that may be repeated. */
-  protected async call<T>(send: (signal?: AbortSignal) => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const backOff = new BackOff(this.env.random)
-    for (;;) {
-      try {
-        return await send(signal)
-      } catch (cause) {
-        const error = asError(cause)
-        const { clock } = this.env
-        if (signal?.aborted || !error.retryable) throw error
-        const pause = backOff.next(clock.now(), error.retryAfterS)
-        const isFull = error.status === 429 || error.code === 'queue_full'
-        if (backOff.outageMs(clock.now()) > (isFull ? Math.min(FULL_MS, this.giveUpMs) : this.giveUpMs)) throw error
-        await this.waker.sleep(pause, signal)
-      }
-    }
   }
 }
 

@@ -39,6 +39,8 @@ export interface Environment {
   credentials: Credentials
   /** The longest wait for the head of an answer or for an open socket, ms. */
   openMs: number
+  /** Gets each error after which the client waits and tries again; may throw. */
+  onRetry?: (error: TailraceError) => void
 }
 
 /**

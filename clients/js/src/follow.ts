@@ -53,6 +53,8 @@ export async function follow(followed: Followed): Promise<void> {
       if (!followed.isAuto && connection.name === 'websocket' && !isExplained) await explain(followed)
       isExplained = true
       picker.leave(connection.name, env.clock.now())
+    } else {
+      isExplained = false
     }
     if (connection.isHeldBack) continue
     const pause = backOff.next(env.clock.now(), error.retryAfterS)
@@ -60,6 +62,7 @@ export async function follow(followed: Followed): Promise<void> {
       const message = `No connection for ${followed.giveUpMs} ms. The last error: ${error.message}`
       throw new TailraceError('gave_up', message, { retryable: true, cause: error })
     }
+    env.onRetry?.(error)
     await followed.waker.sleep(pause, signal)
   }
 }

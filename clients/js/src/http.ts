@@ -3,6 +3,8 @@
 import type { Environment } from './environment.js'
 import { TailraceError, asError, broken } from './errors.js'
 
+export const FOREIGN = 'No Tailrace node answered'
+
 export interface Asked {
   method?: string
   accept: string
@@ -30,7 +32,7 @@ export async function request(env: Environment, path: string, asked: Asked): Pro
       return response
     }
     const error = response.ok
-      ? broken(`No Tailrace node answered: ${type} is not ${asked.accept}.`)
+      ? broken(`${FOREIGN}: ${type} is not ${asked.accept}.`)
       : await refusal(response)
     if (response.body) void response.body.cancel().catch(() => {})
     if (error.code !== 'unauthorized' || !(await env.credentials.refused(token))) throw error
@@ -93,12 +95,14 @@ async function refusal(response: Response): Promise<TailraceError> {
   const retryAfterS = Number(response.headers.get('retry-after')) || undefined
   try {
     const { error } = JSON.parse(await response.text())
-    if (typeof error.code === 'string' && typeof error.retryable === 'boolean') {
-      return new TailraceError(error.code, String(error.message), { retryable: error.retryable, status, retryAfterS, members: error })
+    // On the paths of OpenAI's API errors have OpenAI's form: there the status says it.
+    const retryable = error.retryable ?? (error.type && (status > 499 || status === 429 || status === 408))
+    if (typeof error.code === 'string' && typeof retryable === 'boolean') {
+      return new TailraceError(error.code, String(error.message), { retryable, status, retryAfterS, members: error })
     }
   } catch {
     // not the answer of a node
   }
-  const message = `No Tailrace node answered: status ${status}.`
+  const message = `${FOREIGN}: status ${status}.`
   return new TailraceError('connection', message, { retryable: true, status, retryAfterS })
 }

@@ -10,11 +10,11 @@
  * twice. Events that the server has lost are sent again. The lease is renewed meanwhile.
  */
 
-import { BackOff } from './backoff.js'
 import { Credentials, baseOf, systemClock, type Clock, type Environment, type TokenSource } from './environment.js'
 import { TailraceError, asError } from './errors.js'
 import { requestJson } from './http.js'
 import { randomKey } from './keys.js'
+import { repeat } from './repeat.js'
 import { Waker } from './waker.js'
 
 export interface ProducersOptions {
@@ -115,23 +115,14 @@ class Sender {
 
   constructor(
     readonly env: Environment,
-    private readonly giveUpMs: number,
+    readonly giveUpMs: number,
   ) {
     this.waker = new Waker(env.clock)
   }
 
-  async call<T>(path: string, asked: { body: unknown; headers?: Record<string, string> }, signal?: AbortSignal): Promise<T> {
-    const backOff = new BackOff(this.env.random)
-    for (;;) {
-      try {
-        return await requestJson<T>(this.env, path, { ...asked, signal })
-      } catch (cause) {
-        const error = asError(cause)
-        const pause = backOff.next(this.env.clock.now(), error.retryAfterS)
-        if (signal?.aborted || !error.retryable || backOff.outageMs(this.env.clock.now()) > this.giveUpMs) throw error
-        await this.waker.sleep(pause, signal)
-      }
-    }
+  /** A server without room is asked for as long as one that is away: the lease runs on. */
+  call<T>(path: string, asked: { body: unknown; headers?: Record<string, string> }, signal?: AbortSignal): Promise<T> {
+    return repeat(this, () => requestJson<T>(this.env, path, { ...asked, signal }), signal, this.giveUpMs)
   }
 }
 

@@ -21,7 +21,6 @@ export class Reading {
   isOver = false
   /** The text is known from its beginning. */
   isWhole: boolean
-  events = 0
   private calls = new Map<string, ToolCall>()
   private lastCalls = new Map<number, string>()
 
@@ -47,7 +46,6 @@ export class Reading {
       return false
     }
     this.cursor = event.id
-    this.events += 1
     this.fold(event)
     return true
   }

@@ -85,6 +85,14 @@ test('a long outage has longer pauses, up to the limit', () => {
   assert.equal(backOff.next(500_000), 30_000)
 })
 
+test('an hour of sleep is no outage of an hour', () => {
+  const backOff = new BackOff(() => 0.5)
+  const found = [0, 5_000, 3_605_000, 10_000, 15_000].map((now) => backOff.outageMs(now))
+  assert.deepEqual(found, [0, 5_000, 125_000, 125_000, 130_000])
+  backOff.alive()
+  assert.equal(backOff.outageMs(20_000), 0)
+})
+
 test('any pauses allow two tries in an outage of four seconds, and end eight seconds after it', () => {
   for (const jitter of [0, 0.3, 0.7, 0.999]) {
     const backOff = new BackOff(() => jitter)

@@ -27,7 +27,8 @@ WITH_GRACE = ("attach", "begin", "lapse", "produce", "produce_end", "renew")
 WITH_TIME_LIMITS = ("begin", "lapse", "produce", "produce_begin", "produce_end")
 WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
-    "schedule_add", "schedule_delete", "schedule_done", "schedule_fire", "consumer_drop",
+    "hook_redrive", "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
+    "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
     "leave", "usage_settle", "usage_done", "breaker", "slots", "timeline",

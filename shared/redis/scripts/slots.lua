@@ -1,14 +1,16 @@
 -- Takes, keeps and gives back slots of a backend, and grants free slots to those that wait longest.
 -- KEYS[1] held: id -> until when, ms  [2] line: id -> its place  [3] entries: id -> queue entry, JSON
--- KEYS[4] turns: '<class>:<owner>' -> the last place of the owner, '<class>' -> the place on turn
+-- KEYS[4] turns: '<class>:<owner>' -> the last place of the owner, '<class>' -> the place on turn,
+--     'passed' -> slots that passed by the lines of batches that wait
 -- ARGV[1] slots  [2] a taken slot is kept for, ms  [3] a granted slot is kept for, ms
 -- ARGV[4] id that wants a slot; '' = none  [5] its queue entry; '' = it does not wait
--- ARGV[6] class, 0 first  [7] owner, digest  [8] weight of the owner
+-- ARGV[6] class, 0 first; lines of batches have 2 and 3  [7] owner, digest  [8] weight of the owner
 -- ARGV[9] how many ids give their slot back; these ids, then the ids that keep their slot
 -- Returns {1 if the id has a slot, the queue entry of each id that was granted one…}
 -- Every call may be repeated. The place of an id is a virtual time: an owner with many ids in the line
--- gets the places of later rounds, so that the owners take turns.
-local CLASS = 2 ^ 40
+-- gets the places of later rounds, so that the owners take turns. Of `TURNS` slots one goes to the lines of
+-- batches while some wait, so that prompts without end cannot starve them.
+local CLASS, BATCH, TURNS = 2 ^ 40, 2, 8
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local function decimal(number) return string.format('%.0f', number) end
@@ -48,21 +50,38 @@ local free = slots - redis.call('ZCARD', KEYS[1])
 if free > 0 then
   -- Those with a granted slot stay in the line until a worker takes the slot: there are at most
   -- `slots` of them.
-  local first = redis.call('ZRANGE', KEYS[2], 0, slots + free, 'WITHSCORES')
-  for i = 1, #first, 2 do
-    local id, score = first[i], tonumber(first[i + 1])
-    if free > 0 and not redis.call('ZSCORE', KEYS[1], id) then
-      free = free - 1
-      local class = math.floor(score / CLASS)
-      redis.call('HSET', KEYS[4], decimal(class), string.format('%.17g', score - class * CLASS))
-      if id == wanted then
-        hold(id, ARGV[2])
-        leave(id)
-        reply[1] = 1
-      else
-        hold(id, ARGV[3])
-        reply[#reply + 1] = redis.call('HGET', KEYS[3], id)
+  local function waiting(least, below)
+    local found, left = redis.call('ZRANGEBYSCORE', KEYS[2], least, below, 'WITHSCORES', 'LIMIT', 0, slots + free), {}
+    for i = 1, #found, 2 do
+      if not redis.call('ZSCORE', KEYS[1], found[i]) then
+        left[#left + 1] = {found[i], tonumber(found[i + 1])}
       end
+    end
+    return left
+  end
+  local prompts = waiting('-inf', '(' .. decimal(BATCH * CLASS))
+  local lines = waiting(decimal(BATCH * CLASS), '+inf')
+  local passed = tonumber(redis.call('HGET', KEYS[4], 'passed') or '0')
+  local p, l = 1, 1
+  while free > 0 and (prompts[p] or lines[l]) do
+    free = free - 1
+    local first
+    if lines[l] and (passed >= TURNS - 1 or not prompts[p]) then
+      first, l, passed = lines[l], l + 1, 0
+    else
+      if lines[l] then passed = passed + 1 end
+      first, p = prompts[p], p + 1
+    end
+    local id, class = first[1], math.floor(first[2] / CLASS)
+    redis.call('HSET', KEYS[4], decimal(class), string.format('%.17g', first[2] - class * CLASS),
+      'passed', decimal(passed))
+    if id == wanted then
+      hold(id, ARGV[2])
+      leave(id)
+      reply[1] = 1
+    else
+      hold(id, ARGV[3])
+      reply[#reply + 1] = redis.call('HGET', KEYS[3], id)
     end
   end
 end

@@ -223,6 +223,18 @@ async def test_pictures_and_scanned_pages_are_read_with_ocr(tmp_path, monkeypatc
     assert found == [f"languages eng+deu, bytes {len(JPEG)}", "languages eng+deu, bytes 5"]
 
 
+async def test_a_page_of_a_fax_is_given_to_ocr_as_a_picture_file(tmp_path, monkeypatch) -> None:
+    tesseract = tmp_path / "tesseract"
+    tesseract.write_text("#!/bin/sh\nhead -c 2\n")
+    tesseract.chmod(tesseract.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    fax = scanned_pdf(b"/CCITTFaxDecode /DecodeParms << /K -1 /Columns 8 /Rows 1 >>")
+    bounds = reading.Bounds(ocr="eng")
+    pages = [page.text async for page in reading.read_file("a", "pdf", fax, bounds)]
+
+    assert pages == ["II"]  # the beginning of a TIFF file
+
+
 async def test_the_worker_goes_on_while_a_file_is_read(harness, tmp_path, monkeypatch) -> None:
     program, go_on = tmp_path / "program.py", tmp_path / "go-on"
     program.write_text(

@@ -528,6 +528,7 @@ async def test_an_answer_of_a_stage_says_nothing_about_the_backend(url):
 
         assert end.cached_at
         assert await harness.text(generation_id) == "hi"
+        assert await harness.writers(generation_id) == [""]
         assert len(harness.members["a"].seeds) == 1
         assert worker.counters["backend_calls"] == 1
         assert worker.parts.health.busy("a") == 0

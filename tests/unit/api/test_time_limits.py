@@ -25,6 +25,7 @@ ROUTES = {
     "/chat/completions": ({"messages": MESSAGES}, 400),
     "/v1/responses": ({"input": "Hi", "background": True}, 400),
     "/ai-sdk/chat": ({"id": "c", "messages": UI_MESSAGES}, 422),
+    "/ag-ui/demo": ({"threadId": "t", "runId": "r", "messages": MESSAGES}, 422),
     "/deep-chat": ({"messages": [{"role": "user", "text": "Hi"}]}, 422),
 }
 MALFORMED = {

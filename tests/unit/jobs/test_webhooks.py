@@ -18,7 +18,22 @@ from jobs.webhook_slots import RUNNING_MAX, Hope
 from jobs.webhooks import PAUSES_S, Reply, Webhooks, pause_after, retry_after_s
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.later.webhooks import Webhook, WebhookEvent, encode_webhook, end, read_record, register
+from shared.later.dead_letters import (
+    count_dead,
+    letter_of,
+    newest_dead,
+    record_command,
+    redrive,
+)
+from shared.later.webhooks import (
+    Webhook,
+    WebhookEvent,
+    drop,
+    encode_webhook,
+    end,
+    read_record,
+    register,
+)
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel
@@ -30,6 +45,7 @@ from tests.support.wait import until
 
 DEADLINE_S = 10.0
 ALICE = "alice"
+OTHER = ID[:-1] + "z"
 
 
 @pytest.fixture
@@ -212,6 +228,50 @@ async def test_a_webhook_is_given_up_after_the_last_pause(hooks, store, receiver
     assert len(receiver.calls) == 8
     found = await counted(store)
     assert found == {"webhook_attempts_failed": 8, "webhooks_given_up": 1}
+
+
+async def given_up(hooks, store, receiver, generation_id=ID):
+    receiver.answers = [410]
+    await ended(store, receiver.url, generation_id)
+    await turn(hooks)
+    receiver.answers = [200]
+
+
+async def test_a_dead_letter_is_listed_without_its_url_and_delivered_again(hooks, store, receiver):
+    await given_up(hooks, store, receiver)
+
+    assert await newest_dead(store.redis, 10) == [ID]
+    reply = await store.redis.execute_command(*record_command(ID))
+    letter = letter_of(ID, 1, reply)
+    assert (letter.kind, letter.owner, letter.attempts) == ("generation", ALICE, 1)
+    assert (letter.reason, letter.host) == ("410", Webhook(receiver.url, SECRET).host)
+
+    assert await redrive(store.redis, [ID, "gen_unknown"]) == [True, False]
+    assert await redrive(store.redis, [ID]) == [False], "it is due already"
+    assert await newest_dead(store.redis, 10) == []
+    assert await turn(hooks) == 1
+    first, second = receiver.calls
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.body == second.body
+    assert await redrive(store.redis, [ID]) == [False], "it is delivered"
+    assert "secret" not in {name.decode() for name in await store.redis.hgetall(keys.hook(ID))}
+
+
+async def test_only_the_newest_dead_letters_are_listed(hooks, store, receiver, monkeypatch):
+    monkeypatch.setattr(webhooks, "DEAD_MAX", 1)
+    await given_up(hooks, store, receiver)
+    await given_up(hooks, store, receiver, OTHER)
+
+    assert await newest_dead(store.redis, 10) == [OTHER]
+    assert await count_dead(store.redis) == 1
+
+
+async def test_a_deleted_webhook_is_no_dead_letter(hooks, store, receiver):
+    await given_up(hooks, store, receiver)
+    await drop(store.redis, ID)
+
+    assert await count_dead(store.redis) == 0
+    assert await redrive(store.redis, [ID]) == [False]
 
 
 async def test_an_absent_receiver_is_retried(hooks, store, receiver):
@@ -549,8 +609,8 @@ async def test_the_result_of_an_outdated_attempt_does_not_count(hooks, store, re
     await make_due(store, receiver.url)
     await hooks.scripts.run("hook_take", names, [ID, 20_000, 4])
 
-    late = [ID, 1, 5_000, 86_400_000, "given_up"]
-    assert await hooks.scripts.run("hook_settle", names, late) == 0
+    late = [ID, 1, 5_000, 86_400_000, "given_up", 10, "500"]
+    assert await hooks.scripts.run("hook_settle", [*names, keys.HOOKS_DEAD], late) == 0
     assert await pause_s(store, receiver.url) > 10
 
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from typing import Any
 
 import pytest
 
+from tailrace_client import wire
 from tailrace_client.credentials import Credentials
 from tailrace_client.errors import TailraceError
-from tailrace_client.events import TokenEvent, order, read_event
-from tailrace_client.options import FULL_S, shared_options
+from tailrace_client.events import EndEvent, TokenEvent, order, read_event
+from tailrace_client.options import FULL_S, client_options, shared_options
 from tailrace_client.pace import AUTO, LEFT_FOR_S, BackOff, Heartbeat, Picker
 from tailrace_client.reading import Reading
 from tailrace_client.wire import (
+    Body,
     NdjsonEvents,
     SseEvents,
     base_of,
     close_error,
     frame_event,
     is_at_end,
+    parse_frame,
     read_poll,
     refusal,
 )
@@ -203,16 +207,110 @@ def test_a_token_function_is_asked_again_once() -> None:
     assert not credentials.refused("new")
 
 
-def test_a_full_server_is_asked_for_a_short_time_only() -> None:
-    shared = shared_options("http://node", "auto")
-    full = TailraceError("owner_full", "", retryable=True, status=429)
-    away = TailraceError("unavailable", "", retryable=True, status=503)
-    assert (shared.patience_s(full), shared.patience_s(away)) == (FULL_S, 600)
+@pytest.mark.parametrize(
+    ("code", "status", "full_s", "limit_s"),
+    [
+        ("owner_full", 429, FULL_S, FULL_S),
+        ("queue_full", 503, FULL_S, FULL_S),
+        ("unavailable", 503, FULL_S, 600.0),
+        ("owner_full", 429, math.inf, 600.0),
+    ],
+)
+def test_a_full_server_is_asked_for_a_short_time_only(
+    code: str, status: int, full_s: float, limit_s: float
+) -> None:
+    now, told = [0.0], []
+    shared = shared_options("http://node", "auto", clock=lambda: now[0], on_retry=told.append)
+    error, back_off = TailraceError(code, "", retryable=True, status=status), BackOff(lambda: 0.5)
+    while now[0] <= limit_s:
+        shared.pause_s(back_off, error, full_s)
+        now[0] += 10
+    with pytest.raises(TailraceError):
+        shared.pause_s(back_off, error, full_s)
+
+    assert len(told) == limit_s // 10 + 1
+
+
+def test_an_hour_of_sleep_is_no_outage_of_an_hour() -> None:
+    back_off = BackOff(lambda: 0.5)
+    assert [back_off.outage_s(now) for now in (0.0, 5.0, 3_605.0, 10.0, 15.0)] == [
+        0, 5, 125, 125, 130,
+    ]  # fmt: skip
+    back_off.alive()
+    assert back_off.outage_s(20.0) == 0
+
+
+def test_what_on_retry_raises_ends_the_call() -> None:
+    def stop(error: TailraceError) -> None:
+        raise KeyError(error.code)
+
+    shared = shared_options("http://node", "auto", on_retry=stop)
+    for rule in (shared.pause_s, shared.reconnect_s):
+        with pytest.raises(KeyError):
+            rule(BackOff(lambda: 0.5), TailraceError("connection", "", retryable=True))
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable"), [(404, False), (400, False), (429, True), (503, True)]
+)
+def test_an_error_in_the_form_of_openai_is_decided_by_its_status(
+    status: int, retryable: bool
+) -> None:
+    """The paths of files and batches answer in this form, which has no member `retryable`."""
+    error = {"message": "no", "type": "invalid_request_error", "param": None, "code": "not_found"}
+    known = refusal(status, json.dumps({"error": error}).encode(), None)
+
+    assert (known.code, known.retryable, known.status) == ("not_found", retryable, status)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_expected"),
+    [
+        ("http://127.0.0.1:8000", True),
+        ("http://[::1]:8000", True),
+        ("http://localhost", True),
+        ("http://node.localhost:1", True),
+        ("http://10.0.0.1", False),
+        ("https://localhost.example", False),
+    ],
+)
+def test_no_proxy_of_the_environment_leads_to_a_server_on_this_machine(
+    url: str, is_expected: bool
+) -> None:
+    shared = shared_options(url, "auto")
+
+    assert (shared.is_near, client_options(shared)["trust_env"]) == (is_expected, not is_expected)
+
+
+@pytest.mark.parametrize("frame", ["[]", "1", "null", "<html>", ""])
+def test_a_frame_that_is_no_object_breaks_the_connection(frame: str) -> None:
+    with pytest.raises(TailraceError) as caught:
+        parse_frame(frame)
+    assert caught.value.retryable
+
+
+def test_an_event_whose_text_is_no_text_is_none() -> None:
+    assert read_event({"type": "token", "text": 5}, "1-2") is None
+    null = read_event({"type": "end", "status": "completed", "finish_reason": None}, "1-2")
+    assert isinstance(null, EndEvent) and null.finish_reason == ""
+
+
+def test_an_answer_without_an_end_is_not_collected_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "BODY_BYTES_MAX", 10)
+    body = Body()
+    body.feed(b"x" * 10)
+    with pytest.raises(TailraceError):
+        body.feed(b"x")
 
 
 def test_addresses_are_read_with_and_without_v1() -> None:
     assert base_of("http://node:8000/v1/") == base_of("http://node:8000") == "http://node:8000"
     with pytest.raises(TailraceError):
         base_of("node:8000")
+    for url in ("http://[::", "http://node:port", "http://node:99999"):
+        with pytest.raises(TailraceError, match="no address"):
+            base_of(url)
     with pytest.raises(TailraceError):
         shared_options("http://node", "pigeon")

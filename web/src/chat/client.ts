@@ -9,27 +9,29 @@ import { TailraceError } from 'tailrace'
 import { broken } from 'tailrace-source/errors.js'
 import { compareIds, START } from 'tailrace-source/events.js'
 import { requestJson } from 'tailrace-source/http.js'
-import { PollTransport } from 'tailrace-source/transports/poll.js'
-import { StreamTransport } from 'tailrace-source/transports/stream.js'
+import { repeat } from 'tailrace-source/repeat.js'
 import { WebSocketTransport } from 'tailrace-source/transports/websocket.js'
 import { bus } from './bus.js'
-import type { Keys } from './store/keys.js'
+import { overHttp } from './http-readings.js'
+import { ownerTag, type Keys } from './store/keys.js'
 
 export const TRANSPORTS: TransportName[] = ['websocket', 'sse', 'ndjson', 'poll']
 /** Tried in this order until one of them lives, unless the user has chosen one. */
 const AUTO: TransportName[] = ['websocket', 'sse', 'poll']
 
+/** A page may be open for days: a prompt waits as long as it is. */
+const WAIT_MS = Number.MAX_SAFE_INTEGER
+
 export class PageClient extends Tailrace {
   private readonly switching: SwitchedTransport
 
   constructor(private readonly keys: Keys) {
-    const switching = new SwitchedTransport()
+    const switching = new SwitchedTransport(() => ownerTag(keys.current))
     super({
       url: location.origin,
       token: ({ isFresh }) => keys.token(isFresh),
       transport: switching,
-      // A page may be open for days: a prompt waits as long as it is.
-      giveUpMs: Number.MAX_SAFE_INTEGER,
+      giveUpMs: WAIT_MS,
     })
     this.switching = switching
     switching.env = this.env
@@ -59,7 +61,9 @@ export class PageClient extends Tailrace {
 
   /** A request that may be repeated, until it is answered. Throws TailraceError that waiting cannot cure. */
   async json<T>(path: string, { method, signal }: { method?: string; signal?: AbortSignal } = {}): Promise<T> {
-    return this.signedIn(() => this.call((limit) => requestJson<T>(this.env, path, { method, signal: limit }), signal))
+    const { env, waker } = this
+    const send = () => requestJson<T>(env, path, { method, signal })
+    return this.signedIn(() => repeat({ env, waker, giveUpMs: WAIT_MS }, send, signal))
   }
 
   /** Ask for another key as long as the server refuses the one that is there. */
@@ -90,11 +94,13 @@ class SwitchedTransport implements Transport {
   /** The package asks for a name; this transport stands for all four. */
   readonly name = 'sse'
   env!: Environment
-  private made = new Map<TransportName, Transport>()
+  private made = new Map<string, Transport>()
   private names: TransportName[] = AUTO
   private readers = new Set<AbortController>()
   private connections = new Map<string, number>()
   private cursors = new Map<string, string>()
+
+  constructor(private readonly owner: () => string) {}
 
   get inUse(): TransportName {
     return this.names[0]
@@ -174,15 +180,12 @@ class SwitchedTransport implements Transport {
   }
 
   private transport(name: TransportName): Transport {
-    let found = this.made.get(name)
-    if (!found) {
-      found =
-        name === 'websocket' ? new WebSocketTransport(this.env)
-        : name === 'poll' ? new PollTransport(this.env)
-        : new StreamTransport(name, this.env)
-      this.made.set(name, found)
-    }
-    return found
+    const key = `${name} ${this.owner()}`
+    const found = this.made.get(key)
+    if (found) return found
+    const made = name === 'websocket' ? new WebSocketTransport(this.env) : overHttp(name, this.owner(), this.env)
+    this.made.set(key, made)
+    return made
   }
 }
 

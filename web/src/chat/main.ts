@@ -12,7 +12,8 @@ import { Archive } from './store/archive.js'
 import { Keys, ownerTag } from './store/keys.js'
 import { asSession, ofBrowser, openChannel, randomName, sessionIn } from './store/memory.js'
 import { saved } from './view/files.js'
-import { Conversation, explain } from './talk/conversation.js'
+import { Conversation } from './talk/conversation.js'
+import { explain } from './talk/explain.js'
 import type { Turn } from './talk/turn.js'
 import { Directory } from './talk/directory.js'
 import { Composer } from './view/composer.js'
@@ -66,7 +67,7 @@ const transcript = new Transcript({
     stored: ({ id, name }) => saved(name, async () => (await client.fetch(`/v1/files/${encodeURIComponent(id)}/content`)).blob()),
   },
 }, figures, notices)
-const sidebar = new Sidebar(() => directory, enter, removed, (text) => notices.problem(text))
+const sidebar = new Sidebar(() => directory, enter, removed, renamed, (text) => notices.problem(text))
 
 type Request = Omit<Parameters<Conversation['send']>[0], 'model' | 'title'>
 
@@ -111,8 +112,18 @@ function arranged(): void {
   transcript.show(path)
   running = new Set(path.map(({ turn }) => turn).filter(({ isActive }) => isActive))
   composer.running(running.size > 0)
-  const title = directory.titleOf(conversation.session) || path[0]?.turn.prompt.trim().split('\n')[0].slice(0, 60)
+  nameTheTab(path[0]?.turn.prompt)
+}
+
+function nameTheTab(prompt = conversation.path()[0]?.turn.prompt): void {
+  const title = directory.titleOf(conversation.session) || prompt?.trim().split('\n')[0].slice(0, 60)
   document.title = title ? `${title} · Tailrace` : 'Tailrace'
+}
+
+/** Other tabs of this browser show the new name at once; other devices with the next prompt. */
+function renamed(session: string): void {
+  nameTheTab()
+  channel?.postMessage({ session })
 }
 
 function removed(session: string): void {
@@ -178,7 +189,9 @@ document.addEventListener('visibilitychange', () => conversation.lookNow())
 window.addEventListener('online', () => conversation.lookNow())
 channel?.addEventListener('message', ({ data }) => {
   sidebar.refresh()
-  if (data?.session === conversation.session) conversation.lookNow()
+  if (data?.session !== conversation.session) return
+  conversation.lookNow()
+  nameTheTab()
 })
 
 bus.on('connection', ({ state }) => { if (state !== 'opening') notices.reachable(state === 'live') })

@@ -10,6 +10,14 @@ const HEIGHT_PX = 170
 /** A tile shows the newest value of the last five minutes. */
 const LATEST_POINTS = 30
 
+/** Columns by model come in `history.models`; their series are named by column and model. */
+const BY_MODEL: [string, string, string, 's' | 'n'][] = [
+  ['wait_p95_s', 'Wait by model, p95', 'until a worker began an attempt', 's'],
+  ['run_p95_s', 'Run by model, p95', 'from the begin of an attempt until it was over', 's'],
+  ['begun_per_s', 'Attempts by model', 'begun, each second', 'n'],
+]
+const COLOURS = ['--one', '--two', '--three', '--four', '--five']
+
 interface Series { name: string; label: string; colour: string; scale?: number }
 interface Plot { id: string; title: string; about: string; series: Series[]; unit: 's' | 'n' }
 
@@ -37,31 +45,67 @@ const alone = (values: ArrayLike<number | null | undefined>): number[] =>
 export class Charts {
   private columns: Record<string, (number | null)[]> = { at_ms: [] }
   private plots = new Map<string, uPlot>()
+  private models: string[] = []
+  private all: Plot[] = [...PLOTS]
 
   constructor(private readonly place: HTMLElement) {
-    for (const plot of PLOTS) {
-      const legend = plot.series.map((each) => h('li', { 'data-series': each.name },
-        h('span', { class: `swatch ${each.colour.slice(2)}` }), `${each.label} `, h('b', {}, '–')))
-      place.append(h('figure', { id: `plot-${plot.id}` },
-        h('figcaption', {}, h('h3', {}, plot.title), h('p', {}, plot.about), h('ul', {}, ...legend)),
-        h('div', { class: 'plot', role: 'img', 'aria-label': `${plot.title} in the last hour` })))
-    }
+    for (const plot of PLOTS) this.place.append(this.figure(plot))
+    this.chartModels()
     new ResizeObserver(() => this.resize()).observe(place)
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.rebuild())
   }
 
   add(history: Record<string, any>): void {
+    const before = this.columns.at_ms!.length
+    const added: number = history.at_ms.length
     for (const [name, values] of Object.entries(history)) {
       if (Array.isArray(values)) this.columns[name] = [...(this.columns[name] ?? []), ...values].slice(-POINTS)
     }
+    const models: Record<string, Record<string, (number | null)[]>> = history.models ?? {}
+    for (const model of new Set([...this.models, ...Object.keys(models)])) {
+      for (const [column] of BY_MODEL) { // a model that has just come, or is not among the busiest any more, has a gap
+        const name = `${column} ${model}`
+        const old = this.columns[name] ?? new Array(before).fill(null)
+        this.columns[name] = [...old, ...(models[model]?.[column] ?? new Array(added).fill(null))].slice(-POINTS)
+      }
+    }
+    const shown = Object.keys(models)
+    if (shown.length && shown.join('\n') !== this.models.join('\n')) {
+      for (const gone of this.models.filter((each) => !shown.includes(each))) for (const [column] of BY_MODEL) delete this.columns[`${column} ${gone}`]
+      this.models = shown
+      this.chartModels()
+    }
     this.draw()
+  }
+
+  private figure(plot: Plot): HTMLElement {
+    const legend = plot.series.map((each) => h('li', { 'data-series': each.name },
+      h('span', { class: `swatch ${each.colour.slice(2)}` }), `${each.label} `, h('b', {}, '–')))
+    return h('figure', { id: `plot-${plot.id}` },
+      h('figcaption', {}, h('h3', {}, plot.title), h('p', {}, plot.about), h('ul', {}, ...legend)),
+      h('div', { class: 'plot', role: 'img', 'aria-label': `${plot.title} in the last hour` }))
+  }
+
+  /** Draw the charts of the busiest models anew, because others are the busiest now. */
+  private chartModels(): void {
+    this.all = [...PLOTS]
+    for (const [column, title, about, unit] of BY_MODEL) {
+      const series = this.models.map((model, n) => ({ name: `${column} ${model}`, label: model, colour: COLOURS[n % COLOURS.length]! }))
+      const plot = { id: column, title, about, unit, series }
+      this.all.push(plot)
+      this.plots.get(column)?.destroy()
+      this.plots.delete(column)
+      const old = document.getElementById(`plot-${column}`)
+      if (old) old.replaceWith(this.figure(plot))
+      else this.place.append(this.figure(plot))
+    }
   }
 
   /** Draw what was added while the charts were hidden. */
   draw(): void {
     this.name()
     if (!this.place.offsetWidth || !this.columns.at_ms!.length) return
-    for (const plot of PLOTS) {
+    for (const plot of this.all) {
       const known = this.plots.get(plot.id)
       if (known) known.setData(this.data(plot))
       else this.plots.set(plot.id, this.build(plot))
@@ -73,10 +117,10 @@ export class Charts {
   }
 
   private name(): void {
-    for (const plot of PLOTS) {
+    for (const plot of this.all) {
       for (const each of plot.series) {
         const value = this.columns[each.name]?.at(-1) ?? null
-        const item = this.place.querySelector<HTMLElement>(`[data-series="${each.name}"]`)!
+        const item = this.place.querySelector<HTMLElement>(`[data-series="${CSS.escape(each.name)}"]`)!
         item.dataset.value = value === null ? '' : String(value)
         item.querySelector('b')!.textContent = plot.unit === 's' ? seconds(value) : count(value)
       }

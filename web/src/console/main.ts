@@ -11,6 +11,8 @@ import { Generations } from './table.js'
 const TABS = ['now', 'charts', 'machines', 'events', 'work', 'usage']
 const NOTICE_MS = 8_000
 const BACKENDS_MS = 10_000
+/** Generations that one request cancels at most. */
+const STEP = 200
 
 let stream = new AbortController()
 let tab = 'now'
@@ -32,6 +34,44 @@ async function sure(text: string, yes: string): Promise<boolean> {
   return dialog.returnValue === 'yes'
 }
 
+/** Cancel what the filters show, in steps: the button and the question say how many. */
+async function cancelAll(): Promise<void> {
+  const count = generations.unfinished
+  const filter = generations.filter()
+  const which = Object.entries(filter).map(([name, value]) => `${name === 'search' ? 'id' : name} ${value}`).join(', ')
+  const many = count === 1 ? 'the 1 generation' : `the ${count} generations`
+  if (!count || !await sure(`Cancel ${many} ${which ? `with ${which}` : 'of all owners'}? Readers get what there is, and the end. This cannot be undone.`, `Cancel ${count}`)) return
+  let done = 0
+  try {
+    for (let left = 1; left && done < count;) {
+      const query = new URLSearchParams({ ...filter, at_most: String(Math.min(STEP, count - done)) })
+      const found = await post(`/v1/console/generations/cancel?${query}`)
+      left = found.left
+      done += found.cancelled
+      notice(`${done} of ${count} generations are cancelled.`)
+    }
+    if (done < count) notice(`${done} of ${count} generations are cancelled; the others have ended.`)
+  } catch (error) {
+    notice(`${done} of ${count} generations are cancelled. ${(error as Error).message}`)
+  }
+}
+
+/** Deliver all dead webhooks again, in steps. */
+async function redriveAll(count: number): Promise<void> {
+  if (!await sure(`Deliver all ${count} webhooks again? Each gets all its attempts.`, 'Deliver them')) return
+  let done = 0
+  try {
+    for (;;) {
+      const { redriven, left } = await post('/v1/console/webhooks/redrive?all=yes')
+      done += redriven
+      notice(`${done} webhooks are due again.`)
+      if (!left || !redriven) return
+    }
+  } catch (error) {
+    notice(`${done} webhooks are due again. ${(error as Error).message}`)
+  }
+}
+
 async function act(path: string, done: (answer: any) => string): Promise<void> {
   try {
     notice(done(await post(path)))
@@ -41,7 +81,7 @@ async function act(path: string, done: (answer: any) => string): Promise<void> {
 }
 
 const charts = new Charts(find('#plots'))
-const generations = new Generations(connect, (id) => { location.hash = id })
+const generations = new Generations(connect, (id) => { location.hash = id }, () => void cancelAll())
 const panels = new Panels({
   async drain(worker) {
     if (await sure(`Drain ${worker}? It starts nothing new, hands its answers over, and ends. Its supervisor starts another worker.`, 'Drain')) {
@@ -53,6 +93,12 @@ const panels = new Panels({
     if (ids.length === 1) await act(`/v1/console/batches/${ids[0]}/redrive`, (answer) => `Runs again as ${answer.redriven_as}.`)
     else await act(`/v1/console/batches/redrive?ids=${ids.join(',')}`, ({ data }) => `${data.filter((each: any) => each.redriven_as).length} of ${ids.length} batches run again.`)
   },
+  async deliver(id) {
+    if (await sure(`Deliver the webhook of ${id} again? It gets all its attempts.`, 'Deliver it')) {
+      await act(`/v1/console/webhooks/redrive?ids=${encodeURIComponent(id)}`, ({ redriven }) => redriven ? 'The webhook is due again.' : 'This webhook is due already, or has expired.')
+    }
+  },
+  deliverAll: (count) => void redriveAll(count),
   narrow(worker) {
     location.hash = '/now'
     generations.narrow('worker', worker)
@@ -76,7 +122,7 @@ function connect(): void {
     event(name, data) {
       if (name === 'rows') generations.show(data)
       else if (name === 'history') charts.add(data)
-      else if (name === 'problem') problem(data ? `Redis: ${data}` : '')
+      else if (name === 'problem') problem(data)
       else panels.take(name, data)
       panels.tiles((each) => charts.latest(each))
     },
@@ -84,6 +130,7 @@ function connect(): void {
       find('#state').dataset.state = state
       find('#state-text').textContent = state === 'live' ? 'live' : state === 'waiting' ? 'connecting' : 'refused'
       if (state === 'refused') problem(text ?? 'refused')
+      else if (text) problem(`This node does not show the console now: ${text}. The page tries again.`)
     },
   }, stream.signal)
 }
@@ -93,8 +140,16 @@ function problem(text: string): void {
   find('#problem').hidden = !text
 }
 
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return '' // a link that somebody has broken
+  }
+}
+
 function route(): void {
-  const name = decodeURIComponent(location.hash.slice(1)).replace(/^\//, '') // `#/now`: the browser scrolls to no element
+  const name = decoded(location.hash.slice(1)).replace(/^\//, '') // `#/now`: the browser scrolls to no element
   if (name.startsWith('gen_')) void story.open(name)
   else tab = TABS.includes(name) ? name : 'now'
   for (const each of TABS) find(`#${each}`).hidden = each !== tab

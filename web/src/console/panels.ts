@@ -1,6 +1,7 @@
 /** Everything beside the table of generations: tiles, machines, events, batches, schedules, usage. */
 
 import { cells, find, h, show, table, type Child } from './dom.js'
+import { bars, type Days } from './bars.js'
 import { clock, count, day, milliseconds, seconds } from './format.js'
 
 const EVENTS: Record<string, [string, string]> = {
@@ -13,15 +14,23 @@ const EVENTS: Record<string, [string, string]> = {
 
 const BREAKERS: Record<string, string> = { closed: 'running', suspect: 'queued', half_open: 'queued', limited: 'queued' }
 
-export interface Actions { drain(worker: string): void; redrive(ids: string[]): void; narrow(worker: string): void }
+export interface Actions {
+  drain(worker: string): void
+  redrive(ids: string[]): void
+  deliver(id: string): void
+  deliverAll(count: number): void
+  narrow(worker: string): void
+}
+
+const NAMES_SHOWN = 3
 
 export class Panels {
   private parts: Record<string, any> = {}
 
   constructor(private readonly actions: Actions) {
-    find('#machines').replaceChildren(...['workers', 'nodes', 'queue', 'backends'].map((id) => h('div', { id: `part-${id}` })))
-    find('#work').replaceChildren(h('div', { id: 'part-batches' }), h('div', { id: 'part-schedules' }))
-    find('#usage').replaceChildren(h('div', { id: 'part-usage' }))
+    find('#machines').replaceChildren(...['workers', 'nodes', 'queue', 'models', 'backends'].map((id) => h('div', { id: `part-${id}` })))
+    find('#work').replaceChildren(h('div', { id: 'part-batches' }), h('div', { id: 'part-webhooks' }), h('div', { id: 'part-schedules' }))
+    find('#usage').replaceChildren(h('div', { id: 'part-usage_days' }), h('div', { id: 'part-usage' }))
     find('#events').replaceChildren(h('div', { id: 'part-happened' }))
   }
 
@@ -58,20 +67,26 @@ export class Panels {
 
   workers(list: any[]): void {
     this.part('workers', list, 'Workers', () => [table(
-      ['Worker', 'Slots used', 'Tokens/s', 'Answers', 'Failed', 'Taken over', 'Report', ''],
+      ['Worker', 'Slots used', 'Serves', 'Tokens/s', 'Answers', 'Failed', 'Taken over', 'Report', ''],
       list.map((each) => h('tr', { 'data-test': 'worker', 'data-id': each.id }, ...cells(
         h('button', { type: 'button', class: 'link', title: 'Show what it runs', onclick: () => this.actions.narrow(each.id) }, each.id),
         h('span', { class: 'meter' }, h('meter', { min: 0, max: each.slots, value: each.running, 'aria-label': 'slots used' }), ` ${each.running} of ${each.slots}`),
-        count(each.tokens_per_s), count(each.counters.generations), count(each.counters.attempts_failed), count(each.counters.takeovers),
+        some(each.models), count(each.tokens_per_s), count(each.counters.generations), count(each.counters.attempts_failed), count(each.counters.takeovers),
         `${each.seen_s.toFixed(0)} s ago`,
         each.draining ? h('span', { class: 'badge queued' }, 'draining')
           : h('button', { type: 'button', 'data-test': 'drain', 'data-id': each.id, onclick: () => this.actions.drain(each.id) }, 'Drain')))),
       'No worker reports: start one.')])
+    this.redraw('queue')
+    this.redraw('models')
+  }
+
+  private redraw(name: string): void {
+    if (this.parts[name]) this.take(name, this.parts[name])
   }
 
   nodes(list: any[]): void {
     this.part('nodes', list, 'Nodes', () => [table(
-      ['Node', 'Readers', 'By transport', 'Redis', 'Loop lag', 'Resumes', 'Repairs', 'Cuts', 'Resets', 'Up'],
+      ['Node', 'Readers', 'By transport', 'Redis', 'Loop lag', 'Resumes', 'Repairs', 'Cuts', 'Resets', 'Up since'],
       list.map((each) => h('tr', { 'data-test': 'node', 'data-id': each.id }, ...cells(
         each.draining ? `${each.id} (draining)` : each.id, count(total(each.readers)),
         Object.entries(each.readers).map(([name, number]) => `${name} ${number}`).join(', ') || '–',
@@ -82,12 +97,31 @@ export class Panels {
 
   queue({ partitions }: any): void {
     const shown = partitions.flatMap((each: any) => ['interactive', 'batch'].map((lane) => ({ ...each, lane })))
-    this.part('queue', partitions, 'Queue', () => [table(
-      ['Partition', 'Lane', 'Waiting', 'Oldest', 'Running', 'Later'],
+    const working = ((this.parts.workers ?? []) as any[]).filter((each) => !each.draining)
+    const served: Record<string, any[]> = { interactive: working, batch: working.filter((each) => each.batch_slots > 0) }
+    const slots = (lane: string) => served[lane]!.reduce((sum, each) => sum + (lane === 'batch' ? each.batch_slots : each.slots), 0)
+    const by = (lane: string) => h('span', { title: served[lane]!.map((each) => each.id).join('\n') }, `${workersOf(served[lane]!.length)}, ${count(slots(lane))} slots`)
+    this.part('queue', [partitions, working.map((each) => [each.id, each.slots, each.batch_slots])], 'Queue', () => [table(
+      ['Partition', 'Lane', 'Waiting', 'Oldest', 'Served by', 'Running', 'Later'],
       shown.map((each: any) => h('tr', { 'data-test': 'lane' }, ...cells(each.partition, each.lane, count(each[each.lane]),
-        seconds(each[`${each.lane}_oldest_s`]), each.lane === 'interactive' ? count(each.running) : '', each.lane === 'interactive' ? count(each.later) : ''))),
+        seconds(each[`${each.lane}_oldest_s`]), by(each.lane), each.lane === 'interactive' ? count(each.running) : '', each.lane === 'interactive' ? count(each.later) : ''))),
       'The queue is not read yet.'),
-      h('p', { class: 'note' }, 'Generations that go on after a drain or a failure wait in the lane of their priority. “Later” are to be tried again after a pause. “Running” and “later” count both lanes.')])
+      h('p', { class: 'note' }, 'Generations that go on after a drain or a failure wait in the lane of their priority. “Later” are to be tried again after a pause. “Running” and “later” count both lanes. Every worker serves every partition; of its slots, batches get a share.')])
+  }
+
+  /** Who serves which model, and how long its prompts wait and run. */
+  models(list: any[]): void {
+    const working = ((this.parts.workers ?? []) as any[]).filter((each) => !each.draining)
+    const served = new Map<string, string[]>()
+    for (const worker of working) for (const model of worker.models) served.set(model, [...served.get(model) ?? [], worker.id])
+    const idle = [...served.keys()].filter((model) => !list.some((each) => each.model === model)).map((model) => ({ model, begun: 0, ended: 0 }))
+    const rows: any[] = [...list, ...idle]
+    this.part('models', [rows, [...served]], 'Models, of the last hour', () => [table(
+      ['Model', 'Served by', 'Begun', 'Ended', 'Wait p50', 'Wait p95', 'Run p50', 'Run p95'],
+      rows.map((each) => h('tr', { 'data-test': 'model', 'data-id': each.model }, ...cells(each.model, names(served.get(each.model) ?? [], (id) => this.actions.narrow(id)),
+        count(each.begun), count(each.ended), seconds(each.wait_p50_s), seconds(each.wait_p95_s), seconds(each.run_p50_s), seconds(each.run_p95_s)))),
+      'No worker serves a model.'),
+      h('p', { class: 'note' }, 'Wait: until a worker began an attempt. Run: from there until the attempt was over. The queue has one line for all models.')])
   }
 
   backends(list: any[]): void {
@@ -102,12 +136,12 @@ export class Panels {
   }
 
   happened(list: any[]): void {
-    this.part('happened', list, 'Events of the last hour', () => [table(['When', 'What', 'Process', 'How often'],
+    this.part('happened', list, 'Events of the last hour', () => [table(['When', 'What', 'Process', 'How often', 'Generations'],
       list.map((each) => {
         const [text, tone] = EVENTS[each.what] ?? [each.what, '']
-        return h('tr', { 'data-test': 'event', 'data-what': each.what }, ...cells(clock(each.at_ms), h('span', { class: `badge ${tone}` }, text), each.process, count(each.count)))
+        return h('tr', { 'data-test': 'event', 'data-what': each.what }, ...cells(clock(each.at_ms), h('span', { class: `badge ${tone}` }, text), each.process, count(each.count), links(each)))
       }), 'Nothing happened in the last hour: no takeover, no cut, no reset.'),
-      h('p', { class: 'note' }, 'Events are counted over ten seconds.')])
+      h('p', { class: 'note' }, 'Events are counted over ten seconds. Of each, the newest generations are named, five at most.')])
   }
 
   batches(list: any[]): void {
@@ -125,10 +159,25 @@ export class Panels {
         'No batch is under way, and none has failed lately.')])
   }
 
+  webhooks({ total: dead, letters }: { total: number; letters: any[] }): void {
+    this.part('webhooks', [dead, letters], 'Webhooks that were given up', () => [
+      dead > 1 && h('p', {}, h('button', { type: 'button', 'data-test': 'deliver-all', onclick: () => this.actions.deliverAll(dead) }, `Deliver all ${count(dead)} again`)),
+      table(['Subject', 'Owner', 'Receiver', 'Attempts', 'Last failure', 'Given up', ''],
+        letters.map((each) => h('tr', { 'data-test': 'webhook', 'data-id': each.id }, ...cells(
+          each.id.startsWith('gen_') ? link(each.id) : each.id, each.owner || '–', each.host, count(each.attempts), each.reason || '–', day(each.given_up_at_ms),
+          h('button', { type: 'button', 'data-test': 'deliver', 'data-id': each.id, onclick: () => this.actions.deliver(each.id) }, 'Deliver again')))),
+        'No webhook was given up lately.')])
+  }
+
   schedules(list: any[]): void {
     this.part('schedules', list, 'Schedules', () => [table(['Schedule', 'Owner', 'Starts', 'When', 'Next', 'Last', 'Last error'],
       list.map((each) => h('tr', {}, ...cells(each.id, each.owner, each.kind, each.cron ?? 'once', day(each.next_at_ms), day(each.last_at_ms), each.error ?? '–'))),
       'Nothing is scheduled.')])
+  }
+
+  usage_days(days: Days): void {
+    this.part('usage_days', days, 'Tokens of this month by day', () => [
+      h('div', { class: 'bars' }, bars('By owner', days.month, days.owners), bars('By model', days.month, days.models))])
   }
 
   usage(list: any[]): void {
@@ -137,6 +186,22 @@ export class Panels {
       'No answer has ended this month.'),
       h('p', { class: 'note' }, 'The owners who were counted last. The command “tailrace usage --owner \'*\'” prints all.')])
   }
+}
+
+const workersOf = (number: number): string => `${count(number)} ${number === 1 ? 'worker' : 'workers'}`
+const link = (id: string): HTMLElement => h('a', { href: `#${id}`, title: id, 'data-test': 'generation-link', 'data-id': id }, id.replace(/^gen_/, '').slice(-8))
+const links = ({ ids }: { ids?: string[] }): HTMLElement => h('span', { class: 'links' }, ...(ids ?? []).map(link))
+
+/** The first names, and how many there are; all of them as a hint. */
+function some(list: string[]): HTMLElement {
+  const more = list.length - NAMES_SHOWN
+  return h('span', { title: list.join('\n') }, list.slice(0, NAMES_SHOWN).join(', ') + (more > 0 ? ` and ${more} more` : '') || '–')
+}
+
+function names(list: string[], open: (name: string) => void): HTMLElement {
+  const more = list.length - NAMES_SHOWN
+  return h('span', { class: 'links', title: list.join('\n') }, ...list.slice(0, NAMES_SHOWN).map((name) =>
+    h('button', { type: 'button', class: 'link', title: 'Show what it runs', onclick: () => open(name) }, name)), more > 0 ? `and ${more} more` : null, list.length ? null : 'no worker')
 }
 
 const total = (numbers: Record<string, number>): number => Object.values(numbers).reduce((sum, each) => sum + each, 0)

@@ -9,6 +9,7 @@ interface Moment { at: number; what: string; worker?: string; node?: string; att
 
 const REFRESH_MS = 2_000
 const LANE_PX = 30
+const TEXT_MAX = 200_000
 const WORDS: Record<string, string> = {
   accepted: 'accepted', queued: 'queued', begun: 'attempt begun', takeover: 'taken over', connected: 'upstream connected',
   first_reasoning: 'first reasoning', first_token: 'first token', gap: 'gap', reset: 'reset', readers: 'readers',
@@ -95,6 +96,7 @@ export class Story {
       h('div', { class: 'deeds' },
         button('Watch live', 'watch', () => this.watch(), !facts.may_read),
         button('Raw log', 'log', () => this.log('')),
+        button('Arguments', 'arguments', () => this.asked(), !facts.may_read),
         button('Run again', 'replay', () => this.replay(), !facts.may_read),
         button('Cancel', 'cancel', () => this.deeds.cancel(this.id).then(() => this.refresh()), ended)),
       h('dl', {}, ...list.filter(([, value]) => value).flatMap(([name, value]) => [h('dt', {}, name), h('dd', {}, value)])),
@@ -121,6 +123,15 @@ export class Story {
     } catch (error) {
       if (!own.signal.aborted) state.textContent = String((error as Error).message)
     }
+  }
+
+  /** What the backend was asked: messages and parameters. */
+  private async asked(): Promise<void> {
+    this.watching?.abort()
+    const found = await json(`/v1/console/generations/${encodeURIComponent(this.id)}/request`)
+    const text = JSON.stringify(found, null, 2)
+    const shown = text.length > TEXT_MAX ? `${text.slice(0, TEXT_MAX)}\n… ${count(text.length - TEXT_MAX)} more characters` : text
+    this.output.replaceChildren(h('h3', {}, 'Arguments'), h('pre', { class: 'live', 'data-test': 'request', tabindex: 0, 'aria-label': 'Messages and parameters' }, shown))
   }
 
   private async log(after: string, list?: HTMLElement): Promise<void> {
@@ -191,7 +202,7 @@ function axis(moments: Moment[], ended: boolean): Element {
     for (const each of own.filter((each) => !['begun', 'readers'].includes(each.what))) {
       bars.push(svg('circle', { cx: `${at(each.at)}%`, cy: y + 22, r: 4, class: `mark ${each.what}` }, svg('title', {}, `${WORDS[each.what] ?? each.what}, +${seconds(each.at - start)}`)))
     }
-    bars.push(svg('text', { x: 0, y: y + 12 }, lane))
+    bars.push(svg('text', { x: 0, y: y + 12 }, `${own.some((each) => each.worker) ? 'worker' : 'node'} ${lane}`))
   })
   const height = lanes.length * LANE_PX + 22
   for (const share of [0, 50, 100]) {

@@ -8,7 +8,7 @@ export interface Row {
   attempt?: number; readers?: number; tokens?: number; tokens_per_s?: number; idle_ms?: number; waiting_ms?: number
   created_at_ms?: number; ended_at_ms?: number; error?: string
 }
-interface Rows { now_ms: number; total: number; page: number; rows: Row[] }
+interface Rows { now_ms: number; total: number; unfinished: number; page: number; rows: Row[] }
 
 const HEADS = ['State', 'Id', 'Owner', 'Model', 'Worker', 'Age', 'Last token', 'Tokens/s', 'Tokens', 'Attempt', 'Readers']
 const NAMES = ['state', 'search', 'owner', 'model', 'backend', 'worker'] as const
@@ -18,27 +18,34 @@ const SILENT_MS = 10_000
 
 export class Generations {
   page = 1
+  unfinished = 0
   private form = find<HTMLFormElement>('#filters')
   private body = h('tbody')
 
-  constructor(private readonly changed: () => void, private readonly open: (id: string) => void) {
+  constructor(private readonly changed: () => void, private readonly open: (id: string) => void, cancelAll: () => void) {
     find('#generations').replaceChildren(
       h('thead', {}, h('tr', {}, ...HEADS.map((head) => h('th', { scope: 'col' }, head)))), this.body)
     this.form.addEventListener('submit', (event) => { event.preventDefault(); this.turn(1) })
     this.form.addEventListener('reset', () => setTimeout(() => this.turn(1)))
     find('#filters select').addEventListener('change', () => this.turn(1))
+    find('#cancel-all').addEventListener('click', cancelAll)
     find('#before').addEventListener('click', () => this.turn(this.page - 1))
     find('#after').addEventListener('click', () => this.turn(this.page + 1))
   }
 
   query(): string {
+    return new URLSearchParams({ page: String(this.page), ...this.filter() }).toString()
+  }
+
+  /** What the filters say; absent: everything passes. */
+  filter(): Record<string, string> {
     const given = new FormData(this.form)
-    const query = new URLSearchParams({ page: String(this.page) })
+    const query: Record<string, string> = {}
     for (const name of NAMES) {
       const value = String(given.get(name) ?? '').trim()
-      if (value) query.set(name, value)
+      if (value) query[name] = value
     }
-    return query.toString()
+    return query
   }
 
   narrow(name: (typeof NAMES)[number], value: string): void {
@@ -46,7 +53,7 @@ export class Generations {
     this.turn(1)
   }
 
-  show({ now_ms, total, page, rows }: Rows): void {
+  show({ now_ms, total, unfinished, page, rows }: Rows): void {
     const known = new Map([...this.body.children].map((row) => [(row as HTMLElement).dataset.id!, row as HTMLElement]))
     const shown = rows.map((row) => {
       const element = known.get(row.id) ?? this.build(row.id)
@@ -59,6 +66,10 @@ export class Generations {
     }
     const last = Math.max(1, Math.ceil(total / PER_PAGE))
     find('#place').textContent = total ? `page ${page} of ${count(last)} · ${count(total)} ${total === 1 ? 'generation' : 'generations'}` : ''
+    this.unfinished = unfinished ?? 0
+    const all = find<HTMLButtonElement>('#cancel-all')
+    all.hidden = !this.unfinished
+    all.textContent = this.unfinished === 1 ? 'Cancel this one' : `Cancel all ${count(this.unfinished)}`
     find<HTMLButtonElement>('#before').disabled = page <= 1
     find<HTMLButtonElement>('#after').disabled = page >= last
   }

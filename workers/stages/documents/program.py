@@ -17,13 +17,15 @@ import base64
 import binascii
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-PICTURE_PIXEL_FILTERS = ("/DCTDecode", "/JPXDecode")  # whole JPEG files inside a PDF
+JPEG_FILTERS = ("/DCTDecode", "/JPXDecode")  # whole files inside a PDF
+FAX_FILTER = "/CCITTFaxDecode"  # what scanners make in black and white: pypdf gives a TIFF file
 PICTURES_OF_PAGE_MAX = 8
 PICTURE_S = 60.0
 
@@ -146,9 +148,13 @@ def _pictures(page: Any) -> list[bytes]:
         picture = each.get_object()
         filters = picture.get("/Filter")
         names = filters if isinstance(filters, list) else [filters]
-        if picture.get("/Subtype") == "/Image" and names[-1] in PICTURE_PIXEL_FILTERS:
-            if len(names) == 1 and len(found) < PICTURES_OF_PAGE_MAX:
-                found.append(bytes(picture._data))
+        is_image = picture.get("/Subtype") == "/Image" and len(names) == 1
+        if not is_image or len(found) >= PICTURES_OF_PAGE_MAX:
+            continue
+        if names[0] in JPEG_FILTERS:
+            found.append(bytes(picture._data))
+        elif names[0] == FAX_FILTER:
+            found.append(bytes(picture.get_data()))
     return found
 
 
@@ -156,7 +162,12 @@ def _recognized(picture: bytes, languages: str) -> str:
     command = ["tesseract", "stdin", "stdout", "-l", languages]
     try:
         done = subprocess.run(
-            command, input=picture, capture_output=True, timeout=PICTURE_S, check=False
+            command,
+            input=picture,
+            capture_output=True,
+            timeout=PICTURE_S,
+            check=False,
+            env={**os.environ, "OMP_THREAD_LIMIT": "1"},  # else it takes all cores of the worker
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise ReadError("ocr", type(exc).__name__) from None

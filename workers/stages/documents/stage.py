@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ from workers.stages.documents.reading import Bounds, read_file, unreadable
 
 FILES_MAX = 20
 CACHE_S = 3_600.0
+LIST_S = 30.0  # in which tesseract lists its languages, when the worker starts
 READ_AT_ONCE = 2  # files, of one model in one worker
 PROGRESS_APART_S = 0.1  # between two events; the last page always has one
 _BOUNDS = ("pages_max", "file_bytes_max", "text_max", "read_s", "memory_mb", "ocr")
@@ -146,6 +148,25 @@ def _progress(stage: str, current: int, total: int) -> Progress:
     return Progress(stage, current, total, round(100 * current / total, 1))
 
 
+def _check_languages(languages: str, where: str) -> None:
+    """Check that tesseract has these languages, joined with +.
+
+    Raises:
+        ConfigurationError: it lacks one, or is not there.
+    """
+    if shutil.which("tesseract") is None:
+        raise ConfigurationError(f"{where}: tesseract is not on PATH: install it")
+    try:
+        done = subprocess.run(
+            ["tesseract", "--list-langs"], capture_output=True, timeout=LIST_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ConfigurationError(f"{where}: tesseract: {exc}") from exc
+    known = (done.stdout or done.stderr).decode("utf-8", "replace").split()
+    if missing := [language for language in languages.split("+") if language not in known]:
+        raise ConfigurationError(f"{where}: tesseract has no language {', '.join(missing)}")
+
+
 def build(table: StageTable, model: Model, services: Services) -> Documents:
     """Build the stage.
 
@@ -156,8 +177,8 @@ def build(table: StageTable, model: Model, services: Services) -> Documents:
         raise ConfigurationError(
             f"{table.where}: documents needs pypdf: pip install tailrace[documents]"
         )
-    if "ocr" in table.options and shutil.which("tesseract") is None:
-        raise ConfigurationError(f"{table.where}.ocr: tesseract is not on PATH: install it")
+    if languages := table.options.get("ocr"):
+        _check_languages(languages, f"{table.where}.ocr")
     if table.options.get("pictures") and "ocr" not in table.options:
         raise ConfigurationError(f"{table.where}.pictures: needs ocr")
     return Documents(table, services)

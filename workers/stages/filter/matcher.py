@@ -11,59 +11,37 @@ so a worker that finds only the masked text in the log goes on with the same res
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Protocol
-
+from workers.stages.filter.known import OUTSIDE, Finder, Known
 from workers.stages.filter.symbols import INVISIBLE_MAX, is_invisible
 
 PIECE_MAX = 512  # characters in which matches are looked for at once
-
-
-class Finder(Protocol):
-    """Finds matches in a text.
-
-    Attributes:
-        needs_before: the character before the text says whether a match may begin.
-        held_max: the most characters that are held back.
-        search: does the same as `find` in a text of ASCII in small letters; None: it cannot.
-    """
-
-    needs_before: bool
-    held_max: int
-    search: Callable[[str], re.Match[str] | None] | None
-
-    def find(self, text: str, at: int, is_whole: bool) -> tuple[int, int] | None:
-        """Return the first match from `at` on, or the place from which a match may begin.
-
-        The second kind of place reaches to the end of the text. A match that reaches to the end is
-        also only possible, unless the text is whole: what follows may change the match.
-        """
-        ...
 
 
 class Matcher:
     """One text and one finder.
 
     Args:
+        known: what is known of the finder, shared by all texts.
         stops: the text ends before the first match.
 
     Attributes:
-        text: what is held back, with what is `shown`. A caller that has used `search` itself may
-            set it to what is left.
+        text: what is held back, with what is `shown`.
         shown: so many characters of `text` have left, because other content interrupted the text.
-        search: see `Finder`.
         is_stopped: a match has ended the text.
     """
 
     __slots__ = (
-        "_before", "_find", "_mask", "_needs_before", "_stops", "is_stopped", "search", "shown",
-        "text",
+        "_before", "_find", "_known", "_mask", "_needs_before", "_pieces", "_places", "_seams",
+        "_stops", "is_stopped", "shown", "text",
     )  # fmt: skip
 
-    def __init__(self, finder: Finder, mask: str, *, stops: bool) -> None:
+    def __init__(
+        self, finder: Finder, mask: str, *, stops: bool, known: Known | None = None
+    ) -> None:
         self._find = finder.find
-        self.search = finder.search
+        self._known = known or Known(finder)
+        self._pieces, self._seams = self._known.pieces, self._known.seams
+        self._places = self._known.places
         self._needs_before = finder.needs_before
         self._mask = mask
         self._stops = stops
@@ -78,6 +56,29 @@ class Matcher:
 
     def feed(self, text: str) -> str:
         """Return the text that may leave now."""
+        if self.shown:
+            return self._search(text)
+        held = self.text
+        before = place = OUTSIDE
+        if self._needs_before:
+            before = self._places[self._before]
+            place = self._places[held[-1]] if held else before
+        # The usual case: the piece has come before, and no match goes on from what is held.
+        known = self._pieces[place].get(text)
+        if known and not (held and self._seams[before].get(held + text[0]) is not False):
+            left, self.text = known
+            if held:
+                left = held + left
+            if self._needs_before and left:
+                self._before = left[-1]
+            return left
+        self._known.learn(text, place)
+        if held:
+            self._known.learn_seam(held, text[:1], before)
+        return self._search(text)
+
+    def _search(self, text: str) -> str:
+        """Return the same as `feed`, of a piece that is not known or has a match."""
         if len(text) > PIECE_MAX:
             return self._feed_long(text)
         if self.shown:
@@ -88,7 +89,7 @@ class Matcher:
         at, end = found or (len(whole), len(whole))
         if end < len(whole):
             return self._advance(text, is_whole=False)
-        # The usual cases: no match, and perhaps the beginning of a match at the end.
+        # No match, and perhaps the beginning of a match at the end.
         self.text = whole[at:]
         left = whole[len(before) : at]
         if left and self._needs_before:

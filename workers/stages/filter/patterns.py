@@ -114,7 +114,6 @@ class Patterns:
     """
 
     needs_before = True
-    search: Callable[[str], re.Match[str] | None] | None = None
 
     def __init__(self, patterns: Iterable[str], where: str, *, max_match: int, mask: str) -> None:
         self._places = _Places()
@@ -150,6 +149,10 @@ class Patterns:
                     return place, end
             is_letter = _is_letter(character)
         return None
+
+    def is_inside(self, character: str) -> bool:
+        """See `Finder.is_inside`."""
+        return _is_letter(character)
 
     def _end(self, text: str, start: int, is_letter: bool, *, is_whole: bool) -> int:
         """Return the end of the longest match at a place; 0: none, the length: it may go on."""

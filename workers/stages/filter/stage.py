@@ -27,7 +27,8 @@ from shared.log.events import (
 from workers.backends.contract import BackendItem, Finish
 from workers.stages.contract import Answer, AnswerStage, Items, Services
 from workers.stages.filter.extras import without_text
-from workers.stages.filter.matcher import Finder, Matcher
+from workers.stages.filter.known import Finder, Known
+from workers.stages.filter.matcher import Matcher
 from workers.stages.filter.patterns import Patterns
 from workers.stages.filter.symbols import SEPARATOR, symbols_of
 from workers.stages.filter.words import Words
@@ -54,6 +55,7 @@ class Filter:
             where = f"{table.where}.patterns"
             max_match = options.get("max_match", 256)
             self.finders.append(Patterns(patterns, where, max_match=max_match, mask=self.mask))
+        self._known = [Known(finder) for finder in self.finders]
 
     def open(self, answer: Answer) -> AnswerFilter:
         """Return the filter of one attempt."""
@@ -61,7 +63,10 @@ class Filter:
 
     def matchers(self) -> list[Matcher]:
         """Return the state of a new text."""
-        return [Matcher(finder, self.mask, stops=self.stops) for finder in self.finders]
+        return [
+            Matcher(finder, self.mask, stops=self.stops, known=known)
+            for finder, known in zip(self.finders, self._known, strict=True)
+        ]
 
     def hits(self, text: str) -> bool:
         """Whether a whole text has a match."""
@@ -111,24 +116,14 @@ class AnswerFilter(AnswerStage):
         if type(item) is not Token or item.extra is not None or item.agent != self._agent:
             return self._feed(items)
         # One token of the answer, and one finder: the usual case, with as few calls as possible.
-        if (search := usual.search) is not None and not usual.shown:
-            text = usual.text + item.text
-            if text.isascii():  # what `Matcher.feed` does then
-                match = search(text.lower())
-                if match is None:
-                    if not usual.text:
-                        return items
-                    usual.text = ""
-                    return [Token(text, None, item.agent)]
-                start, end = match.span()
-                if end == len(text):
-                    usual.text = text[start:]
-                    return [Token(text[:start], None, item.agent)] if start else []
-        rest = usual.feed(item.text)
-        left: Items = [Token(rest, None, item.agent)] if rest else []
+        text = item.text
+        rest = usual.feed(text)
         if usual.is_stopped:
-            left.append(Finish("content_filter", is_cut=True))
-        return left
+            left: Items = [Token(rest, None, item.agent)] if rest else []
+            return [*left, Finish("content_filter", is_cut=True)]
+        if rest == text:
+            return items
+        return [Token(rest, None, item.agent)] if rest else []
 
     def _feed(self, items: Items) -> Items:
         left: Items = []

@@ -28,6 +28,17 @@ def is_invisible(character: str) -> bool:
     return unicodedata.category(character) == "Cf" or bool(_IGNORABLE.match(character))
 
 
+def stands_alone(text: str) -> bool:
+    """Whether the symbols of a piece of a text do not depend on the text before it.
+
+    The piece has no invisible character, which would be counted in a row, and does not begin with
+    a mark, which would belong to the letter before.
+    """
+    if text.isascii():
+        return bool(text)
+    return all(map(_symbols, text)) and not _symbols(text[0]).startswith(MARK)
+
+
 def _symbols(character: str) -> str:
     found = _cached.get(character)
     if found is None:

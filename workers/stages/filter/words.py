@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from workers.stages.filter.symbols import INVISIBLE_MAX, MARK, simple_symbols_of, symbols_of
@@ -21,9 +21,6 @@ from workers.stages.filter.symbols import INVISIBLE_MAX, MARK, simple_symbols_of
 _END = ""  # key of a node at which a word ends
 _INSIDE = re.compile(rf"[\w{MARK}]")  # a symbol inside a word
 _BEFORE_SIGN, _BEFORE_LETTER = f"(?!{_INSIDE.pattern})", f"(?!{MARK})"
-
-
-Search = Callable[[str], re.Match[str] | None]
 
 
 class Words:
@@ -49,7 +46,6 @@ class Words:
         self.held_max = longest * (1 + INVISIBLE_MAX)
         self._is_whole = is_whole
         self._search_open = re.compile(self._root(tree, is_open=True)).search
-        self.search: Search | None = None if is_whole else self._search_open
         self._search_whole = re.compile(self._root(tree, is_open=False)).search
 
     def find(self, text: str, at: int, is_whole: bool) -> tuple[int, int] | None:
@@ -74,6 +70,11 @@ class Words:
         is_at_end = last == len(symbols) and not is_whole
         return places[start], len(text) if is_at_end else places[last - 1] + 1
 
+    def is_inside(self, character: str) -> bool:
+        """See `Finder.is_inside`."""
+        symbols, _ = symbols_of(character)
+        return symbols[-2:-1] == MARK or bool(_INSIDE.match(symbols[-1:]))
+
     # The expression
 
     def _root(self, tree: dict[str, Any], *, is_open: bool) -> str:
@@ -82,7 +83,7 @@ class Words:
             first = _literal(symbol)
             if self._is_whole and _INSIDE.match(symbol):
                 # Behind the symbol, because `re` skips quickly to the first symbols only.
-                first = f"{first}(?<!{_INSIDE.pattern}{first})"
+                first = f"{first}(?<!{_INSIDE.pattern}{first})(?<!{MARK}.{first})"
             branches.append(first + self._node(node, is_open=is_open))
         return f"(?:{'|'.join(branches)})"
 

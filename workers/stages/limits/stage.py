@@ -6,6 +6,8 @@ are counted as for the usage (shared/log/tally.py).
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from shared.config.models import Model
@@ -39,6 +41,8 @@ class AnswerLimits(AnswerStage):
         self._limits = limits
         self._tally = Tally()
         self._characters = 0
+        self._tokens_max = math.inf if limits.tokens is None else limits.tokens
+        self._characters_max = math.inf if limits.characters is None else limits.characters
         if limits.seconds is not None:
             self.ends_in_s = max(limits.seconds - held_s, 0.0)
 
@@ -65,16 +69,25 @@ class AnswerLimits(AnswerStage):
 
     def feed(self, items: Items) -> Items:
         """See `AnswerStage.feed`."""
+        # One token of the answer within the limits: the usual case, with as few calls as possible.
+        if len(items) == 1 and type(item := items[0]) is Token and (text := item.text):
+            characters = self._characters + len(text)
+            if characters <= self._characters_max:
+                if self._tally.add_text(text) >= self._tokens_max:
+                    return [LENGTH]
+                self._characters = characters
+                return items
+        return self._feed(items)
+
+    def _feed(self, items: Items) -> Items:
         for at, item in enumerate(items):
             if not isinstance(item, Event):
                 continue
             is_text = isinstance(item, Token | Reasoning | ToolCall)
-            if is_text and self._limits.tokens is not None:
-                if self._tally.completion_tokens >= self._limits.tokens:
-                    return [*items[:at], LENGTH]
-            most = self._limits.characters
-            if most is not None and isinstance(item, Token):
-                left = most - self._characters
+            if is_text and self._tally.completion_tokens >= self._tokens_max:
+                return [*items[:at], LENGTH]
+            if self._limits.characters is not None and isinstance(item, Token):
+                left = self._limits.characters - self._characters
                 if len(item.text) > left:
                     kept = [msgspec.structs.replace(item, text=item.text[:left])] if left else []
                     return [*items[:at], *kept, LENGTH]

@@ -3,7 +3,7 @@
 import type { Environment } from '../environment.js'
 import { broken } from '../errors.js'
 import { isEventId, readEvent } from '../events.js'
-import { requestJson } from '../http.js'
+import { FOREIGN, requestJson } from '../http.js'
 import { eventsPath, type ReadRequest, type Transport } from './contract.js'
 
 export const WAIT_MAX_S = 20
@@ -44,7 +44,7 @@ export async function poll(env: Environment, asked: ReadRequest, cursor: string,
   const path = eventsPath(asked, cursor, `wait=${waitS}`)
   const polled = await requestJson<Polled>(env, path, { signal: asked.signal, extraMs: waitS * 1000 })
   if (!Array.isArray(polled?.events) || !isEventId(polled.last_event_id)) {
-    throw broken('No Tailrace node answered.')
+    throw broken(FOREIGN)
   }
   return polled
 }

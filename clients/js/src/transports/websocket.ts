@@ -13,6 +13,8 @@ const SUBSCRIPTIONS_MAX = 100
 const LINGER_MS = 1_000
 /** Close codes after which this client would make the same mistake again. */
 const OUR_FAULT = [1002, 1003, 1007, 1009]
+/** Close code: the next handshake needs another token, and a browser would not see why it was refused. */
+const TOKEN_EXPIRED = 4001
 const STALLED = 'stalled'
 
 interface Reader {
@@ -152,7 +154,7 @@ class Channel {
   private take(data: unknown): void {
     let frame: any
     try {
-      frame = JSON.parse(String(data))
+      frame = Object(JSON.parse(String(data)))
     } catch (cause) {
       return this.close(broken('A frame is not JSON.', cause))
     }
@@ -205,7 +207,8 @@ class Channel {
     this.isClosed = true
     const isFinal = code >= 4500 && code < 5000
     const isRefused = code === 4501 || this.refusal?.code === 'unauthorized'
-    const retryable = isRefused ? await this.env.credentials.refused(this.token) : !isFinal && !OUR_FAULT.includes(code)
+    const hasOther = isRefused || code === TOKEN_EXPIRED ? await this.env.credentials.refused(this.token) : false
+    const retryable = isRefused ? hasOther : !isFinal && !OUR_FAULT.includes(code)
     const name = isRefused ? 'unauthorized' : code === 4503 ? 'forbidden' : (this.refusal?.code ?? 'connection')
     const { message = `The socket was closed with ${code}.`, retryAfterS } = this.refusal ?? {}
     this.end(new TailraceError(name, message, { retryable, retryAfterS }))

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tailrace_client.errors import reset_error
 from tailrace_client.events import Event, ResetEvent
 from tailrace_client.reading import Reading, Result, result_of
 
-if TYPE_CHECKING:
-    from tailrace_client.async_client import AsyncTailrace
-
 OnReset = Callable[[ResetEvent], object]
+
+
+class AsyncAnswerHost(Protocol):
+    """What an answer needs of its client."""
+
+    async def cancel(self, id: str) -> dict[str, Any]: ...
+    async def snapshot(self, id: str) -> dict[str, Any]: ...
+    def _follow(self, id: str, reading: Reading) -> AsyncGenerator[Event]: ...
 
 
 class AsyncAnswer:
@@ -24,7 +29,7 @@ class AsyncAnswer:
         id: the generation's id: `client.attach(id)` reads it anywhere.
     """
 
-    def __init__(self, client: AsyncTailrace, id: str, cursor: str) -> None:
+    def __init__(self, client: AsyncAnswerHost, id: str, cursor: str) -> None:
         self.id = id
         self._client = client
         self._reading = Reading(cursor)

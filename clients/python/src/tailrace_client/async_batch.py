@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Protocol
 
+from tailrace_client.async_http import AsyncHttp
 from tailrace_client.batches import NO_REST_STATUS, BatchLine, ResultLines, batch_path, content_path
 from tailrace_client.errors import TailraceError
 from tailrace_client.events import Event
-from tailrace_client.pace import BackOff
+from tailrace_client.options import Shared
+from tailrace_client.pace import BackOff, Picker
 from tailrace_client.reading import Reading
+from tailrace_client.wire import resource
 
-if TYPE_CHECKING:
-    from tailrace_client.async_client import AsyncTailrace
+
+class AsyncBatchHost(Protocol):
+    """What a batch needs of its client."""
+
+    _shared: Shared
+    _http: AsyncHttp
+
+    def _follow(
+        self, id: str, reading: Reading, *, path: str = "", picker: Picker | None = None
+    ) -> AsyncGenerator[Event]: ...
+    async def _repeat(
+        self, read: Callable[[Any], dict[str, Any]], method: str, path: str
+    ) -> dict[str, Any]: ...
 
 
 class AsyncBatch:
@@ -23,7 +37,7 @@ class AsyncBatch:
         id: the batch's id: `client.attach_batch(id)` continues anywhere.
     """
 
-    def __init__(self, client: AsyncTailrace, id: str) -> None:
+    def __init__(self, client: AsyncBatchHost, id: str) -> None:
         self.id = id
         self._client = client
         self._path = batch_path(id)
@@ -85,10 +99,8 @@ class AsyncBatch:
 
     async def snapshot(self) -> dict[str, Any]:
         """Return the batch as it is now."""
-        batch: dict[str, Any] = await self._client._call("GET", self._path)
-        return batch
+        return await self._client._repeat(resource, "GET", self._path)
 
     async def cancel(self) -> dict[str, Any]:
         """End the batch, on any node. Lines that are done stay. May be repeated."""
-        batch: dict[str, Any] = await self._client._call("POST", f"{self._path}/cancel")
-        return batch
+        return await self._client._repeat(resource, "POST", f"{self._path}/cancel")

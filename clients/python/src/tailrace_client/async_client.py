@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 import httpx2
@@ -20,13 +20,27 @@ from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_o
 from tailrace_client.credentials import Credentials, TokenSource
 from tailrace_client.errors import TailraceError, broken
 from tailrace_client.events import Event
-from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
+from tailrace_client.options import (
+    GIVE_UP_S,
+    OPEN_TIMEOUT_S,
+    OnRetry,
+    client_options,
+    shared_options,
+)
 from tailrace_client.pace import BackOff, Picker
 from tailrace_client.producing import begin_body
 from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
-from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
+from tailrace_client.wire import (
+    JSON_TYPE,
+    check_cursor,
+    generation_path,
+    new_key,
+    resource,
+    start_body,
+)
 
+T = TypeVar("T")
 PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
 PROBE_MAX_S = 60.0
 
@@ -44,6 +58,9 @@ class AsyncTailrace:
         open_timeout_s: the longest wait for the head of an answer.
         give_up_s: give up after so long without any connection.
         random: returns a number from 0 to below 1, for the jitter.
+        clock: returns seconds. Default: a clock that does not go back.
+        on_retry: called with each error after which the client waits and tries again. What it
+            raises ends the call.
     """
 
     def __init__(
@@ -56,9 +73,17 @@ class AsyncTailrace:
         open_timeout_s: float = OPEN_TIMEOUT_S,
         give_up_s: float = GIVE_UP_S,
         random: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         self._shared = shared_options(
-            url, transport, open_timeout_s=open_timeout_s, give_up_s=give_up_s, random=random
+            url,
+            transport,
+            open_timeout_s=open_timeout_s,
+            give_up_s=give_up_s,
+            random=random,
+            clock=clock,
+            on_retry=on_retry,
         )
         credentials = Credentials(token)
         self._owned = None if http else httpx2.AsyncClient(**client_options(self._shared))
@@ -129,8 +154,10 @@ class AsyncTailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        accepted = await self._call("POST", "/v1/generations", body=body, headers=headers)
-        return self.attach(str(accepted["id"]))
+        accepted = await self._repeat(
+            resource, "POST", "/v1/generations", body=body, headers=headers
+        )
+        return self.attach(accepted["id"])
 
     def attach(self, id: str, cursor: str | None = None) -> AsyncAnswer:
         """Read a generation from its start, or after an event id that another reader has seen.
@@ -163,7 +190,7 @@ class AsyncTailrace:
             TailraceError: `retryable` says whether the same call may succeed later.
         """
         data = input_of(requests, endpoint)
-        file = await self._call("POST", "/v1/files", form=form_of(data))
+        file = await self._repeat(resource, "POST", "/v1/files", form=form_of(data))
         body = start_body(
             {
                 "input_file_id": file["id"],
@@ -173,8 +200,8 @@ class AsyncTailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        created = await self._call("POST", "/v1/batches", body=body, headers=headers)
-        return self.attach_batch(str(created["id"]))
+        created = await self._repeat(resource, "POST", "/v1/batches", body=body, headers=headers)
+        return self.attach_batch(created["id"])
 
     def attach_batch(self, id: str) -> AsyncBatch:
         """Return a batch that was started anywhere."""
@@ -204,29 +231,49 @@ class AsyncTailrace:
         async def begin() -> Mapping[str, Any]:
             if take_over is not None:
                 path = f"{generation_path(take_over)}/producer"
-                found: Mapping[str, Any] = await self._call("POST", path, body={"reset": reset})
-            else:
-                found = await self._call("POST", "/v1/generations", body=body, headers=headers)
-            return found
+                return await self._repeat(resource, "POST", path, body={"reset": reset})
+            return await self._repeat(
+                resource, "POST", "/v1/generations", body=body, headers=headers
+            )
 
         return AsyncProducer(self._shared, self._http.json, begin)
 
     async def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""
-        answer: dict[str, Any] = await self._call("POST", f"{generation_path(id)}/cancel")
-        return answer
+        return await self._repeat(resource, "POST", f"{generation_path(id)}/cancel")
 
     async def snapshot(self, id: str) -> dict[str, Any]:
         """Return the current state of a generation, with its text so far."""
-        answer: dict[str, Any] = await self._call("GET", generation_path(id))
-        return answer
+        return await self._repeat(resource, "GET", generation_path(id))
 
-    async def _call(self, method: str, path: str, **told: Any) -> Any:
-        """Repeat a request until a node has answered it. Only for requests that may be repeated."""
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        form: Any = None,
+        headers: Mapping[str, str] | None = None,
+        accept: str = JSON_TYPE,
+    ) -> Any:
+        """Send a request for which this class has no method, until a node has answered it.
+
+        Only for requests that may be repeated: a `POST` that starts something needs the header
+        `idempotency-key`. `body` is sent as JSON, `form` as the parts of a multipart body, as
+        httpx2 takes them. Returns the JSON of the answer, or its text if `accept` is another type.
+
+        Raises:
+            TailraceError: `retryable` says whether the same call may succeed later.
+        """
+        told = {"body": body, "form": form, "headers": headers, "accept": accept}
+        return await self._repeat(lambda found: found, method, path, **told)
+
+    async def _repeat(self, read: Callable[[Any], T], method: str, path: str, **told: Any) -> T:
+        """Repeat a request until a node has answered it, and `read` takes the answer for one."""
         back_off = BackOff(self._shared.random)
         while True:
             try:
-                return await self._http.json(method, path, **told)
+                return read(await self._http.json(method, path, **told))
             except TailraceError as exc:
                 pause_s = self._shared.pause_s(back_off, exc)
             await asyncio.sleep(pause_s)
@@ -268,11 +315,7 @@ class AsyncTailrace:
                 picker.leave(name, shared.now())
             if error.code == "held_back" or is_blocked:
                 continue
-            pause_s = back_off.next(shared.now(), error.retry_after_s)
-            if back_off.outage_s(shared.now()) > shared.give_up_s:
-                message = f"no connection for {shared.give_up_s:g} s; the last error: {error}"
-                raise TailraceError("gave_up", message, retryable=True) from error
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(shared.reconnect_s(back_off, error))
 
     def _read(self, name: str, asked: ReadRequest) -> AsyncIterator[Event | None]:
         if name == "websocket":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
 
 from tailrace_client.credentials import Credentials, bearer
-from tailrace_client.errors import broken
+from tailrace_client.errors import broken, said
 from tailrace_client.events import Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest, timeouts
@@ -18,6 +18,7 @@ from tailrace_client.wire import (
     BYTES_TYPE,
     JSON_TYPE,
     PARTIAL_STATUS,
+    Body,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
@@ -45,7 +46,8 @@ class AsyncHttp:
         *,
         body: Any = None,
         form: Any = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept: str = JSON_TYPE,
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request.
@@ -57,16 +59,19 @@ class AsyncHttp:
         Raises:
             TailraceError.
         """
-        told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
+        told: dict[str, Any] = {"headers": {"accept": accept, **(headers or {})}}
         if body is not None:
             told["json"] = body
         if form is not None:
             told["files"] = form
-        async with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
+        async with self._open(method, path, accept, held_s=held_s, **told) as response:
+            body = Body()
             try:
-                return parse_json(await response.aread())
+                async for data in response.aiter_bytes():
+                    body.feed(data)
             except httpx2.HTTPError as exc:
-                raise broken(f"the answer broke off: {exc!r}") from exc
+                raise broken(f"the answer broke off: {said(exc)}") from exc
+            return parse_json(body.data) if accept == JSON_TYPE else body.data.decode()
 
     async def read(self, name: str, asked: ReadRequest) -> AsyncIterator[Event | None]:
         """Yield the events of a stream (`sse` or `ndjson`), and None for other signs of life."""
@@ -86,7 +91,7 @@ class AsyncHttp:
                     for event in parser.feed(data):
                         yield event
             except httpx2.HTTPError as exc:
-                raise broken(f"the stream broke off: {exc!r}") from exc
+                raise broken(f"the stream broke off: {said(exc)}") from exc
 
     async def poll(
         self, asked: ReadRequest, cursor: str, wait_s: float
@@ -124,7 +129,7 @@ class AsyncHttp:
                 async for data in response.aiter_bytes():
                     yield data
             except httpx2.HTTPError as exc:
-                raise broken(f"the download broke off: {exc!r}") from exc
+                raise broken(f"the download broke off: {said(exc)}") from exc
 
     @asynccontextmanager
     async def _open(
@@ -140,7 +145,7 @@ class AsyncHttp:
             try:
                 response = await self._client.send(request, stream=True, follow_redirects=False)
             except httpx2.HTTPError as exc:
-                raise broken(f"no answer: {exc!r}") from exc
+                raise broken(f"no answer: {said(exc)}") from exc
             try:
                 content_type = response.headers.get("content-type", "")
                 is_success = response.is_success and wanted in content_type
@@ -150,11 +155,14 @@ class AsyncHttp:
                     return
                 if response.is_success:
                     raise foreign(content_type, wanted)
+                body = Body()
                 try:
-                    said = await response.aread()
+                    async for data in response.aiter_bytes():
+                        body.feed(data)
                 except httpx2.HTTPError:
-                    said = b""
-                error = refusal(response.status_code, said, response.headers.get("retry-after"))
+                    pass  # the status alone decides
+                retry_after = response.headers.get("retry-after")
+                error = refusal(response.status_code, body.data, retry_after)
                 if error.code != "unauthorized" or not self._credentials.refused(token):
                     raise error
             finally:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from tailrace_client.errors import TailraceError
 from tailrace_client.options import Shared
 from tailrace_client.pace import BackOff
 from tailrace_client.producing import (
@@ -162,7 +161,7 @@ class AsyncProducer(AsyncWriter):
 
     async def _append(self, append: Append) -> None:
         """Repeat an append until a node has answered it."""
-        journal, back_off, now = self.journal, BackOff(self._shared.random), self._shared.now
+        journal, back_off = self.journal, BackOff(self._shared.random)
         headers = {"x-producer-token": journal.token}
         path = f"{generation_path(journal.id)}/events"
         while True:
@@ -171,11 +170,7 @@ class AsyncProducer(AsyncWriter):
                 journal.accept(append, answer)
                 return
             except Exception as exc:  # the token function of the caller may raise anything
-                if not isinstance(exc, TailraceError):
-                    journal.break_off(exc)
-                    return
-                pause_s = back_off.next(now(), exc.retry_after_s)
-                if not exc.retryable or back_off.outage_s(now()) > self._shared.give_up_s:
-                    journal.refuse(exc)
-                    return
+                pause_s = journal.pause_s(self._shared, back_off, exc)
+            if pause_s is None:
+                return
             await asyncio.sleep(pause_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from websockets.typing import Subprotocol
 
 from tailrace_client.async_http import AsyncHttp
 from tailrace_client.credentials import Credentials, Token, bearer
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import START_CURSOR, Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest
@@ -25,6 +26,7 @@ from tailrace_client.wire import (
     frame_error,
     frame_event,
     is_at_end,
+    parse_frame,
     refusal,
     socket_url,
     subscribe_frame,
@@ -32,8 +34,37 @@ from tailrace_client.wire import (
 
 SUBSCRIPTIONS_MAX = 100
 LINGER_S = 1.0  # how long a socket without readers stays open for the next one
+INBOX_EVENTS_MAX = 1_000  # that a consumer has not taken: a slower consumer comes back later
+INBOX_CHARACTERS_MAX = 8 * 1024 * 1024
 CAUGHT_UP = "caught_up"
 Item = Event | TailraceError | str  # `str`: CAUGHT_UP
+
+
+class Inbox:
+    """What has arrived for one reader and was not taken yet. Bounded: see `has_room`."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[Item, int]] = deque()
+        self._characters = 0
+        self._arrived = asyncio.Event()
+
+    def put(self, item: Item, characters: int = 0) -> None:
+        self._items.append((item, characters))
+        self._characters += characters
+        self._arrived.set()
+
+    @property
+    def has_room(self) -> bool:
+        is_short = len(self._items) < INBOX_EVENTS_MAX
+        return is_short and self._characters < INBOX_CHARACTERS_MAX
+
+    async def get(self) -> Item:
+        while not self._items:
+            self._arrived.clear()
+            await self._arrived.wait()
+        item, characters = self._items.popleft()
+        self._characters -= characters
+        return item
 
 
 class AsyncSockets:
@@ -111,6 +142,7 @@ class AsyncSockets:
                 close_timeout=1,
                 ping_interval=None,  # the frames `ping` are answered by the node, not by a proxy
                 compression=None,
+                proxy=None if self._shared.is_near else True,
                 max_size=LINE_BYTES_MAX,
             )
         except InvalidStatus as exc:
@@ -121,7 +153,7 @@ class AsyncSockets:
                 error.retryable = self._credentials.refused(token)
             raise error from exc
         except (OSError, TimeoutError, WebSocketException) as exc:
-            raise broken(f"no WebSocket: {exc!r}") from exc
+            raise broken(f"no WebSocket: {said(exc)}") from exc
         return _Channel(self._shared, self._credentials, connection, token)
 
 
@@ -142,7 +174,7 @@ class _Channel:
         self._credentials = credentials
         self._connection = connection
         self._token = token
-        self._inboxes: dict[str, asyncio.Queue[Item]] = {}
+        self._inboxes: dict[str, Inbox] = {}
         # Generations that were read here and left: late frames would be joined to a new reading.
         self._left: set[str] = set()
         self._task = asyncio.create_task(self._run())
@@ -151,25 +183,26 @@ class _Channel:
         is_known = generation_id in self._inboxes or generation_id in self._left
         return not self.is_closed and not is_known and len(self._inboxes) < SUBSCRIPTIONS_MAX
 
-    def subscribe(self, asked: ReadRequest) -> asyncio.Queue[Item]:
-        inbox: asyncio.Queue[Item] = asyncio.Queue()
-        self._inboxes[asked.generation_id] = inbox
+    def subscribe(self, asked: ReadRequest) -> Inbox:
+        inbox = self._inboxes[asked.generation_id] = Inbox()
         return inbox
 
     async def unsubscribe(self, asked: ReadRequest) -> None:
         if self._inboxes.pop(asked.generation_id, None) is None or self.is_closed:
             return
         if asked.reading.end is None:
-            self._left.add(asked.generation_id)
-            frame = {"type": "unsubscribe", "id": asked.generation_id}
-            with contextlib.suppress(TailraceError):
-                await self.say(json.dumps(frame))
+            await self._leave(asked.generation_id)
+
+    async def _leave(self, generation_id: str) -> None:
+        self._left.add(generation_id)
+        with contextlib.suppress(TailraceError):
+            await self.say(json.dumps({"type": "unsubscribe", "id": generation_id}))
 
     async def say(self, frame: str) -> None:
         try:
             await self._connection.send(frame)
         except ConnectionClosed as exc:
-            raise broken(f"the socket is closed: {exc!r}") from exc
+            raise broken(f"the socket is closed: {said(exc)}") from exc
 
     async def close(self) -> None:
         self._task.cancel()
@@ -186,7 +219,7 @@ class _Channel:
         finally:
             self.is_closed = True
             for inbox in self._inboxes.values():
-                inbox.put_nowait(error)
+                inbox.put(error)
             self._inboxes.clear()
             self._connection.transport.abort() if error.code == "stalled" else None
             await self._connection.close()
@@ -212,13 +245,16 @@ class _Channel:
                 return refused or self._closed(exc.rcvd.code if exc.rcvd else None)
             heard_at = now()
             idle_since = heard_at if self._inboxes else idle_since
-            try:
-                frame = json.loads(text)
-            except ValueError:
-                return broken("a frame is not JSON")
-            refused = self._take(frame) or refused
+            frame = parse_frame(text)
+            refused = self._take(frame, len(text)) or refused
+            generation_id = str(frame.get("id"))
+            inbox = self._inboxes.get(generation_id)
+            if inbox is not None and not inbox.has_room:
+                # Its consumer takes what is here, and then comes back at its cursor.
+                self._inboxes.pop(generation_id).put(broken("the consumer is slow"))
+                await self._leave(generation_id)
 
-    def _take(self, frame: dict[str, Any]) -> TailraceError | None:
+    def _take(self, frame: dict[str, Any], characters: int) -> TailraceError | None:
         """Deliver a frame; return the error of the whole socket, if the frame is one."""
         kind, inbox = frame.get("type"), self._inboxes.get(str(frame.get("id")))
         self._credentials.accepted()
@@ -227,14 +263,14 @@ class _Channel:
         elif kind == "error":
             error = frame_error(frame)
             if inbox is not None:
-                inbox.put_nowait(error)
+                inbox.put(error)
             # A node that is older than `hello` answers it with this code.
             elif "id" not in frame and error.code != "invalid_request":
                 return error
         elif inbox is not None and kind == CAUGHT_UP:
-            inbox.put_nowait(CAUGHT_UP)
+            inbox.put(CAUGHT_UP)
         elif inbox is not None and (event := frame_event(frame)) is not None:
-            inbox.put_nowait(event)
+            inbox.put(event, characters)
         return None
 
     def _closed(self, code: int | None) -> TailraceError:

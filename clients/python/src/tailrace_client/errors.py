@@ -42,6 +42,11 @@ def broken(message: str) -> TailraceError:
     return TailraceError("connection", message, retryable=True)
 
 
+def said(exc: BaseException) -> str:
+    """Return what an exception says, or its name."""
+    return str(exc) or type(exc).__name__
+
+
 def usage(message: str) -> TailraceError:
     """Return the error of a call that this package refuses."""
     return TailraceError("usage", message, retryable=False)

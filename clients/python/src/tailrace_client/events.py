@@ -138,6 +138,10 @@ _CLASSES: dict[str, type[Event]] = {
     "usage": UsageEvent,
     "end": EndEvent,
 }
+_TEXTS = {
+    name: [key for key, each in fields.__dataclass_fields__.items() if each.type == "str"]
+    for name, fields in _CLASSES.items()
+}
 _FIELDS = {
     name: {*each.__dataclass_fields__} - {"id", "members", "type"}
     for name, each in _CLASSES.items()
@@ -162,5 +166,8 @@ def read_event(members: object, event_id: object) -> Event | None:
     kind = members.get("type")
     if not isinstance(kind, str) or kind not in _CLASSES:
         return None
-    known = {key: members[key] for key in _FIELDS[kind] & members.keys()}
+    fields = _FIELDS[kind] & members.keys()
+    known = {key: members[key] for key in fields if members[key] is not None}
+    if not all(isinstance(known.get(key, ""), str) for key in _TEXTS[kind]):
+        return None
     return _CLASSES[kind](id=str(event_id), members=members, **known)

@@ -17,6 +17,7 @@ HEARTBEAT_DEFAULT_S = 15.0
 HEARTBEAT_MAX_S = 600.0
 GRACE_S = 1.0
 POLL_WAIT_MAX_S = 20.0
+STEP_MAX_S = 120.0  # between two tries no more counts as outage: the machine has slept
 LEFT_FOR_S = 300.0  # how long a blocked transport is left
 AUTO = ("websocket", "sse", "poll")
 NAMES = ("websocket", "sse", "ndjson", "poll")
@@ -28,22 +29,25 @@ class BackOff:
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._tries = 0
-        self._since: float | None = None
+        self._outage_s = 0.0
+        self._counted_at: float | None = None
 
     def progress(self) -> None:
         """A new event has arrived."""
         self._tries = 0
-        self._since = None
+        self.alive()
 
     def alive(self) -> None:
         """A connection shows signs of life: the outage is over, and the ceiling stays."""
-        self._since = None
+        self._outage_s = 0.0
+        self._counted_at = None
 
     def outage_s(self, now: float) -> float:
-        """Return how long there has been no connection."""
-        if self._since is None or now < self._since:
-            self._since = now
-        return now - self._since
+        """Return how long there has been no connection, as far as the machine was awake."""
+        if self._counted_at is not None:
+            self._outage_s += min(max(now - self._counted_at, 0.0), STEP_MAX_S)
+        self._counted_at = now
+        return self._outage_s
 
     def next(self, now: float, retry_after_s: float = 0.0) -> float:
         """Return the pause before the next connection."""

@@ -9,11 +9,14 @@ expects, and these events are sent again. Source: docs/producers.md.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tailrace_client.errors import TailraceError, usage
+from tailrace_client.options import Shared
+from tailrace_client.pace import BackOff
 
 EVENTS_MAX = 500  # of one append; the server takes 1,000
 BYTES_MAX = 524_288  # of one append, about; the server takes 1 MiB
@@ -135,10 +138,18 @@ class Journal:
         if self.status != "running" and not (self._has_end and self.is_settled):
             self.error = ended(self.status)
 
-    def break_off(self, exc: Exception) -> None:
-        """Stop after an error that is none of the server, for example of the token function."""
-        self.error = usage(f"the producer cannot send: {exc!r}")
-        self.error.__cause__ = exc
+    def pause_s(self, shared: Shared, back_off: BackOff, exc: Exception) -> float | None:
+        """Return the pause before the same append is sent again; None: it is not sent again."""
+        if not isinstance(exc, TailraceError):  # for example of the caller's token function
+            self.error = usage(f"the producer cannot send: {exc!r}")
+            self.error.__cause__ = exc
+            return None
+        try:
+            # A server without room is asked for as long as one that is away: the lease runs on.
+            return shared.pause_s(back_off, exc, full_s=math.inf)
+        except TailraceError as error:
+            self.refuse(error)
+            return None
 
     def refuse(self, error: TailraceError) -> None:
         """Take a refusal: go back to the number that the server expects, or stop."""

@@ -121,7 +121,7 @@ def result_of(snapshot: Mapping[str, Any]) -> Result:
     """Return the whole answer from the snapshot of a generation that has ended."""
     return Result(
         id=snapshot["id"],
-        status=snapshot["status"],
+        status=snapshot.get("status") or "",
         text=snapshot.get("text") or "",
         reasoning=snapshot.get("reasoning") or "",
         tool_calls=snapshot.get("tool_calls") or [],

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tailrace_client.errors import reset_error
 from tailrace_client.events import Event, ResetEvent
 from tailrace_client.reading import Reading, Result, result_of
 
-if TYPE_CHECKING:
-    from tailrace_client.sync_client import Tailrace
+
+class AnswerHost(Protocol):
+    """What an answer needs of its client."""
+
+    def cancel(self, id: str) -> dict[str, Any]: ...
+    def snapshot(self, id: str) -> dict[str, Any]: ...
+    def _follow(self, id: str, reading: Reading) -> Generator[Event]: ...
 
 
 class Answer:
@@ -21,7 +26,7 @@ class Answer:
         id: the generation's id: `client.attach(id)` reads it anywhere.
     """
 
-    def __init__(self, client: Tailrace, id: str, cursor: str) -> None:
+    def __init__(self, client: AnswerHost, id: str, cursor: str) -> None:
         self.id = id
         self._client = client
         self._reading = Reading(cursor)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 from tailrace_client.batches import NO_REST_STATUS, BatchLine, ResultLines, batch_path, content_path
 from tailrace_client.errors import TailraceError
 from tailrace_client.events import Event
-from tailrace_client.pace import BackOff
+from tailrace_client.options import Shared
+from tailrace_client.pace import BackOff, Picker
 from tailrace_client.reading import Reading
+from tailrace_client.sync_http import Http
+from tailrace_client.wire import resource
 
-if TYPE_CHECKING:
-    from tailrace_client.sync_client import Tailrace
+
+class BatchHost(Protocol):
+    """What a batch needs of its client."""
+
+    _shared: Shared
+    _http: Http
+
+    def _follow(
+        self, id: str, reading: Reading, *, path: str = "", picker: Picker | None = None
+    ) -> Generator[Event]: ...
+    def _repeat(
+        self, read: Callable[[Any], dict[str, Any]], method: str, path: str
+    ) -> dict[str, Any]: ...
 
 
 class Batch:
     """One batch; see AsyncBatch."""
 
-    def __init__(self, client: Tailrace, id: str) -> None:
+    def __init__(self, client: BatchHost, id: str) -> None:
         self.id = id
         self._client = client
         self._path = batch_path(id)
@@ -59,10 +73,8 @@ class Batch:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the batch as it is now."""
-        batch: dict[str, Any] = self._client._call("GET", self._path)
-        return batch
+        return self._client._repeat(resource, "GET", self._path)
 
     def cancel(self) -> dict[str, Any]:
         """End the batch, on any node. Lines that are done stay. May be repeated."""
-        batch: dict[str, Any] = self._client._call("POST", f"{self._path}/cancel")
-        return batch
+        return self._client._repeat(resource, "POST", f"{self._path}/cancel")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from weakref import WeakSet
 
 import httpx2
@@ -15,7 +15,13 @@ from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_o
 from tailrace_client.credentials import Credentials, SyncTokenSource
 from tailrace_client.errors import TailraceError, broken
 from tailrace_client.events import Event
-from tailrace_client.options import GIVE_UP_S, OPEN_TIMEOUT_S, client_options, shared_options
+from tailrace_client.options import (
+    GIVE_UP_S,
+    OPEN_TIMEOUT_S,
+    OnRetry,
+    client_options,
+    shared_options,
+)
 from tailrace_client.pace import BackOff, Picker
 from tailrace_client.producing import begin_body
 from tailrace_client.reading import Reading
@@ -25,8 +31,16 @@ from tailrace_client.sync_batch import Batch
 from tailrace_client.sync_http import Http
 from tailrace_client.sync_producer import Producer
 from tailrace_client.sync_socket import Sockets
-from tailrace_client.wire import check_cursor, generation_path, new_key, start_body
+from tailrace_client.wire import (
+    JSON_TYPE,
+    check_cursor,
+    generation_path,
+    new_key,
+    resource,
+    start_body,
+)
 
+T = TypeVar("T")
 PROBE_S = 4.0  # a stream silent for so long: one poll asks whether a proxy holds its events back
 
 
@@ -46,9 +60,17 @@ class Tailrace:
         open_timeout_s: float = OPEN_TIMEOUT_S,
         give_up_s: float = GIVE_UP_S,
         random: Callable[[], float] | None = None,
+        clock: Callable[[], float] | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         self._shared = shared_options(
-            url, transport, open_timeout_s=open_timeout_s, give_up_s=give_up_s, random=random
+            url,
+            transport,
+            open_timeout_s=open_timeout_s,
+            give_up_s=give_up_s,
+            random=random,
+            clock=clock,
+            on_retry=on_retry,
         )
         credentials = Credentials(token)
         client = http or httpx2.Client(**client_options(self._shared))
@@ -108,8 +130,8 @@ class Tailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        accepted = self._call("POST", "/v1/generations", body=body, headers=headers)
-        return self.attach(str(accepted["id"]))
+        accepted = self._repeat(resource, "POST", "/v1/generations", body=body, headers=headers)
+        return self.attach(accepted["id"])
 
     def attach(self, id: str, cursor: str | None = None) -> Answer:
         """Read a generation from its start, or after an event id that another reader has seen."""
@@ -128,7 +150,7 @@ class Tailrace:
     ) -> Batch:
         """Run many requests in the background; see AsyncTailrace.batch."""
         data = input_of(requests, endpoint)
-        file = self._call("POST", "/v1/files", form=form_of(data))
+        file = self._repeat(resource, "POST", "/v1/files", form=form_of(data))
         body = start_body(
             {
                 "input_file_id": file["id"],
@@ -138,8 +160,8 @@ class Tailrace:
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
-        created = self._call("POST", "/v1/batches", body=body, headers=headers)
-        return self.attach_batch(str(created["id"]))
+        created = self._repeat(resource, "POST", "/v1/batches", body=body, headers=headers)
+        return self.attach_batch(created["id"])
 
     def attach_batch(self, id: str) -> Batch:
         """Return a batch that was started anywhere."""
@@ -169,29 +191,39 @@ class Tailrace:
         def begin() -> Mapping[str, Any]:
             if take_over is not None:
                 path = f"{generation_path(take_over)}/producer"
-                found: Mapping[str, Any] = self._call("POST", path, body={"reset": reset})
-            else:
-                found = self._call("POST", "/v1/generations", body=body, headers=headers)
-            return found
+                return self._repeat(resource, "POST", path, body={"reset": reset})
+            return self._repeat(resource, "POST", "/v1/generations", body=body, headers=headers)
 
         return Producer(self._shared, self._http.json, begin)
 
     def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""
-        answer: dict[str, Any] = self._call("POST", f"{generation_path(id)}/cancel")
-        return answer
+        return self._repeat(resource, "POST", f"{generation_path(id)}/cancel")
 
     def snapshot(self, id: str) -> dict[str, Any]:
         """Return the current state of a generation, with its text so far."""
-        answer: dict[str, Any] = self._call("GET", generation_path(id))
-        return answer
+        return self._repeat(resource, "GET", generation_path(id))
 
-    def _call(self, method: str, path: str, **told: Any) -> Any:
-        """Repeat a request until a node has answered it. Only for requests that may be repeated."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        form: Any = None,
+        headers: Mapping[str, str] | None = None,
+        accept: str = JSON_TYPE,
+    ) -> Any:
+        """Send a request for which this class has no method; see AsyncTailrace.call."""
+        told = {"body": body, "form": form, "headers": headers, "accept": accept}
+        return self._repeat(lambda found: found, method, path, **told)
+
+    def _repeat(self, read: Callable[[Any], T], method: str, path: str, **told: Any) -> T:
+        """Repeat a request until a node has answered it, and `read` takes the answer for one."""
         back_off = BackOff(self._shared.random)
         while True:
             try:
-                return self._http.json(method, path, **told)
+                return read(self._http.json(method, path, **told))
             except TailraceError as exc:
                 pause_s = self._shared.pause_s(back_off, exc)
             time.sleep(pause_s)
@@ -238,11 +270,7 @@ class Tailrace:
                 picker.leave(name, shared.now())
             if is_blocked:
                 continue
-            pause_s = back_off.next(shared.now(), error.retry_after_s)
-            if back_off.outage_s(shared.now()) > shared.give_up_s:
-                message = f"no connection for {shared.give_up_s:g} s; the last error: {error}"
-                raise TailraceError("gave_up", message, retryable=True) from error
-            time.sleep(pause_s)
+            time.sleep(shared.reconnect_s(back_off, error))
 
     def _read(
         self, name: str, asked: ReadRequest, probe_s: float | None

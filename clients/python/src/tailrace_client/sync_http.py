@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import httpx2
 
 from tailrace_client.credentials import Credentials, bearer
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import Event
 from tailrace_client.options import Shared
 from tailrace_client.request import ReadRequest, timeouts
@@ -18,6 +18,7 @@ from tailrace_client.wire import (
     BYTES_TYPE,
     JSON_TYPE,
     PARTIAL_STATUS,
+    Body,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
@@ -43,20 +44,24 @@ class Http:
         *,
         body: Any = None,
         form: Any = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        accept: str = JSON_TYPE,
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request; the server may hold the answer for `held_s` seconds."""
-        told: dict[str, Any] = {"headers": {"accept": JSON_TYPE, **(headers or {})}}
+        told: dict[str, Any] = {"headers": {"accept": accept, **(headers or {})}}
         if body is not None:
             told["json"] = body
         if form is not None:
             told["files"] = form
-        with self._open(method, path, JSON_TYPE, held_s=held_s, **told) as response:
+        with self._open(method, path, accept, held_s=held_s, **told) as response:
+            body = Body()
             try:
-                return parse_json(response.read())
+                for data in response.iter_bytes():
+                    body.feed(data)
             except httpx2.HTTPError as exc:
-                raise broken(f"the answer broke off: {exc!r}") from exc
+                raise broken(f"the answer broke off: {said(exc)}") from exc
+            return parse_json(body.data) if accept == JSON_TYPE else body.data.decode()
 
     def read(
         self, name: str, asked: ReadRequest, *, silence_s: float | None = None
@@ -90,7 +95,7 @@ class Http:
                 message = f"nothing arrived for {limit_s:g} s"
                 raise TailraceError(code, message, retryable=True) from exc
             except httpx2.HTTPError as exc:
-                raise broken(f"the stream broke off: {exc!r}") from exc
+                raise broken(f"the stream broke off: {said(exc)}") from exc
 
     def poll(self, asked: ReadRequest, cursor: str, wait_s: float) -> tuple[list[Event], str, bool]:
         """Poll once. `wait_s` 0 answers at once."""
@@ -122,7 +127,7 @@ class Http:
             try:
                 yield from response.iter_bytes()
             except httpx2.HTTPError as exc:
-                raise broken(f"the download broke off: {exc!r}") from exc
+                raise broken(f"the download broke off: {said(exc)}") from exc
 
     @contextmanager
     def _open(
@@ -138,7 +143,7 @@ class Http:
             try:
                 response = self._client.send(request, stream=True, follow_redirects=False)
             except httpx2.HTTPError as exc:
-                raise broken(f"no answer: {exc!r}") from exc
+                raise broken(f"no answer: {said(exc)}") from exc
             try:
                 content_type = response.headers.get("content-type", "")
                 is_success = response.is_success and wanted in content_type
@@ -148,11 +153,14 @@ class Http:
                     return
                 if response.is_success:
                     raise foreign(content_type, wanted)
+                body = Body()
                 try:
-                    said = response.read()
+                    for data in response.iter_bytes():
+                        body.feed(data)
                 except httpx2.HTTPError:
-                    said = b""
-                error = refusal(response.status_code, said, response.headers.get("retry-after"))
+                    pass  # the status alone decides
+                retry_after = response.headers.get("retry-after")
+                error = refusal(response.status_code, body.data, retry_after)
                 if error.code != "unauthorized" or not self._credentials.refused(token):
                     raise error
             finally:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from tailrace_client.errors import TailraceError
 from tailrace_client.options import Shared
 from tailrace_client.pace import BackOff
 from tailrace_client.producing import (
@@ -155,7 +154,7 @@ class Producer(Writer):
 
     def _append(self, append: Append) -> None:
         """Repeat an append until a node has answered it, or this producer is closed."""
-        journal, back_off, now = self.journal, BackOff(self._shared.random), self._shared.now
+        journal, back_off = self.journal, BackOff(self._shared.random)
         headers = {"x-producer-token": journal.token}
         path = f"{generation_path(journal.id)}/events"
         while True:
@@ -166,17 +165,11 @@ class Producer(Writer):
                     self._changed.notify_all()
                 return
             except Exception as exc:  # the token function of the caller may raise anything
-                if not isinstance(exc, TailraceError):
-                    with self._changed:
-                        journal.break_off(exc)
-                        self._changed.notify_all()
-                    return
-                pause_s = back_off.next(now(), exc.retry_after_s)
-                if not exc.retryable or back_off.outage_s(now()) > self._shared.give_up_s:
-                    with self._changed:
-                        journal.refuse(exc)
-                        self._changed.notify_all()
-                    return
+                with self._changed:
+                    pause_s = journal.pause_s(self._shared, back_off, exc)
+                    self._changed.notify_all()
+            if pause_s is None:
+                return
             with self._changed:
                 if self._changed.wait_for(lambda: self._is_closed, pause_s):
                     return

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from tailrace_client.errors import TailraceError, broken, usage
 from tailrace_client.events import START_CURSOR, Event, is_event_id, read_event
@@ -17,6 +17,8 @@ JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
 PARTIAL_STATUS = 206  # the answer to a request for the rest of a file
 LINE_BYTES_MAX = 32 * 1024 * 1024  # an answer may hold a picture, and a proxy may send nonsense
+RETRYABLE_STATUSES = frozenset({408, 429})
+BODY_BYTES_MAX = 2 * LINE_BYTES_MAX  # of an answer in one piece
 OUR_FAULT_CLOSES = frozenset({1002, 1003, 1007, 1009})
 SUBPROTOCOL = "tailrace.v1"
 
@@ -29,6 +31,10 @@ def base_of(url: str) -> str:
     """
     if not re.match(r"https?://[^/]", url):
         raise usage(f"url must begin with http:// or https://, got {url!r}")
+    try:
+        _ = urlsplit(url).port  # raises for brackets and ports that are none
+    except ValueError as exc:
+        raise usage(f"url is no address: {exc}, got {url!r}") from None
     return url.rstrip("/").removesuffix("/v1")
 
 
@@ -71,7 +77,7 @@ def foreign(content_type: str, wanted: str) -> TailraceError:
     return broken(f"no Tailrace node answered: the answer is {content_type!r}, not {wanted}")
 
 
-def refusal(status: int, body: bytes, retry_after: str | None) -> TailraceError:
+def refusal(status: int, body: bytes | bytearray, retry_after: str | None) -> TailraceError:
     """Return the error of an answer that is no success.
 
     An answer that no node gave (HTML of a proxy) says nothing about the request: it is retryable.
@@ -82,7 +88,10 @@ def refusal(status: int, body: bytes, retry_after: str | None) -> TailraceError:
         retry_after_s = 0.0
     try:
         error = json.loads(body)["error"]
-        code, retryable = error["code"], error["retryable"]
+        code, retryable = error["code"], error.get("retryable")
+        if retryable is None and isinstance(error.get("type"), str):
+            # On the paths of OpenAI's API errors have OpenAI's form: there the status says it.
+            retryable = status in RETRYABLE_STATUSES or status >= 500
         if isinstance(code, str) and isinstance(retryable, bool):
             return TailraceError(
                 code,
@@ -92,7 +101,7 @@ def refusal(status: int, body: bytes, retry_after: str | None) -> TailraceError:
                 retry_after_s=retry_after_s,
                 members=error,
             )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     message = f"no Tailrace node answered: status {status}"
     return TailraceError(
@@ -100,7 +109,7 @@ def refusal(status: int, body: bytes, retry_after: str | None) -> TailraceError:
     )
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes | bytearray) -> Any:
     """Return the value of a JSON text.
 
     Raises:
@@ -110,6 +119,29 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except ValueError:
         raise broken("the answer broke off: it is not complete JSON") from None
+
+
+def resource(found: Any) -> dict[str, Any]:
+    """Return an object of the API, which has an id.
+
+    Raises:
+        TailraceError: retryable; no node gave this answer.
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        raise broken("no Tailrace node answered: the answer has no id")
+    return found
+
+
+class Body:
+    """Collects an answer in one piece, up to `BODY_BYTES_MAX`."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self.data += data
+        if len(self.data) > BODY_BYTES_MAX:
+            raise broken("the answer is too long")
 
 
 class Lines:
@@ -192,6 +224,18 @@ def read_poll(polled: Any) -> tuple[list[Event], str, bool]:
         if isinstance(each, dict) and (event := read_event(each, each.get("id"))) is not None
     ]
     return events, str(cursor), polled.get("done") is True
+
+
+def parse_frame(text: str | bytes) -> dict[str, Any]:
+    """Return a frame of a socket.
+
+    Raises:
+        TailraceError: retryable; it is no frame.
+    """
+    frame = parse_json(text)
+    if not isinstance(frame, dict):
+        raise broken("no Tailrace node answered: a frame is not an object")
+    return frame
 
 
 def subscribe_frame(generation_id: str, cursor: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from api.console import feed as feed_module
 from api.console import sampler as sampler_module
 from api.console.picture import Parts, encode_event
+from api.console.trends import Trends
 from api.hub.contracts import HubCounters
 from api.transport.extensions import TRANSPORT
 from shared.console.reports import Point
@@ -164,15 +165,18 @@ async def test_a_filter_that_cannot_be_is_refused_with_a_status(shell):
 
 def test_points_are_sent_once():
     parts = Parts()
-    first = parts.new_points([Point(10_000), Point(20_000)])
-    second = parts.new_points([Point(10_000), Point(20_000), Point(30_000)])
+    trends = Trends()
+    trends.add([Point(10_000), Point(20_000)])
+    first = parts.new_points(trends)
+    trends.add([Point(30_000)])
+    second = parts.new_points(trends)
 
     def times(event: bytes) -> list[int]:
         data = msgspec.json.decode(event.partition(b"data: ")[2].strip())
         return list(data["at_ms"])
 
     assert (times(first), times(second)) == ([10_000, 20_000], [30_000])
-    assert parts.new_points([Point(30_000)]) == b""
+    assert parts.new_points(trends) == b""
 
 
 def test_a_part_is_sent_again_only_if_it_has_changed():

@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from api.console import node_report as node_report_module
 from api.console.node_report import NodeReporter
 from api.edge.metrics import Metrics
+from api.hub.contracts import HubCounters
 from api.hub.statistics import HubStatistics
 from shared.config.settings import Settings
 from shared.console.board import (
@@ -50,10 +51,14 @@ def reporter(redis: Any, name: str, **figures: Any) -> NodeReporter:
     rest = {"rotations": 0, "resumes": 0, "resets": 0, "repairs": 0, "reconnects": 0}
     given = {**FIGURES, **rest, "probes_lost": 0, "is_live": True, "connections": {"sse": 3}}
     relays = {
-        "gen_a": SimpleNamespace(holds=3),
-        "gen_b": SimpleNamespace(holds=0),
+        "gen_a": SimpleNamespace(holds=3, feed=SimpleNamespace(repairs=0)),
+        "gen_b": SimpleNamespace(holds=0, feed=SimpleNamespace(repairs=2)),
     }
-    hub = SimpleNamespace(relays=relays, statistics=lambda: HubStatistics(**{**given, **figures}))
+    hub: Any = SimpleNamespace(
+        relays=relays,
+        counters=HubCounters(),
+        statistics=lambda: HubStatistics(**{**given, **figures}),
+    )
     node: Any = SimpleNamespace(
         name=name, store=Store(redis, settings), hub=hub, settings=settings, metrics=Metrics(),
         started_at=5, is_draining=False,

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from typing import Any
 
 import httpx2
 import pytest
 
+from shared.console.board import report_worker
+from shared.console.reports import LiveRun
 from shared.log.events import End, Start, Token, encode
+from shared.queue.presence import Presence
 from shared.redis import keys
+from shared.redis.client import clock_ms
 from tests.support.shell import ALICE, OPERATOR, Shell
 
 CONTENT = {"authorization": "Bearer clear"}
@@ -121,6 +127,139 @@ async def test_a_replay_is_a_generation_of_the_operator_with_the_same_request(sh
     assert (found["session"], found["metadata"]) == (None, {"replay_of": made.json()["id"]})
     meta = await shell.store.meta(answer.json()["id"])
     assert meta is not None and meta.owner == "carl"
+
+
+async def test_the_request_is_shown_with_the_scope_content_only(shell):
+    made = await shell.post({"prompt": "my secret", "params": {"temperature": 0.5}})
+    path = f"/v1/console/generations/{made.json()['id']}/request"
+
+    refused = await shell.get(path, **OPERATOR)
+    found = await shell.get(path, **CONTENT)
+
+    assert refused.status_code == 404 and "secret" not in refused.text
+    assert found.json() == {
+        "messages": [{"role": "user", "content": "my secret"}],
+        "params": {"temperature": 0.5},
+    }
+
+
+async def cancel_all(shell: Shell, **query: str) -> Any:
+    hub: Any = shell.hub
+    hub.spawn = asyncio.get_running_loop().create_task
+    path = "/v1/console/generations/cancel"
+    return await shell.client.post(path, params=query, headers=OPERATOR)
+
+
+async def test_the_generations_of_a_filter_are_cancelled_the_oldest_first(shell, caplog):
+    made = [(await shell.post({"prompt": f"{n}"})).json()["id"] for n in range(3)]
+    other = (await shell.post({"prompt": "x", "model": "other"}, **CONTENT)).json()["id"]
+
+    with caplog.at_level(logging.INFO, "api.console.actions"):
+        first = await cancel_all(shell, owner="alice", at_most="2")
+        second = await cancel_all(shell, owner="alice", at_most="200")
+
+    assert first.json() == {"matched": 3, "cancelled": 2, "left": 1}
+    assert second.json() == {"matched": 1, "cancelled": 1, "left": 0}
+    statuses = [(await shell.store.meta(name)).status for name in [*made, other]]
+    assert statuses == ["cancelled"] * 3 + ["queued"]
+    notes = [each for each in caplog.records if each.message == "console action"]
+    assert {(each.action, each.by) for each in notes} == {("cancel", "olga")}
+    assert {each.subject for each in notes} == set(made)
+    story = (await shell.get(f"/v1/generations/{made[0]}/timeline", **ALICE)).json()["data"]
+    assert [each["by"] for each in story if each["what"] == "cancel_requested"] == ["operator"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"at_most": "0"},
+        {"at_most": "201"},
+        {"at_most": "٣"},
+        {"at_most": "5", "state": "ended"},
+        {"at_most": "5", "state": "x"},
+        {"at_most": "5", "owner": "o" * 201},
+    ],
+)
+async def test_a_hostile_bulk_cancel_is_refused_and_ends_nothing(shell, query):
+    made = (await shell.post({"prompt": "x"})).json()["id"]
+
+    answer = await cancel_all(shell, **query)
+
+    assert answer.status_code == 422
+    meta = await shell.store.meta(made)
+    assert meta is not None and meta.status == "queued"
+
+
+async def test_a_bulk_cancel_needs_no_free_place_for_a_console(shell, monkeypatch):
+    monkeypatch.setattr("api.console.sampler.PAGES_MAX", 0)
+    await shell.post({"prompt": "x"})
+
+    assert (await cancel_all(shell, at_most="5")).json()["cancelled"] == 1
+
+
+async def test_generations_that_have_ended_since_they_were_reported_make_room(shell):
+    made = [(await shell.post({"prompt": f"{n}"})).json()["id"] for n in range(3)]
+    await shell.client.post(f"/v1/generations/{made[0]}/cancel", headers=ALICE)
+    now_ms = await clock_ms(shell.redis)
+    runs = [
+        LiveRun(name, "alice", "demo", "demo", "interactive", n, 1, 1, 0)
+        for n, name in enumerate(made)
+    ]
+    await report_worker(shell.redis, Presence("w", now_ms, 9, 3, False, {}), runs)
+
+    answer = await cancel_all(shell, worker="w", at_most="1")
+
+    assert answer.json() == {"matched": 3, "cancelled": 1, "left": 1}
+    meta = await shell.store.meta(made[1])
+    assert meta is not None and meta.status == "cancelled"
+
+
+async def dead(shell: Shell, name: str) -> None:
+    """Put a webhook of alice that was given up into Redis."""
+    place = keys.hook_place("alice", "hooks.example")
+    fields = {
+        "state": "done", "result": "given_up", "url": "https://hooks.example/secret", "secret": "s",
+        "body": "{}", "place": place, "host": "hooks.example", "owner": "alice", "tries": 8,
+    }  # fmt: skip
+    await shell.redis.hset(keys.hook(name), mapping=fields)
+    await shell.redis.zadd(keys.HOOKS_DEAD, {name: 1})
+
+
+async def test_webhooks_that_were_given_up_are_delivered_again(shell, caplog):
+    for name in ("gen_a", "gen_b", "gen_c"):
+        await dead(shell, name)
+    path = "/v1/console/webhooks/redrive"
+
+    with caplog.at_level(logging.INFO, "api.console.actions"):
+        one = await shell.client.post(f"{path}?ids=gen_b,gen_none", headers=OPERATOR)
+        rest = await shell.client.post(f"{path}?all=yes", headers=OPERATOR)
+
+    assert one.json() == {"redriven": 1, "left": 2}
+    assert rest.json() == {"redriven": 2, "left": 0}
+    assert await shell.redis.hget(keys.hook("gen_a"), "state") == b"due"
+    notes = [each for each in caplog.records if each.message == "console action"]
+    assert [(each.action, each.subject, each.by) for each in notes][0] == (
+        "redrive webhook", "gen_b", "olga",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("query", ["", "?ids=", "?ids=a&all=yes", "?all=no", f"?ids={'a,' * 101}"])
+async def test_a_redrive_of_webhooks_names_some_or_all(shell, query):
+    answer = await shell.client.post(f"/v1/console/webhooks/redrive{query}", headers=OPERATOR)
+
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("path", ["generations/cancel?at_most=5", "webhooks/redrive?all=yes"])
+async def test_an_ordinary_key_does_nothing_to_many(shell, path):
+    made = (await shell.post({"prompt": "x"})).json()["id"]
+
+    answer = await shell.client.post(f"/v1/console/{path}", headers=ALICE)
+
+    assert answer.status_code == 403
+    meta = await shell.store.meta(made)
+    assert meta is not None and meta.status == "queued"
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,31 @@ async def test_a_picture_has_what_workers_report():
     assert await stand.redis.exists(keys.WATCHED)
 
 
+async def test_the_details_of_waiting_generations_are_read_for_a_filter_by_owner():
+    stand = Stand()
+    queued = await stand.generation("a", status="queued", owner="bob")
+    watcher = Watcher(Filter(owner="bob"))
+    stand.sampler._watchers = {watcher}
+
+    await stand.sampler.tick()
+    await stand.sampler.tick()
+
+    page = stand.sampler.rows_of(watcher)
+    assert [(row.id, row.owner) for row in page.rows] == [(queued, "bob")]
+    assert page.unfinished == 1
+
+
+async def test_an_action_finds_all_unfinished_generations_of_an_owner_the_oldest_first():
+    stand = Stand()
+    ids = [await stand.generation(f"{n}", status="queued", owner="bob") for n in range(120)]
+    await stand.generation("z", status="completed", owner="bob")
+    await stand.generation("y", status="queued", owner="ann")
+    watcher = Watcher(Filter(owner="bob"))
+    await stand.sampler.tick()
+
+    assert await stand.sampler.complete(watcher) == ids
+
+
 @pytest.mark.parametrize("partitions", [1, 8, 64])
 async def test_a_tick_sends_no_more_commands_than_allowed_however_many_pages_are_open(partitions):
     stand = Stand(queue_partitions=partitions)
@@ -211,4 +236,4 @@ async def test_a_console_opened_anew_has_the_history():
 
     await stand.sampler.tick()
 
-    assert [point.tokens_per_s for point in stand.sampler.points] == [1.0, 2.0, 3.0]
+    assert [point.tokens_per_s for point in stand.sampler.trends.points] == [1.0, 2.0, 3.0]

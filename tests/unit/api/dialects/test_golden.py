@@ -10,21 +10,35 @@ from pathlib import Path
 
 import pytest
 
+from api.dialects.ag_ui.fold import AG_UI, AG_UI_PROTO
+from api.dialects.ag_ui.run import RUN, STATE, THREAD, VERSION
 from api.dialects.ai_sdk.fold import AI_SDK, RESET_STEP, AiSdkFrameFold
 from api.dialects.chat.fold import CHAT, INCLUDE_USAGE
 from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
 from api.dialects.durable_streams.fold import EVENT_STREAM
+from api.dialects.grpc.fold import CONNECT, CONNECT_JSON, GRPC, GRPC_WEB, GRPC_WEB_TEXT
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
+from api.dialects.responses.frames import ResponsesFrameFold
 from shared.log.request import Request
-from tests.support.recorded import LOGS, Log, bytes_of, frames_of, recorded_meta
+from tests.support.recorded import AG_UI_LOGS, LOGS, Log, bytes_of, frames_of, recorded_meta
 
 DIRECTORY = Path(__file__).parents[3] / "golden"
 META = recorded_meta()
 HELLO = [{"role": "user", "content": "Hi"}]
 WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}))
+AG_UI_RUN = {THREAD: "t1", RUN: "r1", STATE: {"n": 0}}
+AG_UI_META = recorded_meta(Request(messages=HELLO, dialect={**AG_UI_RUN, VERSION: "1.0"}))
+OLD_AG_UI_META = recorded_meta(Request(messages=HELLO, dialect=AG_UI_RUN))
 KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
+
+
+def responses_frames(log: Log) -> bytes:
+    fold = ResponsesFrameFold(META, "main")
+    opening = b"".join(line + b"\n" for line in fold.opening())
+    return opening + frames_of(lambda _: fold, log, META)
+
 
 # By the name of the file. A dialect whose bytes depend on the request has one entry for each case.
 DIALECTS: dict[str, Callable[[Log], bytes]] = {
@@ -34,6 +48,7 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "chat": lambda log: bytes_of(CHAT, log, META),
     "chat-usage": lambda log: bytes_of(CHAT, log, WITH_USAGE),
     "responses": lambda log: bytes_of(RESPONSES, log, META),
+    "responses-websocket": lambda log: responses_frames(log),
     "deep-chat": lambda log: bytes_of(DEEP_CHAT, log, META),
     "deep-chat-websocket": lambda log: frames_of(
         lambda meta: DeepChatFrameFold(meta, "stop-key"), log, META
@@ -41,18 +56,31 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "ai-sdk": lambda log: bytes_of(AI_SDK, log, META),
     "ai-sdk-reset-step": lambda log: bytes_of(AI_SDK, log, KNOWS_RESET_STEP),
     "ai-sdk-websocket": lambda log: frames_of(lambda meta: AiSdkFrameFold(meta, "r1"), log, META),
+    "grpc": lambda log: bytes_of(GRPC, log, META),
+    "grpc-web": lambda log: bytes_of(GRPC_WEB, log, META),
+    "grpc-web-text": lambda log: bytes_of(GRPC_WEB_TEXT, log, META),
+    "connect": lambda log: bytes_of(CONNECT, log, META),
+    "connect-json": lambda log: bytes_of(CONNECT_JSON, log, META),
     "durable-streams": lambda log: bytes_of(EVENT_STREAM, log, META),
+    "ag-ui": lambda log: bytes_of(AG_UI, log, AG_UI_META),
+    "ag-ui-0": lambda log: bytes_of(AG_UI, log, OLD_AG_UI_META),
+    "ag-ui-proto": lambda log: bytes_of(AG_UI_PROTO, log, AG_UI_META),
     "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 
 
-@pytest.mark.parametrize("name", LOGS)
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_each_dialect_gives_the_recorded_bytes(
-    dialect: str, name: str, request: pytest.FixtureRequest
-) -> None:
-    path = DIRECTORY / f"{dialect}.{name}.txt"
-    found = DIALECTS[dialect](LOGS[name])
+CASES = {
+    f"{dialect}.{name}": (read, log)
+    for dialect, read in DIALECTS.items()
+    for name, log in (LOGS | AG_UI_LOGS if dialect.startswith("ag-ui") else LOGS).items()
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_dialect_gives_the_recorded_bytes(case: str, request: pytest.FixtureRequest) -> None:
+    read, log = CASES[case]
+    path = DIRECTORY / f"{case}.txt"
+    found = read(log)
     if request.config.getoption("--golden-update"):
         path.write_bytes(found)
 
@@ -60,6 +88,6 @@ def test_each_dialect_gives_the_recorded_bytes(
 
 
 def test_every_file_belongs_to_a_dialect_and_a_log() -> None:
-    names = {f"{dialect}.{name}.txt" for dialect in DIALECTS for name in LOGS}
+    names = {path.name for path in DIRECTORY.iterdir()}
 
-    assert {path.name for path in DIRECTORY.iterdir()} == names
+    assert names == {f"{case}.txt" for case in CASES}

@@ -14,6 +14,7 @@ from api.dialects.ai_sdk.socket import AiSdkConversation, ai_sdk_socket
 from api.dialects.deep_chat.socket import DeepChatConversation
 from api.dialects.lobe.socket import LobeConversation, lobe_socket
 from api.dialects.native.socket import NativeConversation, native_socket
+from api.dialects.responses.socket import ResponsesConversation, responses_socket
 from api.edge.auth import Authenticator
 from api.edge.waiting_places import OF_ADDRESS_MAX
 from api.node import Node
@@ -261,7 +262,12 @@ FRAME_OF = {
     "send": {"type": "send", "requestId": "r", "id": "c", "messages": []},
     "startConversation": {"type": "startConversation", "prompt": "Hi", "sessionId": "s"},
 }
-ENDPOINTS = {"/v1/ws": native_socket, "/ai-sdk/ws": ai_sdk_socket, "/lobe/ws": lobe_socket}
+ENDPOINTS = {
+    "/v1/ws": native_socket,
+    "/ai-sdk/ws": ai_sdk_socket,
+    "/lobe/ws": lobe_socket,
+    "/v1/responses": responses_socket,
+}
 KINDS = [
     (path, kind, needed)
     for path, row in FRAMES.items()
@@ -290,6 +296,7 @@ async def test_a_frame_needs_its_scope(node: Node, path: str, kind: str, needed:
         ("/v1/ws", NativeConversation),
         ("/ai-sdk/ws", AiSdkConversation),
         ("/lobe/ws", LobeConversation),
+        ("/v1/responses", ResponsesConversation),
         ("/deep-chat/ws", DeepChatConversation),
     ],
 )

@@ -42,7 +42,8 @@ async def node(answers: list[Any]) -> AsyncIterator[tuple[AccountClient, list[st
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        async with AccountClient(f"http://127.0.0.1:{runner.addresses[0][1]}") as client:
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with AccountClient(url) as client:
             yield client, asked
     finally:
         await runner.cleanup()
@@ -62,7 +63,7 @@ async def test_a_table_has_the_groups_and_the_sums(capsys: Any) -> None:
     ):  # fmt: skip
         assert await report(client, args(first="2026-01-01", by="owner,model", owner="*")) == 0
 
-    assert asked == ["GET /v1/usage?from=2026-01-01&group_by=owner,model&owner=*"]
+    assert asked == ["GET /v1/usage?from=2026-01-01&group_by=owner%2Cmodel&owner=%2A"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == [
         "OWNER", "MODEL", "PROMPTS", "IN", "OUT", "CACHED", "ESTIMATED", "SECONDS",

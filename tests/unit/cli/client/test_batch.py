@@ -14,11 +14,13 @@ import pytest
 from aiohttp import web
 
 from cli.client import batch as batch_module
-from cli.client import client as client_module
+from cli.client import transfer
 from cli.client.batch import batch, endpoint_of
 from cli.client.batch_client import BatchClient
 from cli.client.client import RequestRefused, ServerUnreachable
 from shared.config.settings import Settings
+from tailrace_client import pace
+from tests.support.event_stream import block, opened
 from tests.support.pieces import left_in
 
 ID = "batch_12345678"
@@ -67,7 +69,11 @@ class Server:
 
     async def one(self, request: web.Request) -> web.Response:
         if request.match_info["id"] != ID:
-            error = {"message": "no such batch", "code": "not_found"}
+            error = {
+                "message": "no such batch",
+                "type": "invalid_request_error",
+                "code": "not_found",
+            }
             return web.json_response({"error": error}, status=404)
         return web.json_response(self.batch)
 
@@ -82,10 +88,9 @@ class Server:
         self.cursors.append(cursor)
         events = [*PROGRESS, END]
         start = [event["id"] for event in events].index(cursor) + 1 if cursor else 0
-        response = web.StreamResponse()
-        await response.prepare(request)
+        response = await opened(request)
         for event in events[start : start + 2]:
-            await response.write(json.dumps(event).encode() + b"\n")
+            await response.write(block(event))
         if start + 2 < len(events):
             assert request.transport is not None
             request.transport.close()
@@ -134,8 +139,9 @@ async def serving(made: Server) -> AsyncIterator[Server]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.001)
-    monkeypatch.setattr(client_module, "RETRY_PAUSE_MAX_S", 0.005)
+    monkeypatch.setattr(transfer, "RETRY_PAUSE_S", 0.001)
+    monkeypatch.setattr(transfer, "RETRY_PAUSE_MAX_S", 0.005)
+    monkeypatch.setattr(pace, "FIRST_S", 0.001)
 
 
 async def run(server: Server, action: str, **args: Any) -> int:

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from cli.client.bench import BenchClient, Measurement, _bench, lines_of, quantiles_ms, summary
 from cli.client.client import RequestRefused
+from tests.support.event_stream import EVENT_STREAM, block
 
 START = {"id": "1-1", "type": "start"}
 END = {"type": "end", "status": "completed"}
@@ -97,7 +98,10 @@ async def run(handler: Any, **args: Any) -> tuple[int, list[str]]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer)
     options = argparse.Namespace(prompts=3, at_once=1, json=False, **args)
-    async with TestServer(app) as server, BenchClient(str(server.make_url("/"))) as client:
+    async with (
+        TestServer(app) as server,
+        BenchClient(str(server.make_url("/")), random=lambda: 0.0) as client,
+    ):
         return await _bench(client, options, {"prompt": "x"}), paths
 
 
@@ -112,11 +116,15 @@ async def test_a_broken_stream_is_resumed_at_its_cursor(capsys: pytest.CaptureFi
     def answer(request: web.Request) -> web.Response:
         if request.method == "POST":
             return stream_of(START, token("1-2"), {**END, "id": "1-3"}, is_cut=True)
-        return stream_of({**END, "id": "1-3"})
+        if request.path == "/v1/ws":
+            return web.Response(status=404)
+        end = block({**END, "id": "1-3"})
+        return web.Response(body=end, content_type=EVENT_STREAM)
 
     code, paths = await run(answer)
 
-    assert (code, paths) == (0, ["POST", "GET 1-2"] * 3)
+    # Once the client finds out that this node has no WebSocket.
+    assert (code, paths) == (0, ["POST", "GET", "GET 1-2", *["POST", "GET 1-2"] * 2])
     assert "3 complete, 0 wrong, 3 connections" in capsys.readouterr().out
 
 

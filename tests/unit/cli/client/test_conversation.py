@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import builtins
+import stat
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,13 @@ import pytest
 from cli.client.client import Client, ServerUnreachable
 from cli.client.conversation import converse
 from shared.config.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's state; the history is below it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "tailrace" / "chat_history"
 
 
 class FakeNode:
@@ -47,7 +56,13 @@ class FakeNode:
         yield {"id": "1-9", "type": "end", "status": "completed"}
 
 
-def talk(monkeypatch: pytest.MonkeyPatch, *lines: Any, session: str = "") -> int:
+def talk(
+    monkeypatch: pytest.MonkeyPatch,
+    *lines: Any,
+    session: str = "",
+    has_no_history: bool = False,
+    settings: Settings | None = None,
+) -> int:
     given: Iterator[Any] = iter(lines)
 
     def read(prompt: str) -> str:
@@ -57,8 +72,10 @@ def talk(monkeypatch: pytest.MonkeyPatch, *lines: Any, session: str = "") -> int
         return str(line)
 
     monkeypatch.setattr(builtins, "input", read)
-    args = argparse.Namespace(model="", session=session, prompt=None, json=False)
-    return converse(Settings(), args)
+    args = argparse.Namespace(
+        model="", session=session, prompt=None, json=False, no_history=has_no_history
+    )
+    return converse(settings or Settings(), args)
 
 
 def said(body: dict[str, Any]) -> list[tuple[str, str]]:
@@ -127,3 +144,35 @@ def test_an_answer_of_the_session_that_still_comes_is_followed_first(
 
     assert said(node.bodies[0])[1] == ("assistant", "Hello")
     assert capsys.readouterr().out.startswith("Hello\n")
+
+
+def test_lines_are_kept_for_the_user_only(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeNode(monkeypatch, ["a"], ["b"])
+
+    talk(monkeypatch, "first", "second", "/exit")
+
+    assert state.read_text() == "first\nsecond\n"
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+    assert stat.S_IMODE(state.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "off", [{"has_no_history": True}, {"settings": Settings(chat_history="off")}]
+)
+def test_a_switch_keeps_no_lines(state: Path, monkeypatch: pytest.MonkeyPatch, off: Any) -> None:
+    FakeNode(monkeypatch, ["a"])
+
+    talk(monkeypatch, "a secret", **off)
+
+    assert not state.exists()
+
+
+def test_a_conversation_goes_on_without_a_place_for_its_lines(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state.parent.write_text("a file in place of the folder")
+    node = FakeNode(monkeypatch, ["a"], ["b"])
+
+    assert talk(monkeypatch, "first", "second") == 0
+    assert len(node.bodies) == 2
+    assert capsys.readouterr().err.count("keeps no lines") == 1

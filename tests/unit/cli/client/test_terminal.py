@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from cli.client import client as client_module
 from cli.client.client import Client, RequestRefused, ServerUnreachable
 from cli.client.terminal import (
     JsonPrinter,
@@ -28,6 +27,7 @@ from cli.client.terminal import (
     table,
 )
 from shared.config.settings import Settings
+from tests.support.event_stream import block, opened
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -133,6 +133,11 @@ def refusing(status: int, code: str, *, is_retryable: bool = False) -> Handler:
     return refuse
 
 
+def client_of(url: str, **options: Any) -> Client:
+    """Return a client without pauses."""
+    return Client(url, random=lambda: 0.0, **options)
+
+
 class Log:
     """Serves a log from the cursor on; breaks the connection after `break_after` events."""
 
@@ -148,22 +153,15 @@ class Log:
         start = ids.index(cursor) + 1 if cursor else 0
         if start == len(ids):
             return web.Response(status=204)
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"\n")  # a heartbeat
+        response = await opened(request)
+        await response.write(b":\n\n")  # a heartbeat
         for event in self.events[start : start + self.break_after]:
-            await response.write(json.dumps(event).encode() + b"\n")
+            await response.write(block(event))
         if start + self.break_after < len(ids):
-            await response.write(b'{"id":"1-')
+            await response.write(b"id: 1-")
             assert request.transport is not None
             request.transport.close()
         return response
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_PAUSE_S", 0.001)
-    monkeypatch.setattr(client_module, "RETRY_PAUSE_MAX_S", 0.005)
 
 
 LOG = (START, token("a", "1-2"), token("b", "1-3"), token("c", "1-4"), DONE)
@@ -171,7 +169,7 @@ LOG = (START, token("a", "1-2"), token("b", "1-3"), token("c", "1-4"), DONE)
 
 async def test_a_stream_is_resumed_with_its_cursor() -> None:
     log, troubles = Log(*LOG, break_after=2), list[str]()
-    async with local_node(events=log.answer) as url, Client(url) as client:
+    async with local_node(events=log.answer) as url, client_of(url) as client:
         found = [event async for event in client.follow("gen_12345678", on_trouble=troubles.append)]
 
     assert found == list(LOG)
@@ -180,7 +178,7 @@ async def test_a_stream_is_resumed_with_its_cursor() -> None:
 
 
 async def test_a_stream_after_the_end_is_empty() -> None:
-    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, client_of(url) as client:
         assert [event async for event in client.follow("gen_12345678", "1-9")] == []
 
 
@@ -189,13 +187,12 @@ async def test_a_reset_clears_the_cursor() -> None:
 
     async def events(request: web.Request) -> web.StreamResponse:
         cursors.append(request.headers.get("Last-Event-ID"))
-        response = web.StreamResponse()
-        await response.prepare(request)
+        response = await opened(request)
         event = DONE if len(cursors) > 1 else {"id": "0-0", "type": "reset", "reason": "x"}
-        await response.write(json.dumps(event).encode() + b"\n")
+        await response.write(block(event))
         return response
 
-    async with local_node(events=events) as url, Client(url) as client:
+    async with local_node(events=events) as url, client_of(url) as client:
         found = [event["type"] async for event in client.follow("gen_12345678", "7-7")]
 
     assert found == ["reset", "end"]
@@ -204,7 +201,7 @@ async def test_a_reset_clears_the_cursor() -> None:
 
 @pytest.mark.parametrize(("status", "code"), [(404, "not_found"), (410, "expired")])
 async def test_a_final_refusal_is_not_repeated(status: int, code: str) -> None:
-    async with local_node(events=refusing(status, code)) as url, Client(url) as client:
+    async with local_node(events=refusing(status, code)) as url, client_of(url) as client:
         with pytest.raises(RequestRefused) as caught:
             await anext(client.follow("gen_12345678"))
 
@@ -213,7 +210,7 @@ async def test_a_final_refusal_is_not_repeated(status: int, code: str) -> None:
 
 async def test_the_client_gives_up_after_its_patience() -> None:
     busy = refusing(503, "unavailable", is_retryable=True)
-    async with local_node(events=busy) as url, Client(url, patience_s=0.02) as client:
+    async with local_node(events=busy) as url, client_of(url, patience_s=0.02) as client:
         with pytest.raises(ServerUnreachable, match="gave up"):
             await anext(client.follow("gen_12345678"))
 
@@ -227,21 +224,21 @@ async def test_a_prompt_is_repeated_with_one_key() -> None:
             return await refusing(503, "draining", is_retryable=True)(request)
         return await accept(request)
 
-    async with local_node(create=create) as url, Client(url) as client:
+    async with local_node(create=create) as url, client_of(url) as client:
         await client.create({"prompt": "x"}, "k")
 
     assert keys == ["k", "k", "k"]
 
 
 async def test_chat_prints_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, client_of(url) as client:
         assert await _chat(client, {"prompt": "x"}) == 0
 
     assert capsys.readouterr().out == "abc\n"
 
 
 async def test_tail_prints_one_event_on_each_line(capsys: pytest.CaptureFixture[str]) -> None:
-    async with local_node(events=Log(*LOG, break_after=9).answer) as url, Client(url) as client:
+    async with local_node(events=Log(*LOG, break_after=9).answer) as url, client_of(url) as client:
         assert await _tail(client, "gen_12345678", "") == 0
 
     lines = capsys.readouterr().out.splitlines()
@@ -255,7 +252,7 @@ async def test_tail_on_a_terminal_begins_with_id_and_type(
     out = Terminal()
     monkeypatch.setattr("sys.stdout", out)
     log = [START, token("wipe\x1b[2J"), DONE]
-    async with local_node(events=Log(*log, break_after=9).answer) as url, Client(url) as client:
+    async with local_node(events=Log(*log, break_after=9).answer) as url, client_of(url) as client:
         assert await _tail(client, "gen_12345678", "") == 0
 
     lines = out.getvalue().splitlines()
@@ -291,7 +288,7 @@ async def test_ps_shows_no_control_characters(capsys: pytest.CaptureFixture[str]
         return web.json_response({"backends": [full | times[0], away | times[1]]})
 
     handlers = {"generations": generations, "workers": workers, "backends": backends}
-    async with local_node(**handlers) as url, Client(url) as client:
+    async with local_node(**handlers) as url, client_of(url) as client:
         assert await _ps(client, "") == 0
 
     out = capsys.readouterr().out
@@ -326,7 +323,7 @@ async def test_a_key_that_is_no_operators_lists_no_workers(
         return web.json_response({"generations": []})
 
     handlers = {"generations": none, "workers": refusing(403, "forbidden")}
-    async with local_node(**handlers) as url, Client(url) as client:
+    async with local_node(**handlers) as url, client_of(url) as client:
         assert await _ps(client, "") == 0
 
     output = capsys.readouterr().out
@@ -361,7 +358,10 @@ async def test_ps_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> N
     async def workers(request: web.Request) -> web.Response:
         return web.json_response({"workers": [], "queue": {"later": 1}, "jobs": {}})
 
-    async with local_node(generations=generations, workers=workers) as url, Client(url) as client:
+    async with (
+        local_node(generations=generations, workers=workers) as url,
+        client_of(url) as client,
+    ):
         assert await _ps(client, "", is_json=True) == 0
 
     found = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tomllib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -186,6 +187,24 @@ def test_the_command_fails_and_names_the_ports_that_it_asked(
 
     assert discover("") == 1
     assert "11434, 8080, 8000" in capsys.readouterr().err
+    assert discover("", is_json=True) == 1
+    assert json.loads(capsys.readouterr().out) == {"servers": []}
+
+
+def test_the_command_prints_json_alone_and_still_writes_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def found() -> list[FoundServer]:
+        return [FoundServer("vLLM", "openai", "http://localhost:8000/v1", ("m",))]
+
+    monkeypatch.setattr("cli.models.find_servers", found)
+    path = tmp_path / "models.toml"
+    assert discover(str(path), is_json=True) == 0
+
+    row = {"title": "vLLM", "base_url": "http://localhost:8000/v1", "models": ["m"]}
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"servers": [row]} and not err
+    assert list(load_models(str(path))) == ["m"]
 
 
 async def test_the_doctor_names_servers_that_the_models_file_lacks(

@@ -9,7 +9,7 @@ import pytest
 
 from cli.up.discovery import FoundServer
 from cli.up.found_models import find_models
-from cli.up.ports import choose_ports, free_ports
+from cli.up.ports import choose_metrics_ports, choose_ports, free_ports
 from cli.up.running import child_environ
 from cli.up.up import (
     greeting,
@@ -164,6 +164,35 @@ def test_the_greeting_names_every_node() -> None:
     assert "node    http://127.0.0.1:8001/" in text
     assert "redis-cli -s /tmp/s XRANGE" in text
     assert "authorization" not in text
+
+
+def test_workers_and_the_jobs_role_get_ports_for_their_metrics() -> None:
+    settings = Settings(redis_url="unix:///s")
+    children = role_children(settings, [8000], 2, role_command, metrics=[8001, 8003, 8004])
+
+    flags = {child.name: child.argv[-2:] for child in children}
+    assert flags["worker 1"] == ("--metrics-port", "8001")
+    assert flags["worker 2"] == ("--metrics-port", "8003")
+    assert flags["jobs"] == ("--metrics-port", "8004")
+    lines = greeting(settings, [8000], 1.0, metrics=[8001, 8003, 8004])
+    shown = "  metrics 127.0.0.1: workers 8001, 8003, jobs 8004; of each node at /metrics"
+    assert shown in lines
+
+
+def test_ports_for_metrics_are_the_next_free_ones() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = choose_metrics_ports(Settings(), 3, after=port - 1)
+        named = choose_metrics_ports(Settings(metrics_port=port), 1, after=1)
+
+    assert len(found) == 3 and port not in found and min(found) > port
+    assert named and named[0] > port
+
+
+def test_without_free_ports_there_are_none() -> None:
+    assert choose_metrics_ports(Settings(metrics_port=65_535), 2, after=1) == []
 
 
 def test_the_greeting_shows_where_to_put_a_key() -> None:

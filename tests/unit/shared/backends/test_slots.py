@@ -71,6 +71,42 @@ async def test_a_prompt_goes_before_the_lines_of_a_batch(two):
     assert await release(two, "begun") == ["line"]
 
 
+async def test_prompts_without_end_leave_one_of_eight_slots_to_the_lines_of_a_batch(two):
+    """Whether one slot or several are free at a time."""
+    await take(two, "p0", "p1")
+    await take(two, *(f"line{n}" for n in range(3)), is_batch=True, owner="batch")
+    on, order, number = ["p0", "p1"], [], 2
+    for _ in range(15):
+        for _ in range(2):
+            await take(two, f"p{number}", owner=f"owner {number % 3}")
+            number += 1
+        on = await release(two, *on)
+        await take(two, *on)
+        order += on
+
+    places = [at for at, name in enumerate(order) if name.startswith("line")]
+    assert len(order) == 30
+    assert places == [7, 15, 23]
+
+
+async def test_slots_before_a_line_waits_do_not_count_for_it(two):
+    await take(two, "p0", "p1")
+    on = ["p0"]
+    for n in range(2, 22):
+        await take(two, f"p{n}")
+        on = await release(two, *on)
+        await take(two, *on)
+    await take(two, "line", is_batch=True)
+    order = []
+    for n in range(22, 22 + slots_module.BATCH_TURNS):
+        await take(two, f"p{n}")
+        on = await release(two, *on)
+        await take(two, *on)
+        order += on
+
+    assert order.index("line") == slots_module.BATCH_TURNS - 1
+
+
 async def test_the_owners_in_the_line_take_turns_by_their_weights(two):
     await take(two, "x", "y")
     await take(two, *(f"a{n}" for n in range(6)), owner="a", weight=2)

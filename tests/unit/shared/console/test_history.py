@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from shared.console.board import Reading
 from shared.console.histogram import Counts, add
 from shared.console.history import QueueState, events_between, point_of
-from shared.console.reports import Event, NodeReport
+from shared.console.reports import POINT_MODELS_MAX, Event, ModelFigures, NodeReport
+from shared.queue.happenings import Happening
 from shared.queue.presence import Presence
 
 QUEUE = QueueState(waiting=3, running=2, silent_ms=9_000)
@@ -126,3 +128,47 @@ def test_processes_that_come_and_go_are_events():
         Event("node_started", "n", 1),
         Event("node_gone", "dead", 1),
     ]
+
+
+def test_waits_and_runs_of_a_point_are_those_between_the_readings_by_model():
+    before = reading(0, worker("a", 0, waits={"m": histogram(9)}, runs={"m": histogram(9)}))
+    waits = {"m": histogram(9, 0.5), "n": histogram(0.1)}
+    now = reading(10_000, worker("a", 1, waits=waits, runs={"m": histogram(9, 2)}), worker("b", 1))
+
+    models = point_of(before, now, 10_000, QUEUE).models
+
+    assert models == {
+        "m": ModelFigures(histogram(0.5), histogram(2)),
+        "n": ModelFigures(histogram(0.1), {}),
+    }
+
+
+def test_a_point_has_the_models_with_the_most_attempts_only():
+    waits = {f"m{n:02}": {5: n + 1} for n in range(40)}
+
+    models = point_of(reading(0), reading(10_000, worker("a", 1, waits=waits)), 1, QUEUE).models
+
+    assert len(models) == POINT_MODELS_MAX and "m39" in models and "m00" not in models
+
+
+def test_an_event_names_the_newest_generations_that_it_happened_to():
+    some = [Happening("takeovers", "gen_1"), Happening("attempts_failed", "gen_2")]
+    more = [*some, Happening("takeovers", "gen_3"), Happening("takeovers", "gen_4")]
+    before = reading(
+        0, worker("a", 0, counters={"takeovers": 1.0}, happened=some, happened_count=2)
+    )
+    now = reading(1, worker("a", 1, counters={"takeovers": 3.0}, happened=more, happened_count=4))
+
+    (event,) = events_between(before, now, 9_000)
+
+    assert event == Event("takeovers", "a", 2, ["gen_4", "gen_3"])
+
+
+def test_an_event_of_an_earlier_version_has_no_generations():
+    before, now = (
+        reading(0, worker("a", 0)),
+        reading(1, worker("a", 1, counters={"takeovers": 3.0})),
+    )
+
+    assert list(events_between(before, now, 9_000)) == [Event("takeovers", "a", 3, [])]
+    assert msgspec.json.decode(b'["cuts","n",1]', type=Event) == Event("cuts", "n", 1)

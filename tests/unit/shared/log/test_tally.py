@@ -28,6 +28,18 @@ def test_the_report_of_a_single_attempt_stays_as_it_is():
     assert tally_of(*words(29)).whole(reported) == reported
 
 
+def test_a_text_counts_as_its_event():
+    one, other = Tally(), Tally()
+    for text in ("a", " longer piece of a text", " ", " short" * 9):
+        assert one.add_text(text) == other.completion_tokens
+        other.add(Token(text))
+    one.add(Usage(1, 5, 6))
+    other.add(Usage(1, 5, 6))
+
+    assert one.add_text("a") == other.completion_tokens == 5
+    assert one.completion_tokens == 6
+
+
 def test_a_continuation_adds_to_what_the_first_attempt_had_reported():
     tally = tally_of(Usage(46, 23, 69))
     tally.begin_attempt()

@@ -8,9 +8,15 @@ import pytest
 from redis import exceptions
 
 from shared.config.settings import Settings
+from shared.console.board import read_all, report_worker
 from shared.errors import ConfigurationError, Unavailable
+from shared.later.lag import read_lag
+from shared.queue.presence import Presence
 from shared.redis.client import is_refusal, translated
 from shared.redis.connections import connect
+from tests.support.redis_server import RedisServer
+
+IDLE = Presence("w", at_ms=0, slots=1, running=0, draining=False, counters={})
 
 
 @pytest.mark.parametrize("steps", range(0, 40))
@@ -108,6 +114,9 @@ def test_a_url_is_needed():
         exceptions.ResponseError("LOADING Redis is loading"),
         exceptions.ReadOnlyError("READONLY You can't write against a read only replica."),
         exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"),
+        exceptions.ClusterDownError("The cluster is down"),
+        exceptions.TryAgainError("Multiple keys request during rehashing of slot"),
+        exceptions.MovedError("3999 127.0.0.1:6381"),
     ],
 )
 def test_a_temporary_refusal_is_unavailable(error):
@@ -122,3 +131,51 @@ def test_another_error_reply_is_not_translated():
         raise error
 
     assert not is_refusal(error)
+
+
+@pytest.fixture(scope="module")
+def down():
+    """A server in cluster mode without slots: it refuses each command that has a key."""
+    with RedisServer(is_cluster=True) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER FLUSHSLOTS")
+        yield server
+
+
+@pytest.mark.parametrize("is_transaction", [False, True])
+async def test_a_refusal_inside_a_pipeline_is_unavailable(down, is_transaction):
+    client = connect(Settings(redis_url=down.url))
+    pipeline = client.pipeline(transaction=is_transaction)
+    pipeline.get("{a}")
+    pipeline.hset("{a}:b", "request", "MISCONF the words of a user")
+
+    with pytest.raises(Unavailable) as refusal, translated():
+        await pipeline.execute()
+
+    await client.aclose()
+    assert "CLUSTERDOWN" in str(refusal.value)
+    assert "words of a user" not in str(refusal.value)
+
+
+async def test_a_probe_and_a_report_meet_a_cluster_that_is_down(down):
+    client = connect(Settings(redis_url=down.url))
+
+    for refused in (read_lag(client), read_all(client), report_worker(client, IDLE, None)):
+        with pytest.raises(Unavailable):
+            await refused
+
+    await client.aclose()
+
+
+async def test_another_error_inside_a_pipeline_is_not_translated(real_redis, redis_server):
+    client = connect(Settings(redis_url=redis_server.url))
+    await client.set("text", "MISCONF")
+    pipeline = client.pipeline(transaction=False)
+    pipeline.get("text")
+    pipeline.lpush("text", "OOM MISCONF LOADING")
+
+    with pytest.raises(exceptions.ResponseError, match="^WRONGTYPE") as error, translated():
+        await pipeline.execute()
+
+    await client.aclose()
+    assert error.value.__notes__ == ["command 2 of a pipeline: LPUSH"]

@@ -28,6 +28,7 @@ from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.files.owner_files import Counted, OwnerFiles
+from shared.later.dead_letters import redrive
 from shared.later.schedules import Schedule, Schedules, Timing
 from shared.later.webhooks import Webhook, WebhookEvent, end, register
 from shared.log.events import End
@@ -226,7 +227,7 @@ def finish_move(slot: int, source: RedisServer, target: RedisServer) -> None:
 async def live_a_generation(redis: Redis) -> None:
     store, other = Store(redis, SETTINGS), "gen_second00"
     acceptor = Acceptor(redis, store, SETTINGS)
-    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=2.0)
+    new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=60.0)
     await acceptor.accept(new, ID)
     await acceptor.accept(new)
     await store.attach_readers(ID, "node")
@@ -256,7 +257,7 @@ async def live_a_generation(redis: Redis) -> None:
 async def produce(acceptor: Acceptor) -> None:
     store, name, mine = acceptor.store, "gen_produced", draw_token()
     terms = ProducerTerms(lease_s=1.0, first_token=mine)
-    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=2.0, producer=terms)
+    new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=60.0, producer=terms)
     await acceptor.accept(new, name)
     begun = await begin_producing(store, name, mine, is_first=True)
     assert isinstance(begun, Tenure)
@@ -318,7 +319,9 @@ async def deliver_webhooks(redis: Redis) -> None:
     assert due.place == place
     names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(HOOK.host)]
     assert await scripts.run("hook_take", names, [ID, 1_000, 4]) == 1
-    assert await scripts.run("hook_settle", names, [ID, 1, "", 1_000, "delivered"]) == 1
+    settled = [*names, keys.HOOKS_DEAD], [ID, 1, "", 1_000, "given_up", 10, "500"]
+    assert await scripts.run("hook_settle", *settled) == 1
+    assert await redrive(redis, [ID]) == [True]
 
 
 async def fire_schedules(redis: Redis) -> None:

@@ -114,6 +114,22 @@ def test_the_kind_follows_from_the_media_type_and_then_from_the_name() -> None:
     assert kind_of("", "a") == kind_of("application/zip", "a.pdf") == ""
 
 
+def test_a_language_that_tesseract_lacks_stops_the_worker(tmp_path: Path, monkeypatch) -> None:
+    tesseract = tmp_path / "tesseract"
+    tesseract.write_text('#!/bin/sh\necho "List of languages (2):"; echo eng; echo osd\n')
+    tesseract.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    services = Services(Settings(redis_url="redis://test"), None)  # type: ignore[arg-type]
+
+    def built(ocr: str) -> Any:
+        (table,) = parse_stages([{"stage": "documents", "ocr": ocr}], "models.m.stages", Path())
+        return build(table, Model(name="m"), services)
+
+    assert built("eng").bounds.ocr == "eng"
+    with pytest.raises(ConfigurationError, match="no language deu, fra"):
+        built("deu+eng+fra")
+
+
 @pytest.mark.parametrize(
     ("members", "said"),
     [

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.stages.filter.matcher import PIECE_MAX, Finder, Matcher
+from workers.stages.filter.known import OUTSIDE, PIECES_MAX, Finder, Known
+from workers.stages.filter.matcher import PIECE_MAX, Matcher
 from workers.stages.filter.patterns import Patterns
 from workers.stages.filter.symbols import symbols_of
 from workers.stages.filter.words import Words
@@ -54,6 +55,37 @@ def test_a_text_in_pieces_is_filtered_like_the_whole_text(text, words, places):
 
         assert left == whole(finder, text)
         assert len(left) == len(text)
+
+
+@given(st.lists(st.text(LETTERS, min_size=1, max_size=3), max_size=6), WORDS, st.data())
+def test_pieces_that_were_seen_before_leave_as_when_they_were_new(vocabulary, words, data):
+    """Many texts of the same few pieces: nearly all of the pieces, and of the seams, are known."""
+    pieces = st.lists(st.sampled_from(vocabulary or ["a"]), max_size=8)
+    texts = data.draw(st.lists(pieces, min_size=2, max_size=6))
+    for finder in finders(words):
+        known = Known(finder)
+        for text in texts * 3:
+            matcher = Matcher(finder, "*", stops=False, known=known)
+            left = [matcher.feed(piece) for piece in text]
+            new = Matcher(finder, "*", stops=False)
+            # `_search` looks at the text itself, and neither reads nor learns what is known.
+            assert left == [new._search(piece) for piece in text]
+            assert matcher.flush() == new.flush()
+
+
+def test_what_is_known_has_a_bound():
+    finder = Words(["secret"], is_whole=True)
+    matcher = Matcher(finder, "*", stops=False, known=(known := Known(finder)))
+
+    for n in range(2 * PIECES_MAX):
+        matcher.feed(f" {n} s")
+        matcher.feed(chr(0x4E00 + n))
+
+    assert 0 < len(known.pieces[OUTSIDE]) <= PIECES_MAX
+    assert 0 < len(known.seams[OUTSIDE]) <= PIECES_MAX
+    assert len(known.places) <= PIECES_MAX
+    matcher.feed("x" * 100)
+    assert not any("x" * 100 in pieces for pieces in known.pieces)
 
 
 @given(TEXTS, WORDS, st.lists(st.integers(0, 14), max_size=5), st.integers(0, 5))
@@ -140,6 +172,16 @@ def test_a_word_without_accents_is_not_the_word_with_accents():
     finder = Words(["ano", "바보"], is_whole=False)
 
     assert whole(finder, "un año, un an\u0303o, 바본, ano") == "un año, un an\u0303o, 바본, ***"
+
+
+def test_a_whole_word_is_not_found_behind_a_letter_with_an_accent():
+    finder = Words(["cat"], is_whole=True)
+
+    for form in ("NFC", "NFD"):
+        text = unicodedata.normalize(form, "écat, é cat, écaté")
+        assert whole(finder, text) == text.replace(" cat", " ***")
+        matcher = Matcher(finder, "*", stops=False)
+        assert "".join(map(matcher.feed, text)) + matcher.flush() == text.replace(" cat", " ***")
 
 
 def test_invisible_characters_do_not_hide_a_word():

@@ -23,6 +23,10 @@ const ROWS_MAX = 60
 const CUT_MS = 1_000
 const TITLES = { websocket: 'WebSocket', sse: 'server-sent events', ndjson: 'an HTTP stream', poll: 'long poll' }
 const OF_AN_ANSWER = ['worker', 'freeze', 'redis', 'slot']
+/** A fault waits so long for a prompt that no node has accepted yet, ms. */
+const ACCEPTED_MS = 10_000
+/** A larger attempt is a time: Redis was restarted. docs/protocol.md, "Event ids". */
+const ATTEMPTS_MAX = 1e9
 
 interface Row { atMs: number; text: string; kind: 'fault' | 'page' | 'good' }
 
@@ -36,7 +40,11 @@ class Watched {
   isExact: boolean | null = null
 
   get isRunning(): boolean {
-    return this.status === 'queued' || this.status === 'running'
+    return this.isUnsent || this.status === 'queued' || this.status === 'running'
+  }
+
+  get isUnsent(): boolean {
+    return this.status === 'unsent'
   }
 }
 
@@ -102,6 +110,7 @@ export class BreakPanel {
     this.newest = generation
     if (generation && !this.answers.has(generation)) this.watch(generation).status = status
     if (byId('break').hidden) void this.appear() // signed in since
+    this.allow()
     this.paintSoon()
   }
 
@@ -112,12 +121,14 @@ export class BreakPanel {
     counts.note({ id, type, text }, Date.now())
     if (watched.status === 'queued') watched.status = 'running'
     if (type === 'start' && counts.attempt > before && before > 0) {
-      this.row(generation, `another worker goes on: attempt ${counts.attempt}, at ${id}`, 'good')
+      const why = counts.attempt > ATTEMPTS_MAX ? ' (a time, because Redis was restarted)' : ''
+      this.row(generation, `another worker goes on: attempt ${counts.attempt}${why}, at ${id}`, 'good')
     }
     if (type === 'reset') this.row(generation, 'the server says: forget the text, it begins again', 'page')
     if (event.type === 'end') {
       watched.status = event.status
       void this.compare(generation)
+      return this.paint() // at once: somebody may look at the numbers now
     }
     this.paintSoon()
   }
@@ -135,9 +146,9 @@ export class BreakPanel {
   }
 
   private async break(what: string): Promise<void> {
-    const generation = this.newest
-    const watched = this.answers.get(generation)
     this.say('')
+    const generation = OF_AN_ANSWER.includes(what) ? await this.accepted() : this.newest
+    const watched = this.answers.get(generation)
     if (what === 'connection') {
       this.cutMs = Date.now()
       if (generation) this.row(generation, 'you cut the connection of this page', 'fault')
@@ -150,6 +161,15 @@ export class BreakPanel {
     const isWanted = () => !OF_AN_ANSWER.includes(what) || watched?.isRunning === true
     const why = await this.control.break(what, generation, isWanted)
     if (why) this.say(`Not done: ${why}.`)
+  }
+
+  /** The newest answer, once a node has accepted its prompt. */
+  private async accepted(): Promise<string> {
+    const until = Date.now() + ACCEPTED_MS
+    while (this.answers.get(this.newest)?.isUnsent && Date.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, PAINT_MS))
+    }
+    return this.newest
   }
 
   private async keepLooking(): Promise<void> {
@@ -218,11 +238,17 @@ export class BreakPanel {
     const check = watched?.check ?? ''
     setText(byId('text-check'), check)
     byId('text-check').dataset.exact = String(watched?.isExact ?? '')
-    for (const button of byId('break').querySelectorAll<HTMLButtonElement>('[data-break]')) {
-      button.disabled = ['worker', 'freeze'].includes(button.dataset.break ?? '') && !watched?.isRunning
-    }
+    this.allow()
     this.paintRows(watched)
     this.strip.draw(counts?.arrivals ?? [], watched?.rows.filter(({ kind }) => kind === 'fault').map(({ atMs }) => atMs) ?? [])
+  }
+
+  private allow(): void {
+    const isRunning = this.answers.get(this.newest)?.isRunning === true
+    for (const button of byId('break').querySelectorAll<HTMLButtonElement>('[data-break]')) {
+      const isAllowed = isRunning || !['worker', 'freeze'].includes(button.dataset.break ?? '')
+      if (button.disabled === isAllowed) button.disabled = !isAllowed
+    }
   }
 
   private paintRows(watched: Watched | undefined): void {

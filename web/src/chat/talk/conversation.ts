@@ -3,7 +3,7 @@
  * prompts that no node has accepted yet. Knows no DOM. After each change it calls its hooks.
  */
 
-import { TailraceError, type TailraceEvent } from 'tailrace'
+import type { TailraceEvent } from 'tailrace'
 import { compareIds } from 'tailrace-source/events.js'
 import { bus } from '../bus.js'
 import type { PageClient } from '../client.js'
@@ -11,7 +11,9 @@ import type { Archive } from '../store/archive.js'
 import { randomName } from '../store/memory.js'
 import { outbox, type Unsent } from '../store/outbox.js'
 import { arrange, type Place } from './arrange.js'
+import { explain } from './explain.js'
 import { historyOf } from './history.js'
+import { inOrder, placeOf, sightOf } from './listing.js'
 import { Turn, type Entry, type PageFile, type Snapshot } from './turn.js'
 
 /** Between two looks at the session's listing, ms; and while nobody sees the page. */
@@ -56,11 +58,10 @@ export interface Asked {
   replaced?: Turn
 }
 
-/** Less than a second divided by the answers of a page. */
-const TIE_S = 1e-5
-
 interface EventPage { events: TailraceEvent[]; last_event_id: string }
 interface Listing { generations: Entry[]; next_before: string | null }
+
+export interface Step { turn: Turn; place: Place }
 
 export class Conversation {
   readonly turns = new Map<string, Turn>()
@@ -72,6 +73,8 @@ export class Conversation {
   private running = 0
   private wake = () => {}
   private isWhole = false
+  /** The order as it was computed last; undefined: something has changed since. */
+  private steps: Step[] | undefined
   private changedAt = performance.now()
 
   constructor(
@@ -111,7 +114,11 @@ export class Conversation {
   }
 
   /** The turns in the order of the conversation. Those without a place are older versions of a prompt. */
-  path(): { turn: Turn; place: Place }[] {
+  path(): Step[] {
+    return (this.steps ??= this.inPlace())
+  }
+
+  private inPlace(): Step[] {
     // The clock of this machine may be wrong: a prompt that no node has accepted is the newest.
     const isUnsent = (turn: Turn) => Number(turn.status === 'unsent')
     const links = [...this.turns.values()].sort((a, b) => isUnsent(a) - isUnsent(b) || a.created_at - b.created_at)
@@ -244,11 +251,13 @@ export class Conversation {
     const known = this.turns.get(entry.id)
     if (known) {
       const wasActive = known.isActive
-      const isMoved = known.created_at !== entry.created_at
+      const was = sightOf(known)
+      const stood = placeOf(known)
       known.isArchived = false
       known.list(entry)
+      if (sightOf(known) !== was) this.hooks.changed(known)
       if (known.isLoaded && wasActive && !this.follows.has(known.id)) void this.follow(known)
-      return isMoved
+      return placeOf(known) !== stood
     }
     const turn = new Turn(entry)
     turn.list(entry)
@@ -315,6 +324,7 @@ export class Conversation {
     turn.problem = ''
     this.turns.set(id, turn)
     this.arranged()
+    this.hooks.changed(turn)
     void this.follow(turn)
     return true
   }
@@ -389,6 +399,7 @@ export class Conversation {
   }
 
   private arranged(): void {
+    this.steps = undefined
     const last = this.path().at(-1)?.turn
     const isSame = (bus.newest?.generation ?? '') === (last?.id ?? '')
     this.changedAt = performance.now()
@@ -407,24 +418,4 @@ export class Conversation {
       this.waitingLoads.shift()?.()
     }
   }
-}
-
-/** From old to new. Times are whole seconds: answers of one second get times that keep the order of the listing. */
-function inOrder(newestFirst: Entry[]): Entry[] {
-  let second = 0
-  let same = 0
-  return newestFirst.reverse().map((entry) => {
-    same = entry.created_at === second ? same + 1 : 0
-    second = entry.created_at
-    return { ...entry, created_at: second + same * TIE_S }
-  })
-}
-
-/** What the reader can do about an error. */
-export function explain(error: unknown): string {
-  if (!(error instanceof TailraceError)) return `This page has a defect: ${String(error)}`
-  if (error.status === 410) return 'This answer is past its retention: the server no longer keeps it.'
-  if (error.status === 404) return `${error.message}. It was deleted, or was never there.`
-  if (error.status === 413) return 'This is too long for this server. Shorten it, remove files, or start a new chat.'
-  return error.message
 }

@@ -13,6 +13,9 @@ export interface ComposerActions {
   problem(text: string): void
 }
 
+/** Otherwise each key makes the browser lay out the page, to learn the height of the text. */
+const GROWS_BY_ITSELF = CSS.supports('field-sizing', 'content')
+
 export class Composer {
   private readonly field = byId<HTMLTextAreaElement>('prompt')
   private readonly sendButton = byId<HTMLButtonElement>('send')
@@ -138,6 +141,7 @@ export class Composer {
     this.stopButton.disabled = !this.isRunning
     this.stopButton.classList.toggle('unused', !this.isRunning)
     this.sendButton.classList.toggle('unused', this.isRunning)
+    if (GROWS_BY_ITSELF) return
     this.field.style.height = 'auto'
     this.field.style.height = `${this.field.scrollHeight + 2}px`
   }

@@ -1,7 +1,7 @@
 /** The list of conversations, with search, rename and delete. */
 
 import type { Directory, Listed } from '../talk/directory.js'
-import { explain } from '../talk/conversation.js'
+import { explain } from '../talk/explain.js'
 import { byId, h, iconButton } from './dom.js'
 
 const ROWS_MAX = 300
@@ -17,7 +17,8 @@ export class Sidebar {
 
   constructor(
     private readonly directory: () => Directory, private readonly enter: (session: string) => void,
-    private readonly removed: (session: string) => void, private readonly problem: (text: string) => void,
+    private readonly removed: (session: string) => void, private readonly renamed: (session: string) => void,
+    private readonly problem: (text: string) => void,
   ) {
     this.search.addEventListener('input', () => this.refresh())
     setInterval(() => document.hidden || this.refresh(), LOOK_MS)
@@ -88,7 +89,10 @@ export class Sidebar {
     const form = h('form', {}, field)
     form.addEventListener('submit', (event) => {
       event.preventDefault()
-      this.directory().rename(session, field.value)
+      if (field.value.trim() !== title) {
+        this.directory().rename(session, field.value)
+        this.renamed(session)
+      }
       close()
     })
     field.addEventListener('blur', () => form.isConnected && form.requestSubmit())

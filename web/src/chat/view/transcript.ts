@@ -8,13 +8,14 @@ import type { Figures } from './figures.js'
 import { paintSoon } from './frames.js'
 import type { Notices } from './notices.js'
 import { Scroll } from './scroll.js'
+import { Stretches } from './stretches.js'
 import { TurnView, type TurnActions } from './turn-view.js'
 
 /** Of an answer that a screen reader is told at its end. */
 const SPOKEN_CHARACTERS_MAX = 1_500
 
 export class Transcript {
-  private readonly list = byId('turns')
+  private readonly stretches = new Stretches(byId('turns'))
   private readonly empty = byId('empty')
   private readonly spoken = byId('spoken')
   private readonly scroll = new Scroll(byId('log'), byId('content'), byId<HTMLButtonElement>('to-newest'))
@@ -39,18 +40,18 @@ export class Transcript {
       view.remove()
       this.views.delete(turn)
     }
-    let next: ChildNode | null = this.list.firstChild
-    for (const { turn, place } of path) {
+    // Only what is new is painted: in a long conversation this runs for a thousand turns.
+    const inOrder = path.map(({ turn, place }) => {
       let view = this.views.get(turn)
       if (!view) {
         view = new TurnView(turn, this.actions, (each) => this.figures.line(each))
         this.views.set(turn, view)
+        this.changed(turn)
       }
       view.at(place)
-      if (view.element === next) next = next.nextSibling
-      else this.list.insertBefore(view.element, next)
-      this.changed(turn)
-    }
+      return view
+    })
+    this.stretches.show(inOrder)
     this.empty.hidden = path.length > 0
     // The empty page has the place of an answer, too.
     if (path.length) document.getElementById('no-answer')?.remove()

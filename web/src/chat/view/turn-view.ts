@@ -22,6 +22,8 @@ export interface TurnActions {
 /** How far beyond the edges of the window turns are rendered. */
 const MARGIN = '800px 0px'
 const COPIED_MS = 1_500
+/** Of a tool call or other data. */
+const CALL_CHARACTERS_MAX = 20_000
 
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) if (isIntersecting) views.get(target)?.come()
@@ -52,7 +54,10 @@ export class TurnView implements Painted {
   private plain = ''
   private shownFiles = -1
   private shownCalls = ''
+  private shownPrompt = ''
+  private shownData: unknown
   private shownAttached: unknown
+  private shownVersion: string | undefined
 
   constructor(readonly turn: Turn, private readonly actions: TurnActions, private readonly figures: (turn: Turn) => string) {
     const promptTools = h('div', { class: 'tools' },
@@ -69,7 +74,6 @@ export class TurnView implements Painted {
     this.answer.addEventListener('click', (event) => this.clicked(event))
     this.thoughts.addEventListener('toggle', () => paintSoon(this))
     views.set(this.element, this)
-    seen.observe(this.element)
     this.paint()
   }
 
@@ -81,8 +85,17 @@ export class TurnView implements Painted {
     paintSoon(this)
   }
 
+  /** A turn is watched only while its stretch is near: in each frame a browser looks at all that it watches. */
+  near(isNear: boolean): void {
+    if (isNear && !this.isNear) seen.observe(this.element)
+    else seen.unobserve(this.element)
+  }
+
   at({ versions, id }: Place): void {
     const number = versions.indexOf(id) + 1
+    const shown = versions.length < 2 ? '' : `${number} ${versions.length}`
+    if (shown === this.shownVersion) return
+    this.shownVersion = shown
     this.versions.hidden = versions.length < 2
     if (versions.length < 2) return
     const step = (by: number, icon: string, label: string) => {
@@ -107,10 +120,11 @@ export class TurnView implements Painted {
     if (turn.isActive) this.isNear = true // its reader waits for it, also in a tab that is not in front
     this.element.dataset.state = stateOf(turn)
     this.element.classList.toggle('problem', Boolean(turn.problem))
-    setText(this.prompt, turn.prompt)
+    if (this.shownPrompt !== turn.prompt) this.prompt.textContent = this.shownPrompt = turn.prompt
     if (this.shownAttached !== turn.content) this.showAttached()
-    if (this.isNear) this.markdown.update(turn.text, !turn.isActive)
-    else if (this.plain !== turn.text) this.answer.textContent = this.plain = turn.text
+    if (this.isNear) {
+      if (this.markdown.update(turn.text, !turn.isActive)) paintSoon(this)
+    } else if (this.plain !== turn.text) this.answer.textContent = this.plain = turn.text
     this.paintReasoning()
     this.paintProgress()
     this.paintCalls()
@@ -187,12 +201,13 @@ export class TurnView implements Painted {
   /** Tool calls, and other data of the answer. */
   private paintCalls(): void {
     const { calls, data } = this.turn
-    const all = JSON.stringify([calls, data])
-    if (all === this.shownCalls) return
+    const all = calls.map((call) => `${call.name} ${call.arguments.length}`).join()
+    if (all === this.shownCalls && data === this.shownData) return
     this.shownCalls = all
+    this.shownData = data
     const rows = [
       ...calls.map((call) => [`Tool call: ${call.name || '…'}`, pretty(call.arguments)]),
-      ...data.map(({ name, value }) => [`Data: ${name}`, JSON.stringify(value, null, 2)]),
+      ...data.map(({ name, value }) => [`Data: ${name}`, short(JSON.stringify(value, null, 2) ?? '')]),
     ]
     rows.forEach(([name, text], at) => {
       const view = this.calls.children[at] ?? h('details', { class: 'call' }, h('summary', {}), h('pre', { tabindex: 0 }))
@@ -266,7 +281,11 @@ function aboutOf(turn: Turn): string {
   return parts.filter(Boolean).join(' · ')
 }
 
+const short = (text: string): string =>
+  text.length > CALL_CHARACTERS_MAX ? `${text.slice(0, CALL_CHARACTERS_MAX)}… (${text.length.toLocaleString('en')} characters)` : text
+
 function pretty(json: string): string {
+  if (json.length > CALL_CHARACTERS_MAX) return short(json)
   try {
     return JSON.stringify(JSON.parse(json), null, 2)
   } catch {

@@ -9,14 +9,17 @@ from pathlib import Path
 from workers.backends.grpc.generated import backend_pb2 as wire
 
 ROOT = Path(__file__).parents[5]
-GENERATED = ROOT / "workers" / "backends" / "grpc" / "generated"
+FOLDERS = (
+    ROOT / "workers" / "backends" / "grpc" / "generated",
+    ROOT / "api" / "dialects" / "grpc" / "generated",
+)
 
 
 def test_the_committed_code_is_what_the_files_give(tmp_path: Path) -> None:
     subprocess.run([ROOT / "proto" / "compile.sh", sys.executable, tmp_path], check=True)
 
     made = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    kept = {path.name: path.read_text() for path in GENERATED.glob("*_pb2.py*")}
+    kept = {path.name: path.read_text() for folder in FOLDERS for path in folder.glob("*_pb2.py*")}
     assert made == kept, "run `make proto`"
 
 

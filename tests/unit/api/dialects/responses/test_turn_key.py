@@ -1,0 +1,45 @@
+"""The key of a turn: the same for a repeat, another one for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api.dialects.responses.turn_key import turn_key, turn_of
+from shared.log.request import Request
+
+HELLO = [{"role": "user", "content": "Hi"}]
+LONG = [{"role": "user", "content": "x" * 300_000}]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "turn"),
+    [
+        ({"thread_id": "t", "turn_id": "u", "x": 1}, "t\nu"),
+        ({"thread_id": "t", "turn_id": ""}, ""),
+        ({"thread_id": "t"}, ""),
+        ({"thread_id": 7, "turn_id": "u"}, ""),
+        ("text", ""),
+        (None, ""),
+    ],
+)
+def test_a_turn_is_named_by_its_thread_and_its_id(metadata: Any, turn: str) -> None:
+    assert turn_of({"client_metadata": metadata}) == turn
+
+
+async def test_a_repeat_has_the_same_key_whatever_it_continues() -> None:
+    first = Request(HELLO, {"a": 1, "b": 2}, dialect={"previous_response_id": "resp_1"})
+    again = Request([dict(HELLO[0])], {"b": 2, "a": 1})
+    key = await turn_key("t", "demo", first)
+
+    assert key == await turn_key("t", "demo", again)
+    assert key.startswith("turn:") and len(key) == 69
+
+
+async def test_another_request_has_another_key() -> None:
+    requests = [Request(HELLO), Request([*HELLO, *HELLO]), Request(HELLO, {"a": 1}), Request(LONG)]
+    keys = [await turn_key("t", "demo", request) for request in requests]
+    keys += [await turn_key("u", "demo", requests[0]), await turn_key("t", "m", requests[0])]
+
+    assert len(set(keys)) == len(keys)

@@ -1,0 +1,61 @@
+"""What a run gives back of the slots of its backend when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from workers.health.care import BackendCare, Executable
+
+
+@dataclass
+class FakeGate:
+    calls: list[str] = field(default_factory=list)
+
+    async def admit(self, run: Any) -> bool:
+        return True
+
+    async def leave(self, run: Any) -> None:
+        self.calls.append("leave")
+
+    def forget(self, run: Any) -> None:
+        self.calls.append("forget")
+
+
+@dataclass
+class FakeRun:
+    is_superseded: bool = False
+    error: BaseException | None = None
+
+    async def execute(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+async def calls_of(run: FakeRun) -> list[str]:
+    care = object.__new__(BackendCare)
+    gate = FakeGate()
+    care.gate = cast(Any, gate)
+    if run.error is None:
+        await care.execute(cast(Executable, run))
+    else:
+        with pytest.raises(type(run.error)):
+            await care.execute(cast(Executable, run))
+    return gate.calls
+
+
+async def test_a_run_that_is_over_gives_its_slot_back() -> None:
+    assert await calls_of(FakeRun()) == ["leave"]
+    assert await calls_of(FakeRun(error=RuntimeError())) == ["leave"]
+
+
+async def test_a_run_leaves_the_slot_to_the_worker_that_took_its_generation() -> None:
+    """The slot is that of the generation: giving it back would let a further request in."""
+    assert await calls_of(FakeRun(is_superseded=True)) == ["forget"]
+
+
+async def test_a_cancelled_run_gives_nothing_back() -> None:
+    assert await calls_of(FakeRun(error=asyncio.CancelledError())) == ["forget"]
