@@ -33,7 +33,7 @@ PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster lobechat peers codex soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -49,7 +49,7 @@ test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k curs
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
-clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx, Prometheus
+clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, browsers, nginx, Caddy, HAProxy, Prometheus
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(PARALLEL_CLIENTS) $(ARGS)
 
 clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the npm package: types, sizes, dist
@@ -98,6 +98,9 @@ peers: $(STAMP) ## Compare other resuming clients with ours, and run ours in Den
 
 codex: $(STAMP) ## Run turns of OpenAI's Codex while its node or worker dies: 450 MB to install, 1 minute
 	$(CLEAN_ENV) $(BIN)/python -m tests.codex.run
+
+copilotkit: $(STAMP) ## Drive CopilotKit's chat in Chromium while nodes and workers are killed: 500 MB, 3 minutes
+	$(CLEAN_ENV) $(BIN)/python -m tests.copilotkit.run
 
 lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.lobechat.run

@@ -80,6 +80,15 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/tailrace.v1.Tailrace/Cancel": {"POST": GENERATE},
     "/tailrace.v1.Tailrace/Session": {"POST": READ},
     "/ds/v1/stream/generations/{id}": {"GET": READ},
+    "/ds/v1/stream/__ds/jwks.json": {"GET": PUBLIC},
+    "/ds/v1/stream/__ds/subscriptions/{id}": {"GET": READ, "PUT": GENERATE, "DELETE": GENERATE},
+    "/ds/v1/stream/__ds/subscriptions/{id}/streams": {"POST": GENERATE},
+    "/ds/v1/stream/__ds/subscriptions/{id}/streams/{path:path}": {"DELETE": GENERATE},
+    "/ds/v1/stream/__ds/subscriptions/{id}/claim": {"POST": GENERATE},
+    # The token of a wake is checked by the handlers.
+    "/ds/v1/stream/__ds/subscriptions/{id}/callback": {"POST": PUBLIC},
+    "/ds/v1/stream/__ds/subscriptions/{id}/ack": {"POST": PUBLIC},
+    "/ds/v1/stream/__ds/subscriptions/{id}/release": {"POST": PUBLIC},
     "/ds/v1/stream/{path:path}": {
         "GET": READ,
         "PUT": GENERATE,
@@ -89,11 +98,13 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/ag-ui/{agent:path}": {"POST": GENERATE},
     "/ag-ui/{agent:path}/runs/{id}/stream": {"GET": READ},
     "/ag-ui/{agent:path}/runs/{id}/cancel": {"POST": GENERATE},
+    "/api/agent/stream": {"GET": READ},
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
     "/deep-chat/ws": {"GET": PUBLIC},
     "/lobe/ws": {"GET": PUBLIC},
+    "/lobe-gateway/ws": {"GET": PUBLIC},
 }
 
 # Only a node of `tailrace up` has these routes (api/resources/faults.py).
@@ -120,6 +131,8 @@ SHARED = frozenset(
         ("/ag-ui/{agent:path}/runs/{id}/stream", "GET"),
         ("/ai-sdk/ws", "GET"),
         ("/lobe/ws", "GET"),
+        ("/api/agent/stream", "GET"),
+        ("/lobe-gateway/ws", "GET"),
     }
 )
 
@@ -146,6 +159,12 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
     },
     "/ai-sdk/ws": {"send": GENERATE, "resume": READ, "abort": GENERATE},
     "/deep-chat/ws": {EVERY_FRAME: GENERATE},
+    "/lobe-gateway/ws": {
+        "auth": ANY,
+        "resume": READ,
+        "interrupt": GENERATE,
+        "heartbeat": ANY,
+    },
     "/lobe/ws": {
         "startConversation": GENERATE,
         "resume": READ,

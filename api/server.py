@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 
 import uvicorn
 import uvloop
@@ -194,27 +194,15 @@ async def serve_node(
     await calls.open(is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(node.metrics.watch_loop(), name="loop lag")
-        reporting = group.create_task(NodeReporter(node).run(), name="node report")
-        janitor = Janitor(node.redis, node.store, node.settings)
-        keeping = group.create_task(janitor.run(), name="janitor")
-        identifying = group.create_task(node.authenticator.run(), name="credentials")
-        limiting = group.create_task(node.limits.run(), name="limits")
-        counting = group.create_task(node.places.run(), name="readers")
-        watching_shares = group.create_task(node.share_watch.run(), name="shares")
-        noting = group.create_task(node.renew_planners(), name="planners")
-        following = group.create_task(follow_redis(node.settings), name="redis")
-        learning = group.create_task(follow_list(node.redis, node.models), name="model list")
-        telling = group.create_task(node.timeline.run(), name="timeline")
+        background = [
+            group.create_task(work, name=name) for name, work in background_work(node, certificate)
+        ]
         calls.watch_health(group)
         serving = group.create_task(server.serve([listener]), name="uvicorn")
         await server.is_listening.wait()
-        renewing = None
-        if tls is not None and certificate is not None:
+        if tls is not None:
             group.create_task(tls.run(server.protocol), name="tls")
-            renewing = group.create_task(certificate.run(), name="certificate")
-        scheme = "https" if tls is not None else "http"
-        print(f"tailrace api ready on {url_of(listener, scheme)}", file=sys.stderr, flush=True)  # noqa: T201
+        say_ready(url_of(listener, "http" if tls is None else "https"))
         await stopping.wait()
         logger.info("api draining", extra={"readers": len(node.hub.connections)})
         node.is_draining = True
@@ -228,22 +216,35 @@ async def serve_node(
         await calls.close()
         with contextlib.suppress(Unavailable):
             await node.places.write()
-        telling.cancel()
+        for task in background:
+            task.cancel()
         node.hub.audience.tell(is_last=True)
         await node.timeline.close()
-        watching.cancel()
-        reporting.cancel()
-        learning.cancel()
-        keeping.cancel()
-        identifying.cancel()
-        noting.cancel()
-        limiting.cancel()
-        watching_shares.cancel()
-        counting.cancel()
-        following.cancel()
-        if renewing is not None:
-            renewing.cancel()
     logger.info("api stopped")
+
+
+def background_work(
+    node: Node, certificate: Certificate | None
+) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+    """Yield the name of each task that runs until the node stops, and its work."""
+    yield "loop lag", node.metrics.watch_loop()
+    yield "node report", NodeReporter(node).run()
+    yield "janitor", Janitor(node.redis, node.store, node.settings).run()
+    yield "credentials", node.authenticator.run()
+    yield "limits", node.limits.run()
+    yield "readers", node.places.run()
+    yield "shares", node.share_watch.run()
+    yield "planners", node.renew_planners()
+    yield "redis", follow_redis(node.settings)
+    yield "model list", follow_list(node.redis, node.models)
+    yield "timeline", node.timeline.run()
+    if certificate is not None:
+        yield "certificate", certificate.run()
+
+
+def say_ready(url: str) -> None:
+    """Tell a supervisor, and a person, where the node listens."""
+    print(f"tailrace api ready on {url}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def configuration(node: Node, plain_s: float) -> uvicorn.Config:

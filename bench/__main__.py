@@ -48,7 +48,7 @@ BENCHES = (
 )
 ALL = "all"
 # These run only if named: `curves` takes long, the others measure other deployments or settings.
-BY_NAME = ("curves", "partitions", "cluster", "turns", "timeline", "console")
+BY_NAME = ("curves", "partitions", "cluster", "turns", "timeline", "console", "grpc_forms")
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
 PATIENCE_S = 8.0  # how long each run waits for a quiet machine
@@ -73,7 +73,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last five"
+        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last seven"
     )
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: check that it runs, measure nothing"

@@ -22,6 +22,7 @@ import aiohttp
 from api.edge.auth import Authenticator
 from api.transport.peer import TrustedProxies
 from cli.backend_findings import examine_backends
+from cli.busy import busy
 from cli.continuation import doctor_continuation
 from cli.finding import Finding
 from cli.models import examine_found
@@ -72,10 +73,11 @@ def doctor(settings: Settings, *, continuation: str = "", is_json: bool = False)
         continuation: only try how this model continues answers.
         is_json: print one object, `{"findings": [{"level", "subject", "text"}]}`.
     """
-    if continuation:
-        findings = doctor_continuation(settings, continuation)
-    else:
-        findings = asyncio.run(examine(settings, os.environ))
+    with busy("examining"):
+        if continuation:
+            findings = doctor_continuation(settings, continuation)
+        else:
+            findings = asyncio.run(examine(settings, os.environ))
     # The text may quote a server, and a URL in it may hold a password.
     shown = [
         finding._replace(text=plain_line(redact(" ".join(finding.text.split()))))

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 OPEN_FILES_MAX = 65_536  # each reader needs one
 
 ROLES = ("api", "worker", "jobs")
+ROLE_CODES = "exit codes: 0 drained; 1 ended in another way; 2 a setting is invalid"
 EPILOG = """\
 Settings are TAILRACE_... variables of the environment; docs/operations.md lists them.
 `tailrace up` needs none of them.
@@ -204,7 +205,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_models(commands)
     add_completion(commands)
     doctor = "check Python, Redis, the models and the limits of this machine"
-    examine = commands.add_parser("doctor", help=doctor, description=doctor)
+    examples = ("tailrace doctor", "tailrace doctor --continuation MODEL", "tailrace doctor --json")
+    notes = "exit codes: 0 nothing is wrong; 1 a finding has to be mended; 2 a setting is invalid"
+    examine = add(commands, "doctor", doctor, examples, notes)
     what = "try whether this model's server continues partial answers, and tell the workers"
     examine.add_argument("--continuation", default="", metavar="MODEL", help=what)
     examine.add_argument("--json", action="store_true", help=JSON_HELP)
@@ -213,7 +216,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "run everything on this machine: Redis, API nodes, workers, jobs"
-    up = commands.add_parser("up", help=what, description=what)
+    examples: tuple[str, ...] = ("tailrace up", "tailrace up --api 2 --workers 2 --port 8010")
+    up = add(commands, "up", what, examples, ROLE_CODES)
     up.add_argument("--api", type=int, default=1, metavar="N", help="API nodes (1)")
     up.add_argument("--workers", type=int, default=1, metavar="N", help="workers (1)")
     up.add_argument(
@@ -229,12 +233,14 @@ def _add_processes(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     what = "a model that this machine computes, without a server and a key"
     up.add_argument("--model", dest="models", choices=["smollm2"], help=what)
 
-    for role, what in (
-        ("api", "run one API node"),
-        ("worker", "run one worker"),
-        ("jobs", "run the jobs role: batches, schedules, webhooks, clean-up"),
+    redis = "TAILRACE_REDIS_URL=redis://127.0.0.1:6379/0 tailrace"
+    for role, what, flags in (
+        ("api", "run one API node", "--host 0.0.0.0"),
+        ("worker", "run one worker", "--metrics-port 9101"),
+        ("jobs", "run the jobs role: batches, schedules, webhooks, clean-up", ""),
     ):
-        command = commands.add_parser(role, help=what, description=what)
+        examples = (f"{redis} {role} {flags}".rstrip(),)
+        command = add(commands, role, what, examples, ROLE_CODES)
         # Set by `up`: the role ends when its standard input closes, because the supervisor died.
         command.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
         if role != "api":
@@ -256,7 +262,8 @@ def _add_address(command: argparse.ArgumentParser, port_help: str) -> None:
 
 def _add_models(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     what = "list the models of a node, and find model servers on this machine"
-    models = commands.add_parser("models", help=what, description=what)
+    examples = ("tailrace models ls", "tailrace models discover -o models.toml")
+    models = add(commands, "models", what, examples)
     actions = models.add_subparsers(dest="action", required=True, metavar="ACTION")
     what = "ask the usual ports of this machine, and print a models file"
     examples = ("tailrace models discover -o models.toml", "tailrace models discover --json")

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from urllib.parse import urlsplit
 
+from cli.busy import busy
 from cli.finding import Finding
 from cli.up.discovery import PLACES, find_servers, write_models
 from shared.config.models import load_models
@@ -27,7 +28,8 @@ def discover(output: str, *, is_json: bool = False) -> int:
     Raises:
         ConfigurationError: the file exists, or cannot be written.
     """
-    servers = asyncio.run(find_servers())
+    with busy("asking the usual ports"):
+        servers = asyncio.run(find_servers())
     if is_json:
         rows = [{"title": each.title, "base_url": each.base_url, "models": list(each.models)}
                 for each in servers]  # fmt: skip

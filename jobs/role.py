@@ -26,6 +26,7 @@ from jobs.janitor import Rounds, round_cron
 from jobs.owners import Owners
 from jobs.schedules import Firings, generations
 from jobs.source import Source
+from jobs.stream_wakes import StreamWakes
 from jobs.webhooks import Webhooks
 from shared.batches.record import Batches
 from shared.config.logs import configure
@@ -103,6 +104,7 @@ async def _serve(settings: Settings) -> int:
         Webhooks(redis, settings, {"batch": batch_end(batches)}),
         Firings(store, Schedules(redis, settings.schedules_max), kinds, owners),
         build_batches(redis, store, settings, owners, models=models),
+        StreamWakes(redis, settings),
     ]
     functions = [function for source in sources for function in source.functions]
     url = await _reach(store, stopping)

@@ -61,7 +61,6 @@ class Run:
         is_giving_back: the release has started, so another entry for this generation may be the one
             that this run put back: do not drop it.
         request: the decoded request; None before the stream starts.
-        timeline: the times of the attempt.
     """
 
     parts: WorkerParts
@@ -70,6 +69,7 @@ class Run:
     begun: Begun | None = None
     held_ms: int | None = None
     is_giving_back: bool = False
+    is_superseded: bool = False  # another worker has taken the generation
     request: Request | None = None
     _outbox: Outbox | None = None
     _stop: StopReason | None = None
@@ -81,8 +81,6 @@ class Run:
     _source: source.Source | None = None  # set when the backend is asked
     _meter: OwnerMeter | None = None
     timeline: AttemptTimeline = field(default_factory=lambda: AttemptTimeline(0.0))
-
-    # For the worker and the appender
 
     @property
     def id(self) -> str:
@@ -104,12 +102,6 @@ class Run:
     @property
     def is_holding(self) -> bool:
         return self._outbox is not None and self._outbox.stopped is None
-
-    @property
-    def is_superseded(self) -> bool:
-        """Whether another worker has the generation now, which this run did not give back."""
-        stopped = None if self._outbox is None else self._outbox.stopped
-        return stopped == "fenced" and not self.is_giving_back
 
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
@@ -148,8 +140,7 @@ class Run:
         After a cancellation this worker writes nothing more. Another one waits for the lease's end.
         """
         try:
-            begun = await self._begin()
-            if begun is None:
+            if (begun := await self._begin()) is None:
                 return
             self.begun = begun
             note = await self._open_outbox(begun)
@@ -201,11 +192,9 @@ class Run:
     # Stream
 
     async def _stream(self, begun: Begun) -> BackendError | None:
-        """Stream until the end, a failure or a `stop`.
+        """Stream until the end, a failure or a `stop`; return the failure of the attempt, or None.
 
-        Returns:
-            the failure of the attempt, or None. If no other attempt may follow, the failure is also
-            in the outbox, as the end.
+        If no other attempt may follow, the failure is also in the outbox, as the end.
         """
         self.request = request = decode_request(begun.meta.request)
         whole, pricing = self._backend.counts_whole, self.parts.stages.pricing_of(self.model)
@@ -378,6 +367,7 @@ class Run:
         return HANDED_OVER if error is None else f"to be tried again: {error.code}"
 
     def _count_loss(self) -> None:
+        self.is_superseded = self.outbox.stopped == "fenced"
         if self.outbox.stopped in ("fenced", "lost"):
             self.parts.count("leases_lost", self.id)
             log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})
@@ -392,12 +382,11 @@ class Run:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
         meter, retention_ms = self._meter, self.parts.store.retention_ms
         records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
-        try:
+        # While Redis is away: the worker that claims the entry finds the end, and does this again.
+        with suppress(Unavailable):
             if meter is not None:
                 await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
             await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
-        except Unavailable:
-            pass  # the worker that claims the entry finds the end, and does this again
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         fields = self.timeline.leave(begun, self.parts, ending, self._end)

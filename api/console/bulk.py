@@ -7,7 +7,7 @@ line of the log for each generation and each webhook says who did it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -27,9 +27,33 @@ from shared.later.dead_letters import count_dead, newest_dead, redrive
 from shared.queue.endings import cancel
 
 CANCELLED_AT_ONCE = 200  # generations of one request
+CANDIDATES_MAX = 2_000  # that one request looks at: some have ended since they were reported
 RUNNING_CANCELS = 16  # at the same time
 HOOKS_AT_ONCE = 100  # webhooks of one request
 WORKERS_REPORT_S = 3 * TICK_S  # for workers to report what they run, if no console was open
+
+
+class _Progress:
+    """Gives out generations, so that never more than `at_most` are cancelled."""
+
+    def __init__(self, ids: Iterator[str], at_most: int) -> None:
+        self.tried = 0
+        self.cancelled = 0
+        self._ids = ids
+        self._room = at_most  # less those under way
+
+    def take(self) -> str | None:
+        """Return the next one; None: there is none, or enough are cancelled or under way."""
+        if not self._room or (generation_id := next(self._ids, None)) is None:
+            return None
+        self._room -= 1
+        self.tried += 1
+        return generation_id
+
+    def settle(self, *, is_cancelled: bool) -> None:
+        """Note the outcome of one that was taken. One that had ended makes room for another."""
+        self.cancelled += is_cancelled
+        self._room += not is_cancelled
 
 
 class ConsoleBulk:
@@ -43,22 +67,27 @@ class ConsoleBulk:
         """POST /v1/console/generations/cancel: end what the filter of the query shows.
 
         The oldest come first, `at_most` of them. `left` counts those that this request did not try.
+        A repeat goes on with them.
         """
         identity = operator_of(self._node, request)
         wanted, at_most = _wanted(request), _at_most(request)
         ids = await self._find(wanted)
-        chosen = ids[:at_most]
-        turns = asyncio.Semaphore(RUNNING_CANCELS)
-
-        async def end(generation_id: str) -> bool:
-            async with turns:
-                return await self._cancel(generation_id, identity)
-
+        progress = _Progress(iter(ids[:CANDIDATES_MAX]), at_most)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(end(each)) for each in chosen]
-        cancelled = sum(task.result() for task in tasks)
-        left = len(ids) - len(chosen)
-        return json_response({"matched": len(ids), "cancelled": cancelled, "left": left}, 202)
+            for _ in range(RUNNING_CANCELS):
+                group.create_task(self._cancel_in_turn(progress, identity))
+        left = len(ids) - progress.tried
+        found = {"matched": len(ids), "cancelled": progress.cancelled, "left": left}
+        return json_response(found, 202)
+
+    async def _cancel_in_turn(self, progress: _Progress, identity: Identity) -> None:
+        """Cancel one generation after the other, until enough are cancelled."""
+        while (generation_id := progress.take()) is not None:
+            is_cancelled = False
+            try:
+                is_cancelled = await self._cancel(generation_id, identity)
+            finally:
+                progress.settle(is_cancelled=is_cancelled)
 
     async def _find(self, wanted: Filter) -> Sequence[str]:
         sampler = self._sampler

@@ -267,6 +267,8 @@ def queued_rows(
     for partition in partitions:
         for each in partition.queued:
             known = details.get(each.id)
+            if known is not None and known.status in ENDED:
+                continue  # it has been cancelled, and its entry is not taken off the lane yet
             found[each.id] = Row(
                 each.id,
                 "queued",

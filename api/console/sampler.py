@@ -61,6 +61,7 @@ HISTORY_EVERY = 3  # ticks
 LOOKS_PER_TICK = 2  # partitions
 QUEUED_ROWS_MAX = 400  # waiting generations that all looks together name
 BACKGROUND_COMMANDS = 10  # of one slow part
+ACTION_ROWS = 5_000  # waiting generations of a lane that an action finds
 DETAILS_AT_ONCE = 200  # of an action, in one round trip
 OWNER_IDS_MAX = 1_000  # newest generations of an owner that a filter by owner looks through
 
@@ -205,14 +206,22 @@ class Sampler:
                 self._picture.notify_all()
 
     async def complete(self, watcher: Watcher) -> list[str]:
-        """Return the unfinished generations that a filter shows, after reading all their details.
+        """Return the unfinished generations that a filter shows: for an action.
 
-        Unlike a page, it may cost a command for each of them: for an action.
+        Unlike a page, it reads up to `ACTION_ROWS` waiting ones of each lane of each partition, and
+        the details of all that it finds.
 
         Raises:
             Unavailable: Redis did not answer in time.
         """
         await self._read_ids([watcher])
+        commands = [each for tag in self._tags for each in look_commands(tag, ACTION_ROWS)]
+        replies = await self._pipeline.run(commands)
+        for n, tag in enumerate(self._tags):
+            some = replies[n * LOOK_COMMANDS : (n + 1) * LOOK_COMMANDS]
+            if (state := state_of(tag, some, self.now_ms)) is not None:
+                self.partitions[tag] = state  # the next look shows fewer again
+        self._make_rows()
         unread = self.table.unread_of(watcher)
         for start in range(0, len(unread), DETAILS_AT_ONCE):
             some = unread[start : start + DETAILS_AT_ONCE]

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from typing import Any
 
 import aiohttp
 
+from cli.client.batch_progress import ProgressBar
 from cli.client.client import (
     RESPONSE_S,
     Members,
@@ -36,6 +39,7 @@ from shared.config.settings import Settings
 PROMPTS_MAX = 100_000
 AT_ONCE_MAX = 2_000
 ERRORS_SHOWN = 5
+SHOWN_AFTER_S = 1.0  # the bar, on a terminal
 TEXT_EVENTS = ("token", "reasoning", "tool_call")
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
 
@@ -167,6 +171,7 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
     began_s = time.monotonic()
     measurements: list[Measurement] = []
     prompts = iter(range(args.prompts))
+    bar, numbers = ProgressBar(sys.stderr), itertools.count(1)
 
     async def ask_in_turn() -> None:
         for _ in prompts:
@@ -178,6 +183,9 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
                 if len(measurements) <= args.at_once:
                     raise  # one of the first prompts: the key or the model is wrong
                 measurement.wrong = f"{exc.status}: {exc}"
+            ended = next(numbers)
+            if sys.stderr.isatty() and time.monotonic() - began_s > SHOWN_AFTER_S:
+                bar.show("answers", ended, args.prompts)
 
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -186,6 +194,7 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
     except* (RequestRefused, ServerUnreachable) as group:
         raise group.exceptions[0] from None
     took_s = time.monotonic() - began_s
+    bar.close()
     figures = summary(measurements, took_s)
     if args.json:
         print(json.dumps(figures, indent=1))

@@ -14,6 +14,17 @@ EXIT_CODES = (
     "exit codes: 0 the answer is complete; 1 it failed or was cancelled; 2 the request is\n"
     "impossible (no server, no key, no such generation); 130 interrupted"
 )
+BATCH_EXAMPLES = {
+    "submit": ("tailrace batch submit requests.jsonl --watch",),
+    "redrive": ("tailrace batch redrive batch_… --watch",),
+    "watch": ("tailrace batch watch batch_…",),
+    "ls": ("tailrace batch ls --json",),
+    "cancel": ("tailrace batch cancel batch_…",),
+    "results": (
+        "tailrace batch results batch_… -o results.jsonl",
+        "tailrace batch results batch_… --errors | jq .error",
+    ),
+}
 SIMPLE_CODES = "exit codes: 0 done; 2 the request is impossible; 130 interrupted"
 
 
@@ -160,7 +171,7 @@ def _add_batch(commands: Any) -> None:
     actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     def action(name: str, what: str, has_id: bool = True) -> Parser:
-        parser = add(actions, name, what)
+        parser = add(actions, name, what, BATCH_EXAMPLES[name])
         if has_id:
             parser.add_argument("id", help="the batch's id")
         _add_server(parser)
@@ -176,10 +187,10 @@ def _add_batch(commands: Any) -> None:
     watch = action("watch", "follow a batch to its end")
     ls = action("ls", "list batches, the newest first", False)
     cancel = action("cancel", "cancel a batch; finished lines are kept")
+    results = action("results", "print the results of a batch, one line of JSON for each request")
     for parser in (submit, redrive, watch, ls, cancel):
         _add_json(parser)
-    # The results are JSON lines already.
-    results = action("results", "print the results of a batch, one line of JSON for each request")
+    _add_json(results, "changes nothing: the results are lines of JSON already")
     results.add_argument("-o", "--output", metavar="FILE", help="write to this file instead")
     results.add_argument("--errors", action="store_true", help="print the failed lines instead")
 
@@ -189,10 +200,12 @@ def _add_schedules(commands: Any) -> None:
     examples = ("tailrace schedules ls", "tailrace schedules ls --owner '*' --json")
     schedules = add(commands, "schedules", what, examples, SIMPLE_CODES)
     actions = schedules.add_subparsers(dest="action", required=True, metavar="ACTION")
-    ls = add(actions, "ls", "list schedules, with their next and last times in UTC")
+    what = "list schedules, with their next and last times in UTC"
+    ls = add(actions, "ls", what, ("tailrace schedules ls --json",))
     ls.add_argument("--owner", default="", help="for operators: another owner, or '*' for all")
-    show = add(actions, "show", "print one schedule")
-    delete = add(actions, "delete", "end a schedule; what it has started goes on")
+    show = add(actions, "show", "print one schedule", ("tailrace schedules show sched_…",))
+    what = "end a schedule; what it has started goes on"
+    delete = add(actions, "delete", what, ("tailrace schedules delete sched_…",))
     for command in (show, delete):
         command.add_argument("id", help="the schedule's id")
     for command in (ls, show, delete):

@@ -37,6 +37,7 @@ from shared.redis import cache_keys, keys
 from shared.redis.client import Client, translated
 from shared.redis.shards import is_partly_away
 from shared.streams.store import StreamStore, owner_of
+from shared.streams.subscriptions import Subscriptions
 from shared.streams.sweep import forget_owner
 from shared.usage.ledger import Ledger
 
@@ -148,7 +149,9 @@ class OwnerEraser:
         return len(found)
 
     async def _streams(self, owner: str) -> int:
-        return await forget_owner(self.streams, owner_of(owner))
+        digest = owner_of(owner)
+        await Subscriptions(self.streams).forget_owner(digest)
+        return await forget_owner(self.streams, digest)
 
     async def _erase_batch(self, batch_id: str, owner: str) -> None:
         """Delete a batch: its holder is fenced, and its lines are found by the walk."""

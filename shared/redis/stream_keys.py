@@ -10,8 +10,11 @@ stream's path: a path may hold any character.
     tr:{ds:<d>}:live:<p>       channel  appended entries, closures, deletions
     tr:{ds:<d>}:names          zset     path -> when the stream expires, ms
     tr:{ds:<d>}:sums           hash     bytes = of all entries of the owner
-    tr:{ds:<d>}:subs           hash     subscription id -> its record, JSON
-    tr:{ds:<d>}:acks:<s>       hash     of a subscription: path -> acknowledged offset
+    tr:{ds:<d>}:tails          hash     path -> tail
+    tr:{ds:<d>}:subs           set      ids of subscriptions
+    tr:{ds:<d>}:sub:<s>        hash     one subscription: type, pattern, generation, wake, lease, …
+    tr:{ds:<d>}:links:<s>      hash     path -> kinds of the link, and the acknowledged offset
+    tr:ds:wakes                zset     <digest of an owner> and id -> when to look at it, ms
     tr:ds:owners               zset     digest of an owner -> when to look for expired streams, ms
     tr:ds:signing              string   the private key that signs webhooks
 """
@@ -22,6 +25,7 @@ from shared.redis.keys import digest_of
 
 OWNERS = "tr:ds:owners"
 SIGNING = "tr:ds:signing"
+WAKES = "tr:ds:wakes"
 PREFIX = "tr:{ds:"
 
 
@@ -49,9 +53,17 @@ def sums(owner: str) -> str:
     return f"{PREFIX}{owner}}}:sums"
 
 
+def tails(owner: str) -> str:
+    return f"{PREFIX}{owner}}}:tails"
+
+
 def subscriptions(owner: str) -> str:
     return f"{PREFIX}{owner}}}:subs"
 
 
-def acks(owner: str, subscription_id: str) -> str:
-    return f"{PREFIX}{owner}}}:acks:{digest_of(subscription_id)}"
+def subscription(owner: str, subscription_id: str) -> str:
+    return f"{PREFIX}{owner}}}:sub:{digest_of(subscription_id)}"
+
+
+def links(owner: str, subscription_id: str) -> str:
+    return f"{PREFIX}{owner}}}:links:{digest_of(subscription_id)}"

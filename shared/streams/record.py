@@ -68,6 +68,7 @@ class Outcome(NamedTuple):
     Attributes:
         kind: its first word, as the script describes it.
         tail: None: the answer has none.
+        subscriptions: of the owner, for one of which this change may be news.
         detail: a further word: a sequence number, an epoch, a content type, the name of a limit.
     """
 
@@ -75,6 +76,7 @@ class Outcome(NamedTuple):
     tail: Place | None = None
     is_closed: bool = False
     detail: str = ""
+    subscriptions: int = 0
 
 
 def parse_info(fields: Sequence[bytes]) -> StreamInfo:

@@ -229,6 +229,7 @@ class StreamStore:
         keys = [
             stream_keys.meta(owner, path), stream_keys.entries(owner, path),
             stream_keys.names(owner), stream_keys.sums(owner), stream_keys.meta(owner, source),
+            stream_keys.tails(owner), stream_keys.subscriptions(owner),
         ]  # fmt: skip
         args = [
             path, new.content_type, new.media, new.ttl_s, new.expires_at, new.expires_ms,
@@ -262,6 +263,7 @@ class StreamStore:
         keys = [
             stream_keys.meta(owner, path), stream_keys.entries(owner, path),
             stream_keys.producers(owner, path), stream_keys.names(owner), stream_keys.sums(owner),
+            stream_keys.tails(owner), stream_keys.subscriptions(owner),
         ]  # fmt: skip
         args = [
             media, data, digest(data), _flag(closes), stream_keys.live(owner, path),
@@ -281,7 +283,7 @@ class StreamStore:
             raw = await self._parents(owner, path)
             if raw is None:
                 return "absent"
-            keys = [stream_keys.names(owner), stream_keys.sums(owner)]
+            keys = [stream_keys.names(owner), stream_keys.sums(owner), stream_keys.tails(owner)]
             for name in (path, *decode_parents(raw)):
                 keys += [
                     stream_keys.meta(owner, name), stream_keys.entries(owner, name),
@@ -327,7 +329,10 @@ def _outcome(reply: Sequence[bytes]) -> Outcome:
     tail = parse_place(rest[0]) if rest else None
     if tail is None:
         return Outcome(kind, detail=rest[0] if rest else "")
-    return Outcome(kind, tail, "1" in rest[1:2], rest[2] if len(rest) > 2 else "")
+    is_closed, details = "1" in rest[1:2], rest[2:]
+    has_count = kind in ("ok", "created", "exists")
+    count = int(details.pop()) if has_count else 0
+    return Outcome(kind, tail, is_closed, details[0] if details else "", count)
 
 
 def _entry(name: bytes, fields: Mapping[bytes, bytes]) -> Entry:

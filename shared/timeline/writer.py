@@ -24,7 +24,9 @@ from shared.timeline.moment import Moment, encode_moment
 
 FLUSH_S = 0.2  # between the first moment and the call that writes it
 NOTED_MAX = 20_000  # moments that wait; with more, new ones are lost
-GENERATIONS_PER_CALL = 100  # in one round trip
+# In one round trip. Redis runs the scripts of one round trip without a pause, so with more of them
+# an append of another worker would wait longer.
+GENERATIONS_PER_CALL = 10
 MOMENTS_MAX = 500  # kept of one generation, the newest
 LAST_FLUSH_S = 1.0  # for the moments of a process that stops
 

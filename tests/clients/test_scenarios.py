@@ -31,8 +31,6 @@ TOGETHER = 60  # readings at once, each behind a proxy of its own
 STEP = 6  # without --every-byte only each sixth byte is cut, which takes a minute and not six
 JITTER = 0.02  # the pauses of these clients are short
 SHORT = demo_body(4, 0)
-# What `--every-byte` changes in a row that needs minutes.
-LESS = {"clients": 200, "node": {"after_bytes": 400_000, "act": "kill"}}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,17 @@ async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With --client, the program that it names takes the place of our own clients."""
+    """Choose the programs and the rows.
+
+    With --client, the program that it names takes the place of our own clients. Only with
+    --every-byte the rows run that are marked as thorough.
+    """
+    is_thorough = metafunc.config.getoption("every_byte")
+    chosen = {n: row for n, row in ROWS.items() if is_thorough or not row.get("is_thorough")}
+    for fixture, is_guarded in (("open_row", False), ("guarded_row", True)):
+        if fixture in metafunc.fixturenames:
+            names = [name for name, row in chosen.items() if ("token_s" in row) is is_guarded]
+            metafunc.parametrize(fixture, names)
     if "program" in metafunc.fixturenames:
         command = metafunc.config.getoption("client")
         languages = [command] if command else LANGUAGES
@@ -70,26 +78,16 @@ async def nodes_with_tokens() -> AsyncIterator[Cluster]:
         yield cluster
 
 
-OPEN = [name for name, row in ROWS.items() if "token_s" not in row]
-GUARDED = [name for name in ROWS if name not in OPEN]
-
-
-@pytest.mark.parametrize("name", OPEN)
 async def test_each_scenario_ends_with_the_exact_answer_within_its_bounds(
-    nodes: Cluster, program: ClientProgram, name: str, request: pytest.FixtureRequest
+    nodes: Cluster, program: ClientProgram, open_row: str
 ) -> None:
-    row = ROWS[name]
-    if row.get("is_thorough") and not request.config.getoption("every_byte"):
-        row = {**row, **LESS}
-
-    assert await Scenario(row, nodes, program).run() == []
+    assert await Scenario(ROWS[open_row], nodes, program).run() == []
 
 
-@pytest.mark.parametrize("name", GUARDED)
 async def test_a_token_that_expires_is_replaced_and_the_answer_goes_on(
-    nodes_with_tokens: Cluster, program: ClientProgram, name: str
+    nodes_with_tokens: Cluster, program: ClientProgram, guarded_row: str
 ) -> None:
-    assert await Scenario(ROWS[name], nodes_with_tokens, program).run() == []
+    assert await Scenario(ROWS[guarded_row], nodes_with_tokens, program).run() == []
 
 
 @pytest.fixture

@@ -8,6 +8,10 @@ from typing import Any
 
 import openai
 import pytest
+from openai.lib.responses_websocket import (
+    AsyncResponsesWebSocketSession,
+    ResponsesWebSocketLimits,
+)
 from openai.resources.responses.responses import AsyncResponsesConnection
 
 from tests.support.raw_client import RawClient, hear, tell
@@ -15,6 +19,14 @@ from tests.support.responses import TERMINAL, ResponseEvents
 from tests.support.sdk import ANSWER_S, sdk
 
 PATH = "/v1/responses"
+LIMITS = ResponsesWebSocketLimits(
+    max_lanes=4,
+    max_events_per_lane=500,
+    max_events=1_000,
+    max_bytes_per_lane=2**20,
+    max_bytes=2**21,
+    max_response_bytes=None,
+)
 WEATHER: Any = {"type": "function", "name": "weather", "parameters": {}, "strict": False}
 
 
@@ -98,6 +110,21 @@ async def test_a_socket_has_many_streams_and_each_is_in_order(
             ResponseEvents(events).check()
     firsts = {name: order.index(name) for name in names}
     assert max(firsts.values()) < order.index("planner") + 60, "the streams run at once"
+
+
+async def test_the_sdk_routes_the_events_of_its_lanes(
+    connection: AsyncResponsesConnection,
+) -> None:
+    """Its own session reads the socket, and gives each lane its responses."""
+    async with AsyncResponsesWebSocketSession(connection, limits=LIMITS) as session:
+        lanes = [session.lane(name) for name in ("planner", "critic")]
+        for tokens, lane in zip((5, 9), lanes, strict=True):
+            event: Any = {"type": "response.create", "model": "demo", "input": "tell me"}
+            await lane.send(event | {"demo": {"tokens": tokens, "first_token_s": 0}})
+        found = [await lane.get_final_response() for lane in lanes]
+
+    assert [response.status for response in found] == ["completed", "completed"]
+    assert len(found[0].output_text) < len(found[1].output_text)
 
 
 @pytest.mark.parametrize("number", [0, 1, 4, 17])

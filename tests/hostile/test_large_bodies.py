@@ -142,6 +142,21 @@ async def test_a_deep_chat_socket_holds_frames_that_wait_and_gives_them_back(
     await until(partial(is_empty, api), 20, "a socket that is gone holds nothing")
 
 
+async def test_a_responses_socket_holds_frames_that_wait_and_gives_them_back(
+    tight: Cluster, api: RawClient
+) -> None:
+    create = {"type": "response.create", "input": "x" * 1_500_000}
+    slow = {"demo": {"tokens": 100_000, "tokens_per_s": 20}}
+    async with api.socket(path="/v1/responses", subprotocols=None) as ws:
+        await ws.send(json.dumps(create | slow))
+        await ws.recv()
+        assert await held_bytes(api) == 0  # the first is accepted
+        await ws.send(json.dumps(create))
+        await until(partial(holds_more_than, api, 1_400_000), 20, "the second waits")
+
+    await until(partial(is_empty, api), 20, "a socket that is gone holds nothing")
+
+
 async def test_a_hundred_sockets_with_large_frames_are_answered_and_live(
     tight: Cluster, api: RawClient
 ) -> None:

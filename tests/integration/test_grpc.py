@@ -46,6 +46,8 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 async def cluster() -> AsyncIterator[Cluster]:
     async with Cluster(api=2, workers=1, grpc=True, settings=SETTINGS) as cluster:
         yield cluster
+        for node in cluster.api:
+            assert "Traceback" not in node.output.read_text(), node.stderr()
 
 
 @pytest.fixture
@@ -295,6 +297,24 @@ async def test_health_and_reflection_need_no_credentials(cluster: Cluster) -> No
         call.cancel()
 
     assert names >= {"tailrace.v1.Tailrace", "grpc.health.v1.Health"}
+
+
+async def test_a_silent_stream_has_heartbeats(
+    alice: GrpcClient, web: aiohttp.ClientSession
+) -> None:
+    generation_id = await alice.start(demo_body(2, 0, first_token_s=2.5))
+    request = pb.AttachRequest(id=generation_id)
+    (found, over_http) = await asyncio.gather(
+        all_of(alice.call("Attach", request)),
+        frames_over_http(web, "application/connect+json", request),
+    )
+
+    assert found.count(pb.Event()) >= 1
+    assert (0, b"{}") in over_http
+
+
+async def all_of(call: Any) -> list[pb.Event]:
+    return [event async for event in call]
 
 
 # gRPC-Web and Connect

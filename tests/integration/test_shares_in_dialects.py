@@ -134,6 +134,36 @@ async def test_a_share_resumes_on_the_socket_of_lobe_and_tells_no_other_message(
         assert (await socket.receive_json())["code"] == "forbidden"
 
 
+async def test_a_share_resumes_on_the_socket_of_responses_and_starts_nothing(
+    node: LocalNode, web: aiohttp.ClientSession
+) -> None:
+    shown, hidden = [
+        await ManualWorker.take(node.node.store, owner="alice", session=name)
+        for name in ("room", "secret")
+    ]
+    await shown.append(Token("Hi"))
+    ids = [each.generation_id.replace("gen_", "resp_") for each in (shown, hidden)]
+    token = await share(node, web, session="room")
+
+    async with web.ws_connect(f"{node.url}/v1/responses", headers=token) as socket:
+
+        async def refusal(**event: Any) -> str:
+            await socket.send_json(event)
+            while (said := await socket.receive_json())["type"] != "error":
+                pass
+            return str(said["error"]["code"])
+
+        await socket.send_json({"type": "response.resume", "response_id": ids[0]})
+        said = await socket.receive_json()
+        assert (said["type"], said["response"]["id"]) == ("response.created", ids[0])
+        resume = {"type": "response.resume", "response_id": ids[1], "stream_id": "b"}
+        assert await refusal(**resume) == "not_found"
+        assert await refusal(type="response.cancel", response_id=ids[0]) == "forbidden"
+        assert await refusal(type="response.create", input="x") == "forbidden"
+        steer = {"previous_response_id": ids[0], "input": "x"}
+        assert await refusal(type="response.steer", **steer) == "forbidden"
+
+
 async def test_deep_chat_has_nothing_to_read_for_a_share(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:

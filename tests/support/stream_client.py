@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import NamedTuple
 
 import aiohttp
+from yarl import URL
 
 RETRY_S = 0.05
 DEADLINE_S = 30.0
@@ -33,21 +34,29 @@ class Answer(NamedTuple):
 
 
 class StreamClient:
-    """Talks to several nodes in turn. Use as an async context manager."""
+    """Talks to several nodes in turn. Use as an async context manager.
 
-    def __init__(self, nodes: Sequence[str]) -> None:
+    Args:
+        key: API key; empty: none.
+    """
+
+    def __init__(self, nodes: Sequence[str], *, key: str = "") -> None:
         self._nodes = itertools.cycle(nodes)
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http: aiohttp.ClientSession
 
     async def __aenter__(self) -> StreamClient:
-        self._http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True), headers=self._headers
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.close()
 
-    def url(self, path: str) -> str:
-        return f"{next(self._nodes)}/ds/v1/stream/{path}"
+    def url(self, path: str) -> URL:
+        """Return where a stream is; `path` is percent-encoded."""
+        return URL(f"{next(self._nodes)}/ds/v1/stream/{path}", encoded=True)
 
     async def ask(
         self, method: str, path: str, data: bytes = b"", query: str = "", **headers: str
@@ -59,7 +68,7 @@ class StreamClient:
         while True:
             try:
                 async with self._http.request(
-                    method, self.url(path) + query, data=data, headers=sent,
+                    method, self.url(path + query), data=data, headers=sent,
                     timeout=aiohttp.ClientTimeout(total=PAGE_S),
                 ) as response:  # fmt: skip
                     if response.status < 500:
@@ -88,7 +97,7 @@ class StreamClient:
     async def events(self, path: str, offset: str) -> AsyncIterator[tuple[str, str]]:
         """Yield the events of one event stream: name and data. Raises aiohttp's errors."""
         query = f"?offset={offset}&live=sse"
-        async with self._http.get(self.url(path) + query) as response:
+        async with self._http.get(self.url(path + query)) as response:
             if response.status != 200:
                 raise Refused(response.status)
             name, lines = "", []
@@ -118,9 +127,17 @@ class Follower:
         text: everything that was read.
         breaks: how often a read broke off.
         refused: the status that ended the reading; 0: none.
+        losses: how often the offset was lost, for a patient reader.
+
+    Args:
+        is_patient: ask again for an offset that is lost: the producer may send its bytes again.
     """
 
-    def __init__(self, client: StreamClient, path: str, mode: str) -> None:
+    def __init__(
+        self, client: StreamClient, path: str, mode: str, *, is_patient: bool = False
+    ) -> None:
+        self.is_patient = is_patient
+        self.losses = 0
         self.client = client
         self.path = path
         self.mode = mode
@@ -137,7 +154,10 @@ class Follower:
             try:
                 is_over = await (self._sse() if self.mode == "sse" else self._poll())
             except Refused as exc:
-                if exc.status < 500:
+                if exc.status == 410 and self.is_patient:
+                    self.losses += 1
+                    await asyncio.sleep(RETRY_S)
+                elif exc.status < 500:
                     self.refused = exc.status
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self.breaks += 1
@@ -180,10 +200,19 @@ class Follower:
         self._changed.set()
 
 
-async def write(client: StreamClient, path: str) -> None:
-    """Append the pieces of `TEXT`, each once, then close the stream."""
-    for n in range(PIECES):
+async def write(client: StreamClient, path: str, *, goes_back: bool = False) -> None:
+    """Append the pieces of `TEXT`, each once, then close the stream.
+
+    Args:
+        goes_back: when Redis has lost appends, send them again.
+    """
+    n = 0
+    while n < PIECES:
         answer = await client.append(path, f"piece {n}, ".encode(), n)
+        if answer.status == 409 and goes_back:
+            n = int(answer.headers["producer-expected-seq"])
+            continue
         assert answer.status in (200, 204), answer
+        n += 1
     answer = await client.append(path, b"", PIECES, closes=True)
     assert answer.status == 204, answer

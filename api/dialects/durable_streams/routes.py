@@ -6,6 +6,8 @@ of others do not exist for it.
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -17,6 +19,7 @@ from api.dialects.durable_streams.live import (
     LiveStreams,
     wait_for_change,
 )
+from api.dialects.durable_streams.notices import Notices
 from api.dialects.durable_streams.replies import (
     NOT_CACHED,
     SECURITY,
@@ -48,6 +51,7 @@ from shared.streams.content import JSON_TYPE, flatten, is_text, join, media_of, 
 from shared.streams.place import ZERO
 from shared.streams.record import Outcome, StreamInfo
 from shared.streams.store import ForkPoint, NewStream, Reading, StreamStore, owner_of
+from shared.streams.subscriptions import Subscriptions
 from shared.streams.sweep import note_owner, sweep_owner
 
 FORK_DEPTH_MAX = 16
@@ -60,6 +64,8 @@ class StreamRoutes:
         self.node = node
         self.store = StreamStore(node.redis, node.settings, node.store.scripts.pipeline)
         self.live = LiveStreams(node.hub, self.store, Tails(node.hub, self.store))
+        self.subscriptions = Subscriptions(self.store)
+        self.notices = Notices(self.subscriptions, node.hub.spawn)
 
     # Create
 
@@ -97,7 +103,10 @@ class StreamRoutes:
             return refusal_of(outcome.kind, detail=outcome.detail)
         headers = place_headers(outcome.tail, is_closed=outcome.is_closed)
         if outcome.kind == "created":
-            headers["location"] = str(request.url.replace(query=""))
+            path_text = quote(request.scope["path"])
+            headers["location"] = str(request.url.replace(path=path_text, query=""))
+            if outcome.subscriptions:
+                self.notices.give(owner, path, is_new=True)
         status = 201 if outcome.kind == "created" else 200
         return reply(status, headers, media=outcome.detail)
 
@@ -161,6 +170,8 @@ class StreamRoutes:
                 stream_seq=asked.stream_seq,
                 producer=asked.producer,
             )
+        if outcome.subscriptions and raw:
+            self.notices.give(owner, path)
         return _append_reply(outcome, asked, has_body=bool(raw))
 
     # Read
@@ -168,9 +179,9 @@ class StreamRoutes:
     async def read(self, request: Request) -> ASGIApp:
         """GET and HEAD."""
         owner, path = self._stream_of(request)
+        query = read_query(request.query_params)
         if request.method == "HEAD":
             return await self._head(owner, path)
-        query = read_query(request.query_params)
         async with answer_deadline():
             if query.place is None or query.live == "sse":
                 reading = await self.store.look(owner, path, is_use=True)
@@ -240,6 +251,7 @@ class StreamRoutes:
         owner, path = self._stream_of(request)
         async with answer_deadline():
             outcome = await self.store.delete(owner, path)
+            await self.subscriptions.forget_stream(owner, path)
         if outcome in ("deleted", "hidden"):
             return reply(204)
         return refusal_of(outcome)

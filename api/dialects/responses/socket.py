@@ -23,7 +23,7 @@ from api.dialects.responses.creation import Creation, read_number, read_order
 from api.dialects.responses.fold import RESPONSES
 from api.dialects.responses.frames import ResponsesFrameFold, SocketError, error_frame
 from api.dialects.responses.lanes import DEFAULT, Lanes
-from api.dialects.responses.response_object import response_id
+from api.dialects.responses.response_object import UNSTORED, response_id
 from api.dialects.responses.steering import (
     HELD_MAX,
     STEERS_MAX,
@@ -47,9 +47,10 @@ from api.readers.conversation import Command, Conversation, Frame
 from api.readers.socket_endpoint import SocketEndpoint
 from api.readers.websocket_sender import RESTARTING
 from shared.config.credentials import Identity
-from shared.errors import Draining, RequestError, Unavailable
+from shared.errors import Draining, NotFound, RequestError, Unavailable
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
+from shared.log.request import dialect_of
 from shared.queue.endings import cancel
 
 PATH = "/v1/responses"
@@ -102,7 +103,7 @@ class ResponsesConversation(Conversation):
         self._stored = StoredResponses(node)
         self._creation = Creation(node, self._stored)
         self._lanes: Lanes[_Turn] = Lanes()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Turn] = {}
         self._numbers = itertools.count()
         self._running: dict[str, _Running] = {}  # by the id of the response
         self._known: dict[str, None] = {}  # ids of responses; the oldest first
@@ -119,8 +120,9 @@ class ResponsesConversation(Conversation):
     def leave(self) -> None:
         if self._aging is not None:
             self._aging.cancel()
-        for task in self._tasks:
+        for task, turn in self._tasks.items():
             task.cancel()
+            turn.release()  # a task that has not started yet never gets there
         for turn in self._lanes.clear():
             turn.release()
         super().leave()
@@ -230,8 +232,8 @@ class ResponsesConversation(Conversation):
             if task is None:  # the hub is closed, and breaks this socket off
                 turn.release()
                 continue
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = turn
+            task.add_done_callback(self._tasks.pop)
 
     async def _serve(self, turn: _Turn) -> None:
         """Send the responses of one request: its own, and those of its steers."""
@@ -279,10 +281,13 @@ class ResponsesConversation(Conversation):
         return meta, order.number
 
     async def _find(self, response: str, cursor: EventId = START) -> Meta:
-        """Return a response of this owner, stored or not; a share sees only stored ones."""
+        """Return a response that may be read here; one that was not stored only to its owner."""
         known = (response,) if self.identity.share is None else ()
         async with answer_deadline():
-            return await self._stored.find(response, self.identity, cursor, known=known)
+            meta = await self._stored.find(response, self.identity, cursor, known=known)
+        if UNSTORED in dialect_of(meta) and meta.owner != self.owner:
+            raise NotFound("response")
+        return meta
 
     async def _send_response(self, turn: _Turn, meta: Meta, number: int) -> _Running:
         """Send a response from event `number` on; return when no further event will be sent."""

@@ -6,7 +6,19 @@ Source: docs/dialects/durable-streams.md.
 
 from __future__ import annotations
 
-from api.pages.openapi.schemas import ID, SHARED, STRING, Json, answer, errors, parameter
+from typing import Any
+
+from api.pages.openapi.schemas import (
+    HEADERS_OF_ERRORS,
+    ID,
+    SHARED,
+    STRING,
+    Json,
+    answer,
+    content,
+    errors,
+    parameter,
+)
 
 ANY_TYPE: Json = {"*/*": {}}
 NEXT: Json = {
@@ -51,7 +63,81 @@ def read(name: str, summary: str, parameter_of_path: Json) -> Json:
     }
 
 
+SUBSCRIPTION: Json = parameter(
+    "id", "path", "The subscription.", {"type": "string", "minLength": 1, "maxLength": 256}
+)
+LINKED: Json = parameter("path", "path", "The stream.", {"type": "string", "minLength": 1})
+OBJECT_BODY: Json = {"content": content({"type": "object"})}
+
+
+def control(name: str, summary: str, method: str, *parameters: Json, **more: Any) -> Json:
+    """Return a path item of a subscription with one method; its errors have the protocol's form."""
+    answers = {
+        status: {"description": text, "content": content({"type": "object"})}
+        for status, text in (
+            ("400", "`INVALID_REQUEST`, or the body is no JSON."), ("401", "`TOKEN_INVALID`"),
+            ("403", "`forbidden`"), ("404", "`SUBSCRIPTION_NOT_FOUND`"), ("408", "Too slow."),
+            ("409", "`FENCED`, `ALREADY_CLAIMED`, `NO_PENDING_WORK`, `INVALID_OFFSET`"),
+            ("413", "Too large."), ("415", "The encoding."), ("422", "No object."),
+            ("503", "`unavailable`"),
+        )
+    }  # fmt: skip
+    answers["401"]["headers"] = HEADERS_OF_ERRORS[401] if not more.get("security") == [] else {}
+    done: Json = {
+        "200": {"description": "Done.", "content": content({"type": "object"})},
+        "201": {"description": "Created.", "content": content({"type": "object"})},
+        "204": answer("Done."),
+    }
+    described = {"operationId": name, "summary": summary, "parameters": [SUBSCRIPTION, *parameters]}
+    return {method: {**described, "responses": {**done, **answers}, **more}}
+
+
+_BELOW = "/ds/v1/stream/__ds"
+_ONE = _BELOW + "/subscriptions/{id}"
+CONTROL: Json = {
+    _BELOW + "/jwks.json": {
+        "get": {
+            "operationId": "readStreamKeys",
+            "summary": "The public key of the webhooks of subscriptions.",
+            "security": [],
+            "responses": {
+                "200": {
+                    "description": "A JSON web key set.",
+                    "content": content({"type": "object"}, "application/jwk-set+json"),
+                },
+                **errors("unavailable"),
+            },
+        }
+    },
+    _ONE: {
+        **control("getStreamSubscription", "Show a subscription.", "get"),
+        **control(
+            "createStreamSubscription", "Subscribe to streams: a webhook, or pull-wake.", "put",
+            requestBody=OBJECT_BODY,
+        ),
+        **control("deleteStreamSubscription", "End a subscription.", "delete"),
+    },
+    _ONE + "/streams": control(
+        "linkStreams", "Add streams to a subscription.", "post", requestBody=OBJECT_BODY
+    ),
+    _ONE + "/streams/{path}": control("unlinkStream", "Take a stream out.", "delete", LINKED),
+    _ONE + "/claim": control(
+        "claimWake", "Take the work of a pull-wake subscription.", "post", requestBody=OBJECT_BODY
+    ),
+    **{
+        f"{_ONE}/{what}": control(
+            name, summary, "post", requestBody=OBJECT_BODY, security=[]
+        )
+        for what, name, summary in (
+            ("callback", "acknowledgeWebhook", "Acknowledge offsets after a webhook."),
+            ("ack", "acknowledgeWake", "Acknowledge offsets after a claim."),
+            ("release", "releaseWake", "Give a claim back."),
+        )
+    },
+}  # fmt: skip
+
 PATHS: Json = {
+    **CONTROL,
     "/ds/v1/stream/generations/{id}": {
         "get": read("readGenerationStream", "Read a generation as a stream of JSON.", ID),
     },

@@ -61,6 +61,8 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
         parts = ["append_fast", "prelude", "append"]
     elif name in ("limit_admit", "limit_settle"):
         parts = ["limit_prelude", name]
+    elif name.startswith("stream_sub_"):
+        parts = ["stream_prelude", "stream_sub_prelude", name]
     elif name.startswith("stream_"):
         parts = ["stream_prelude", name]
     elif name not in WITHOUT_PRELUDE:

@@ -1,10 +1,11 @@
 -- Appends to a stream, closes it, or both.
--- KEYS[1] meta  [2] entries  [3] producers  [4] names of the owner  [5] sums of the owner
+-- KEYS[1] meta  [2] entries  [3] producers  [4] names of the owner  [5] sums of the owner  [6] their tails
+--     [7] ids of the owner's subscriptions
 -- ARGV[1] media type; '' without bytes  [2] bytes  [3] their digest  [4] '1' close  [5] live channel
 --     [6] '1' and Stream-Seq, or ''  [7] producer id or ''  [8] epoch  [9] seq
 --     [10] stream bytes max  [11] stream entries max  [12] owner bytes max  [13] producers max
 --     [14] idle ms  [15] bytes max of a frame  [16] ms until a producer is forgotten
--- Returns {'ok', tail, '1' if closed} | {'duplicate', tail, '1' if closed, last seq} | {'closed', tail}
+-- Returns {'ok', tail, '1' if closed, number of subscriptions} | {'duplicate', tail, '1' if closed, last seq} | {'closed', tail}
 --     | {'stale', epoch} | {'epoch'} | {'gap', expected} | {'seq'} | {'type'} | {'absent'} | {'gone'}
 --     | {'full', 'owner' or 'producers'}
 local now = clock()
@@ -17,7 +18,7 @@ local epoch, seq = tonumber(ARGV[8]), tonumber(ARGV[9])
 local closer = producer ~= '' and ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. producer or ''
 if meta.closed then
   if producer ~= '' and meta.closer == closer then return {'duplicate', meta.tail, '1', ARGV[9]} end
-  if bytes == '' and producer == '' then return {'ok', meta.tail, '1'} end
+  if bytes == '' and producer == '' then return {'ok', meta.tail, '1', '0'} end
   return {'closed', meta.tail}
 end
 if bytes ~= '' and ARGV[1] ~= meta.media then return {'type'} end
@@ -50,6 +51,7 @@ if bytes ~= '' then
   tail = add(2, tail, bytes, ARGV[3])
   local start = trim(2, meta, tail, tonumber(ARGV[10]), tonumber(ARGV[11]))
   redis.call('HSET', KEYS[1], 'tail', tail, 'start', start)
+  redis.call('HSET', KEYS[6], meta.path, tail)
   redis.call('HINCRBY', KEYS[5], 'bytes', number(#bytes - (position(start) - position(meta.start))))
 end
 if producer ~= '' then
@@ -59,4 +61,4 @@ if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'seq', given) end
 if closes then redis.call('HSET', KEYS[1], 'closed', '1', 'closer', closer) end
 touch(meta, 1, 4, now, tonumber(ARGV[14]))
 publish(ARGV[5], before, tail, closes and 'c' or '-', bytes, tonumber(ARGV[15]))
-return {'ok', tail, closes and '1' or ''}
+return {'ok', tail, closes and '1' or '', number(redis.call('SCARD', KEYS[7]))}

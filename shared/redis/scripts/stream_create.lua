@@ -1,12 +1,13 @@
 -- Creates a stream, or a fork of another one, unless it exists.
 -- KEYS[1] meta  [2] entries  [3] names of the owner  [4] sums of the owner  [5] meta of the source, or meta again
+--     [6] tails of the owner's streams  [7] ids of the owner's subscriptions
 -- ARGV[1] path  [2] content type; '' that of the source  [3] its media type  [4] ttl, s, or ''
 --     [5] Stream-Expires-At or ''  [6] the same, ms  [7] '1' closed  [8] bytes  [9] their digest
 --     [10] path of the source or ''  [11] place of the fork; '' not asked for  [12] the same, resolved
 --     [13] sub-offset  [14] bytes of the source up to the sub-offset  [15] their digest
 --     [16] parents of the fork, JSON  [17] its lineage, JSON  [18] lineage of the source, as it was read
 --     [19] streams max  [20] owner bytes max  [21] idle ms
--- Returns {'created' or 'exists', tail, '1' if closed, content type} | {'differs'} | {'blocked'} | {'expired'}
+-- Returns {'created' or 'exists', tail, '1' if closed, content type, number of subscriptions} | {'differs'} | {'blocked'} | {'expired'}
 --     | {'no source'} | {'source gone'} | {'source type'} | {'changed'} | {'full', 'streams' or 'owner'}
 local now = clock()
 local meta = load(1)
@@ -18,7 +19,7 @@ if state == 'live' then
     and ARGV[4] == meta.asked_ttl and ARGV[5] == meta.asked_expires
     and (ARGV[7] == '1') == (meta.closed ~= nil) and ARGV[10] == meta.source
     and (ARGV[11] == '' or ARGV[11] == meta.fork) and ARGV[13] == meta.sub
-  if is_same then return {'exists', meta.tail, meta.closed or '', meta.type} end
+  if is_same then return {'exists', meta.tail, meta.closed or '', meta.type, '0'} end
   return {'differs'}
 end
 local kind, media, ttl, shown, expires = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -52,5 +53,6 @@ made.tail = tail
 made['until'] = number(deadline(made, now, tonumber(ARGV[21])))
 for name, value in pairs(made) do redis.call('HSET', KEYS[1], name, value) end
 redis.call('ZADD', KEYS[3], made['until'], ARGV[1])
+redis.call('HSET', KEYS[6], ARGV[1], tail)
 redis.call('HINCRBY', KEYS[4], 'bytes', more)
-return {'created', tail, made.closed or '', kind}
+return {'created', tail, made.closed or '', kind, number(redis.call('SCARD', KEYS[7]))}

@@ -39,7 +39,7 @@ function drawn(title: string, month: string, columns: Column[]): HTMLElement {
     if (day % Math.ceil(days / 10) === 0) parts.push(svg('text', { x: `${(day + 0.5) * width}%`, y: HEIGHT_PX + AXIS_PX - 4, class: 'at50' }, day + 1))
   }
   parts.push(svg('line', { x1: 0, x2: '100%', y1: HEIGHT_PX, y2: HEIGHT_PX, class: 'lane' }))
-  parts.push(svg('text', { x: 0, y: 10 }, `${count(most)} a day`))
+  parts.push(svg('text', { x: 0, y: 10 }, `most: ${count(most)} a day`))
   const picture = svg('svg', { class: 'axis', width: '100%', height: HEIGHT_PX + AXIS_PX, role: 'img', 'aria-label': `${title}: tokens of each day of ${month}` }, ...parts)
   return h('div', {}, picture as unknown as Node)
 }

@@ -43,15 +43,14 @@ async function cancelAll(): Promise<void> {
   if (!count || !await sure(`Cancel ${many} ${which ? `with ${which}` : 'of all owners'}? Readers get what there is, and the end. This cannot be undone.`, `Cancel ${count}`)) return
   let done = 0
   try {
-    for (let tried = 0; tried < count;) {
-      const step = Math.min(STEP, count - tried)
-      const query = new URLSearchParams({ ...filter, at_most: String(step) })
-      const { matched, cancelled } = await post(`/v1/console/generations/cancel?${query}`)
-      tried += step
-      done += cancelled
+    for (let left = 1; left && done < count;) {
+      const query = new URLSearchParams({ ...filter, at_most: String(Math.min(STEP, count - done)) })
+      const found = await post(`/v1/console/generations/cancel?${query}`)
+      left = found.left
+      done += found.cancelled
       notice(`${done} of ${count} generations are cancelled.`)
-      if (!matched) break
     }
+    if (done < count) notice(`${done} of ${count} generations are cancelled; the others have ended.`)
   } catch (error) {
     notice(`${done} of ${count} generations are cancelled. ${(error as Error).message}`)
   }
@@ -123,7 +122,7 @@ function connect(): void {
     event(name, data) {
       if (name === 'rows') generations.show(data)
       else if (name === 'history') charts.add(data)
-      else if (name === 'problem') problem(data ? `Redis: ${data}` : '')
+      else if (name === 'problem') problem(data)
       else panels.take(name, data)
       panels.tiles((each) => charts.latest(each))
     },
@@ -131,6 +130,7 @@ function connect(): void {
       find('#state').dataset.state = state
       find('#state-text').textContent = state === 'live' ? 'live' : state === 'waiting' ? 'connecting' : 'refused'
       if (state === 'refused') problem(text ?? 'refused')
+      else if (text) problem(`This node does not show the console now: ${text}. The page tries again.`)
     },
   }, stream.signal)
 }
@@ -140,8 +140,16 @@ function problem(text: string): void {
   find('#problem').hidden = !text
 }
 
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return '' // a link that somebody has broken
+  }
+}
+
 function route(): void {
-  const name = decodeURIComponent(location.hash.slice(1)).replace(/^\//, '') // `#/now`: the browser scrolls to no element
+  const name = decoded(location.hash.slice(1)).replace(/^\//, '') // `#/now`: the browser scrolls to no element
   if (name.startsWith('gen_')) void story.open(name)
   else tab = TABS.includes(name) ? name : 'now'
   for (const each of TABS) find(`#${each}`).hidden = each !== tab

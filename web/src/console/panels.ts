@@ -86,7 +86,7 @@ export class Panels {
 
   nodes(list: any[]): void {
     this.part('nodes', list, 'Nodes', () => [table(
-      ['Node', 'Readers', 'By transport', 'Redis', 'Loop lag', 'Resumes', 'Repairs', 'Cuts', 'Resets', 'Up'],
+      ['Node', 'Readers', 'By transport', 'Redis', 'Loop lag', 'Resumes', 'Repairs', 'Cuts', 'Resets', 'Up since'],
       list.map((each) => h('tr', { 'data-test': 'node', 'data-id': each.id }, ...cells(
         each.draining ? `${each.id} (draining)` : each.id, count(total(each.readers)),
         Object.entries(each.readers).map(([name, number]) => `${name} ${number}`).join(', ') || '–',

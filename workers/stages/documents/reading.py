@@ -122,7 +122,9 @@ async def _lines(stdout: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def _program(options: dict[str, Any], data: str | bytes) -> AsyncIterator[Process]:
-    with await _opened(data) as file:
+    # The file is opened here and not in the thread: a cancel cannot leave it open.
+    with _unnamed_file() as file:
+        await asyncio.to_thread(_write, file, data)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", str(PROGRAM), msgspec.json.encode(options).decode(),
             stdin=file, stdout=PIPE, stderr=DEVNULL, limit=LINE_BYTES_MAX,
@@ -138,23 +140,14 @@ async def _program(options: dict[str, Any], data: str | bytes) -> AsyncIterator[
         await process.wait()
 
 
-async def _opened(data: str | bytes) -> IO[bytes]:
-    """Return `_as_input(data)`, made in a thread; after a cancellation the file is closed there."""
-    opening = asyncio.ensure_future(asyncio.to_thread(_as_input, data))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        opening.add_done_callback(lambda done: done.cancelled() or done.result().close())
-        raise
-
-
-def _as_input(data: str | bytes) -> IO[bytes]:
-    """Return an open file with the data: in memory on Linux, elsewhere on disk without a name."""
-    raw = data if isinstance(data, bytes) else data.encode()
+def _unnamed_file() -> IO[bytes]:
+    """Return an open, empty file: in memory on Linux, elsewhere on disk without a name."""
     if hasattr(os, "memfd_create"):
-        file: IO[bytes] = os.fdopen(os.memfd_create("document"), "w+b")
-    else:
-        file = tempfile.TemporaryFile()
-    file.write(raw)
+        return os.fdopen(os.memfd_create("document"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _write(file: IO[bytes], data: str | bytes) -> None:
+    """Write the data; the file's position is its start."""
+    file.write(data if isinstance(data, bytes) else data.encode())
     file.seek(0)
-    return file

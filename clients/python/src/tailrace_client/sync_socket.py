@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -39,35 +40,39 @@ class Sockets:
     def read(self, asked: ReadRequest) -> Iterator[Event | None]:
         """Yield the events of one subscription, and None for other signs of life."""
         token = self._credentials.token()
-        connection = self._open(token)
         has_events = False
-        try:
-            connection.send('{"type":"hello"}')
-            connection.send(subscribe_frame(asked.generation_id, asked.cursor))
-            for frame in self._frames(connection):
-                yield None
-                kind = frame.get("type")
-                if kind == "hello":
-                    self._shared.heartbeat.announced(frame.get("heartbeat_s"))
-                elif kind == "error" and ("id" in frame or frame.get("code") != "invalid_request"):
-                    error = frame_error(frame)
-                    if error.code == "unauthorized":
-                        error.retryable = self._credentials.refused(token)
-                    raise error
-                elif kind == "caught_up" and not has_events and asked.cursor != START_CURSOR:
-                    # Frames do not say that the cursor is the end.
-                    if is_at_end(self._http.json("GET", asked.path), asked.cursor):
-                        asked.reading.is_over = True
-                        return
-                elif (event := frame_event(frame)) is not None:
-                    has_events = True
-                    yield event
-                    if event.type == "end":
-                        return
-        except ConnectionClosed as exc:
-            raise close_error(exc.rcvd.code if exc.rcvd else None) from exc
-        finally:
-            connection.close()
+        with self._open(token) as connection:
+            try:
+                connection.send('{"type":"hello"}')
+                connection.send(subscribe_frame(asked.generation_id, asked.cursor))
+                for frame in self._frames(connection):
+                    yield None
+                    kind = frame.get("type")
+                    if kind == "hello":
+                        self._shared.heartbeat.announced(frame.get("heartbeat_s"))
+                    elif kind == "error":
+                        self._raise(frame, token)
+                    elif kind == "caught_up" and not has_events and asked.cursor != START_CURSOR:
+                        # Frames do not say that the cursor is the end.
+                        if is_at_end(self._http.json("GET", asked.path), asked.cursor):
+                            asked.reading.is_over = True
+                            return
+                    elif (event := frame_event(frame)) is not None:
+                        has_events = True
+                        yield event
+                        if event.type == "end":
+                            return
+            except ConnectionClosed as exc:
+                raise close_error(exc.rcvd.code if exc.rcvd else None) from exc
+
+    def _raise(self, frame: dict[str, object], token: Token) -> None:
+        """Raise the error in a frame, unless an older node did not understand `hello`."""
+        if "id" not in frame and frame.get("code") == "invalid_request":
+            return
+        error = frame_error(frame)
+        if error.code == "unauthorized":
+            error.retryable = self._credentials.refused(token)
+        raise error
 
     def _frames(self, connection: ClientConnection) -> Iterator[dict[str, object]]:
         """Yield frames; ask for a sign of life after a silence.
@@ -92,25 +97,30 @@ class Sockets:
             yield frame
             heard_at = now()  # the time that the consumer took is no silence
 
-    def _open(self, token: Token) -> ClientConnection:
-        try:
-            return connect(
-                socket_url(self._shared.base),
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                additional_headers=bearer(token),
-                open_timeout=self._shared.open_s,
-                close_timeout=1,
-                ping_interval=None,
-                compression=None,
-                proxy=None if self._shared.is_near else True,
-                max_size=LINE_BYTES_MAX,
-            )
-        except InvalidStatus as exc:
-            response = exc.response
-            retry_after = response.headers.get("retry-after")
-            error = refusal(response.status_code, bytes(response.body or b""), retry_after)
-            if response.status_code == 401:
-                error.retryable = self._credentials.refused(token)
-            raise error from exc
-        except (OSError, TimeoutError, WebSocketException) as exc:
-            raise broken(f"no WebSocket: {said(exc)}") from exc
+    @contextmanager
+    def _open(self, token: Token) -> Iterator[ClientConnection]:
+        with ExitStack() as opened:
+            try:
+                connection = opened.enter_context(
+                    connect(
+                        socket_url(self._shared.base),
+                        subprotocols=[Subprotocol(SUBPROTOCOL)],
+                        additional_headers=bearer(token),
+                        open_timeout=self._shared.open_s,
+                        close_timeout=1,
+                        ping_interval=None,
+                        compression=None,
+                        proxy=None if self._shared.is_near else True,
+                        max_size=LINE_BYTES_MAX,
+                    )
+                )
+            except InvalidStatus as exc:
+                response = exc.response
+                retry_after = response.headers.get("retry-after")
+                error = refusal(response.status_code, bytes(response.body or b""), retry_after)
+                if response.status_code == 401:
+                    error.retryable = self._credentials.refused(token)
+                raise error from exc
+            except (OSError, TimeoutError, WebSocketException) as exc:
+                raise broken(f"no WebSocket: {said(exc)}") from exc
+            yield connection

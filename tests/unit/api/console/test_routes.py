@@ -9,8 +9,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from shared.console.board import report_worker
+from shared.console.reports import LiveRun
 from shared.log.events import End, Start, Token, encode
+from shared.queue.presence import Presence
 from shared.redis import keys
+from shared.redis.client import clock_ms
 from tests.support.shell import ALICE, OPERATOR, Shell
 
 CONTENT = {"authorization": "Bearer clear"}
@@ -192,6 +196,23 @@ async def test_a_bulk_cancel_needs_no_free_place_for_a_console(shell, monkeypatc
     await shell.post({"prompt": "x"})
 
     assert (await cancel_all(shell, at_most="5")).json()["cancelled"] == 1
+
+
+async def test_generations_that_have_ended_since_they_were_reported_make_room(shell):
+    made = [(await shell.post({"prompt": f"{n}"})).json()["id"] for n in range(3)]
+    await shell.client.post(f"/v1/generations/{made[0]}/cancel", headers=ALICE)
+    now_ms = await clock_ms(shell.redis)
+    runs = [
+        LiveRun(name, "alice", "demo", "demo", "interactive", n, 1, 1, 0)
+        for n, name in enumerate(made)
+    ]
+    await report_worker(shell.redis, Presence("w", now_ms, 9, 3, False, {}), runs)
+
+    answer = await cancel_all(shell, worker="w", at_most="1")
+
+    assert answer.json() == {"matched": 3, "cancelled": 1, "left": 1}
+    meta = await shell.store.meta(made[1])
+    assert meta is not None and meta.status == "cancelled"
 
 
 async def dead(shell: Shell, name: str) -> None:

@@ -56,6 +56,7 @@ from shared.redis.pipeline import ClientPipeline
 from shared.redis.scripts import FILES, FOLDER, Scripts, source_of
 from shared.streams.place import ZERO
 from shared.streams.store import ForkPoint, NewStream, Producer, StreamStore, owner_of
+from shared.streams.subscriptions import Config, Subscriptions
 from shared.streams.sweep import note_owner, sweep_owners
 from shared.timeline.moment import Moment
 from shared.timeline.writer import TimelineWriter
@@ -75,6 +76,7 @@ PARTS = {
     "limit_prelude",
     "prelude",
     "stream_prelude",
+    "stream_sub_prelude",
     "time_limits",
 }  # they are parts of other scripts
 SOURCES = sorted(FOLDER.glob("*.lua"))
@@ -356,6 +358,9 @@ async def count_an_owner(redis: Redis) -> None:
 async def keep_streams(redis: Redis) -> None:
     store, owner = StreamStore(redis, replace(SETTINGS, stream_bytes_max=64)), owner_of("o")
     await note_owner(store, owner)
+    subscriptions = Subscriptions(store)
+    config = Config("webhook", 1_000, pattern="*", streams=("one",), url="https://example.com")
+    assert await subscriptions.create(owner, "sub", config, "https://node") == "created"
     plain = NewStream(content_type="text/plain", media="text/plain", data=b"a" * 40, ttl_s="60")
     assert (await store.create(owner, "one", plain)).kind == "created"
     producer = Producer("p", 0, 0)
@@ -368,6 +373,16 @@ async def keep_streams(redis: Redis) -> None:
     point = ForkPoint(reading.info, reading.info.tail)
     fork = NewStream(source="one", fork_point=point, prefix=b"c", sub_offset=1)
     assert (await store.create(owner, "two", fork)).kind == "created"
+    await subscriptions.notify(owner, "one", is_new=True)
+    woken = await subscriptions.get(owner, "sub")
+    assert woken is not None and woken.wake_id and woken.generation == 1
+    assert (await subscriptions.act(owner, "sub", "claim", worker="w"))[0] == "claimed"
+    assert await subscriptions.act(owner, "sub", "auto", generation=1, wake_id=woken.wake_id) == [
+        "ok",
+        "",
+        "",
+    ]
+    assert await subscriptions.change_links(owner, "sub", "remove", ["one"]) == "ok"
     assert await store.delete(owner, "one") == "hidden"
     assert await store.delete(owner, "two") == "deleted"
     assert (await store.look(owner, "one")).state == "absent"

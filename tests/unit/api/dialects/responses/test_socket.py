@@ -195,6 +195,23 @@ async def test_a_turn_whose_answer_failed_gets_a_new_one(harness: SocketHarness)
     assert list(harness.log.known) == [FIRST, SECOND]
 
 
+async def test_a_turn_that_failed_too_often_still_gets_new_answers(
+    harness: SocketHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.dialects.responses.creation.ANSWERS_MAX", 1)
+    create = {**CREATE, "client_metadata": {"thread_id": "t", "turn_id": "u"}}
+    socket_client = await harness.socket_client()
+    for number in range(3):
+        await socket_client.say({**create, "stream_id": f"s{number}"})
+        name = f"gen_{number:010}"
+        failed = End("failed", "error", error=Failure("x", "it broke", True))
+        harness.log.append(failed, generation_id=name)
+        harness.log.known[name] = replace(harness.log.known[name], status="failed")
+        await settle()
+
+    assert len(harness.log.known) == 3
+
+
 async def test_a_response_is_continued_from_the_log(harness: SocketHarness) -> None:
     socket_client = await harness.socket_client()
     await socket_client.say({**CREATE, "store": False})
@@ -406,3 +423,41 @@ async def grown_old(socket_client: Any) -> None:
         errors = [f["error"]["code"] for f in socket_client.take() if f["type"] == "error"]
         if "websocket_connection_limit_reached" in errors:
             return
+
+
+async def test_a_request_of_another_stream_gets_no_steer(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(CREATE)
+    await socket_client.say(STEER)
+    harness.log.append(Start(1, "demo"), ToolCall(0, "call_a", "f", "{}"))
+    harness.log.append(End("completed", "tool_calls"))
+    await settle()
+    more = {"previous_response_id": RESPONSE, "input": "more"}
+    await socket_client.say({**CREATE, **more, "stream_id": "fork"})
+    await socket_client.say({**CREATE, **more})
+
+    steered = ["be brief" in new.request.decode() for new in harness.acceptor.seen]
+    assert steered == [False, False, True]
+
+
+async def test_a_socket_that_ends_during_an_acceptance_holds_nothing(
+    harness: SocketHarness,
+) -> None:
+    gate = asyncio.Event()
+    accept = harness.acceptor.accept
+
+    async def accept_late(new: NewGeneration, generation_id: str = "") -> Accepted:
+        accepted = await accept(new, generation_id)
+        await gate.wait()
+        return accepted
+
+    harness.acceptor.accept = accept_late  # type: ignore[method-assign]
+    socket_client = await harness.socket_client()
+    await socket_client.say(CREATE)
+    await socket_client.leave()
+    gate.set()
+    await settle()
+
+    relays = harness.hub_harness.hub.relays
+    assert not [relay for relay in relays.values() if relay.holds]
+    assert not harness.hub_harness.hub._errands

@@ -1,0 +1,1 @@
+"""CopilotKit's chat in Chromium, against two nodes: `make copilotkit`. Not a part of CI."""
