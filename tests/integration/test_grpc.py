@@ -299,6 +299,24 @@ async def test_health_and_reflection_need_no_credentials(cluster: Cluster) -> No
     assert names >= {"tailrace.v1.Tailrace", "grpc.health.v1.Health"}
 
 
+async def test_a_silent_stream_has_heartbeats(
+    alice: GrpcClient, web: aiohttp.ClientSession
+) -> None:
+    generation_id = await alice.start(demo_body(2, 0, first_token_s=2.5))
+    request = pb.AttachRequest(id=generation_id)
+    (found, over_http) = await asyncio.gather(
+        all_of(alice.call("Attach", request)),
+        frames_over_http(web, "application/connect+json", request),
+    )
+
+    assert found.count(pb.Event()) >= 1
+    assert (0, b"{}") in over_http
+
+
+async def all_of(call: Any) -> list[pb.Event]:
+    return [event async for event in call]
+
+
 # gRPC-Web and Connect
 
 

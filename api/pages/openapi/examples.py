@@ -25,6 +25,7 @@ GROUPS = (
     ("/ai-sdk", "Vercel AI SDK"),
     ("/ag-ui", "AG-UI"),
     ("/deep-chat", "deep-chat"),
+    ("/tailrace.v1.Tailrace", "gRPC-Web and Connect"),
     ("/lobe", "LobeChat's protocol"),
     ("/api/agent", "LobeChat's protocol"),
     ("/v1/schedules", "Schedules"),
@@ -73,6 +74,10 @@ BODIES: dict[str, Any] = {
         ],
     },
     "takeOverProducer": {"reset": False},
+    "grpcStart": {"prompt": PROMPT, "session": "demo"},
+    "grpcGet": {"id": "gen_00000000000000000000000000"},
+    "grpcCancel": {"id": "gen_00000000000000000000000000"},
+    "grpcSession": {"session": "demo"},
 }
 
 
