@@ -58,13 +58,11 @@ async def begin_after(hub: Hub, seen: int, generation_id: str, relay: Relay) -> 
         Unavailable: the log could not be read in time.
     """
     place = await locate(hub, relay, LOBE_GATEWAY, seen)
-    log = relay.encoded_log(LOBE_GATEWAY)
-    if log.is_finished and seen == log.chunks:
-        return Beginning(place.cursor, is_empty=True)
+    opening = relay.encoded_log(LOBE_GATEWAY).opening
     connected = {
         "type": "connected", "operationId": generation_id, "lastEventId": str(seen),
         "timestamp": time.time_ns() // 1_000_000,
     }  # fmt: skip
     hello = b"event: connected\ndata: %b\n\n" % encode(connected)
-    head = place.head if seen else log.opening
-    return Beginning(place.cursor, hello + head)
+    # After the last event nothing follows. LobeHub's reader fails over a 204, which has no body.
+    return Beginning(place.cursor, hello + (place.head if seen else opening))

@@ -264,7 +264,6 @@ PATHS: Json = {
                     "headers": {"X-Generation-Id": GENERATION_NAME},
                     "content": EVENT_STREAM,
                 },
-                "204": answer("The client has seen the last event."),
                 **errors(
                     "cursor_invalid",
                     "not_found",

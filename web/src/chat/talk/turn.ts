@@ -155,6 +155,7 @@ export class Turn implements Link {
         this.model = event.model || this.model
         break
       case 'token':
+        if (this.reasonedFrom && !this.text) this.reasonedTo = now // the thoughts end where the answer begins
         this.text += event.text
         this.firstTokenAt ||= now
         this.beside(event)
