@@ -65,7 +65,7 @@ class StreamRoutes:
         self.store = StreamStore(node.redis, node.settings, node.store.scripts.pipeline)
         self.live = LiveStreams(node.hub, self.store, Tails(node.hub, self.store))
         self.subscriptions = Subscriptions(self.store)
-        self.notices = Notices(self.subscriptions, node.hub.spawn)
+        self.notices = Notices(self.subscriptions, lambda errand: node.hub.spawn(errand))
 
     # Create
 
