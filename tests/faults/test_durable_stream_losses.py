@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from tests.support.redis_server import RedisServer
-from tests.support.stream_client import TEXT, Follower, write
+from tests.support.sentinel_setup import standing
+from tests.support.stream_client import TEXT, Follower, StreamClient, write
 
 
 async def test_readers_stay_while_redis_is_killed_and_comes_back(cluster, streams, stream_path):
@@ -80,3 +81,21 @@ async def test_an_emptied_redis_ends_readers_and_a_new_stream_has_none_of_the_of
     await streams.create(stream_path, b"six, ")
     assert (await streams.read(stream_path, first.offset)).status == 410
     assert (await streams.read(stream_path, last.offset)).status == 410
+
+
+async def test_after_a_failover_the_producer_sends_again_and_readers_go_on(stream_path, figure):
+    """The master dies with writes that its replica may lack. No reader sees a byte twice."""
+    async with standing() as setup, StreamClient(setup.cluster.urls) as streams:
+        await streams.create(stream_path)
+        followers = [
+            Follower(streams, stream_path, mode, is_patient=True) for mode in ("sse", "long-poll")
+        ]
+        async with asyncio.TaskGroup() as tasks:
+            reading = [tasks.create_task(follower.run()) for follower in followers]
+            tasks.create_task(write(streams, stream_path, goes_back=True))
+            await followers[0].reached(300)
+            await setup.lose_master("killed")
+        figure("offsets that were lost for a while", str(sum(f.losses for f in followers)))
+        setup.bring_back("killed")
+
+    assert [task.result() for task in reading] == [TEXT] * 2

@@ -6,8 +6,19 @@ With TEST_REDIS_MODE=masters they run on a cluster whose slots move all the time
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
-from tests.support.stream_client import TEXT, Follower, write
+import pytest
+
+from tests.support.processes import Cluster
+from tests.support.proxy import Proxy
+from tests.support.stream_client import TEXT, Follower, StreamClient, write
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[Cluster]:
+    async with Cluster(api=2, workers=1, moves_slots=True) as cluster:
+        yield cluster
 
 
 async def test_killed_nodes_lose_and_repeat_no_append_and_readers_go_on(
@@ -53,3 +64,15 @@ async def test_a_drained_node_hands_its_readers_to_the_other(cluster, streams, s
         await cluster.heal()
 
     assert [task.result() for task in reading] == [TEXT] * 2
+
+
+async def test_an_append_whose_answer_is_lost_is_not_repeated(cluster, stream_path):
+    """The first node is behind a proxy that loses answers: each append is sent to both."""
+    async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
+        nodes = [f"http://127.0.0.1:{proxy.port}", cluster.api[1].url]
+        async with StreamClient(nodes[1:]) as safe, StreamClient(nodes) as client:
+            await safe.create(stream_path)
+            proxy.lose_replies()
+            await write(client, stream_path)
+            assert (await safe.read(stream_path)).body.decode() == TEXT
+        assert proxy.cuts >= 10

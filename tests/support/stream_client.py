@@ -127,9 +127,17 @@ class Follower:
         text: everything that was read.
         breaks: how often a read broke off.
         refused: the status that ended the reading; 0: none.
+        losses: how often the offset was lost, for a patient reader.
+
+    Args:
+        is_patient: ask again for an offset that is lost: the producer may send its bytes again.
     """
 
-    def __init__(self, client: StreamClient, path: str, mode: str) -> None:
+    def __init__(
+        self, client: StreamClient, path: str, mode: str, *, is_patient: bool = False
+    ) -> None:
+        self.is_patient = is_patient
+        self.losses = 0
         self.client = client
         self.path = path
         self.mode = mode
@@ -146,7 +154,10 @@ class Follower:
             try:
                 is_over = await (self._sse() if self.mode == "sse" else self._poll())
             except Refused as exc:
-                if exc.status < 500:
+                if exc.status == 410 and self.is_patient:
+                    self.losses += 1
+                    await asyncio.sleep(RETRY_S)
+                elif exc.status < 500:
                     self.refused = exc.status
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self.breaks += 1
@@ -189,10 +200,19 @@ class Follower:
         self._changed.set()
 
 
-async def write(client: StreamClient, path: str) -> None:
-    """Append the pieces of `TEXT`, each once, then close the stream."""
-    for n in range(PIECES):
+async def write(client: StreamClient, path: str, *, goes_back: bool = False) -> None:
+    """Append the pieces of `TEXT`, each once, then close the stream.
+
+    Args:
+        goes_back: when Redis has lost appends, send them again.
+    """
+    n = 0
+    while n < PIECES:
         answer = await client.append(path, f"piece {n}, ".encode(), n)
+        if answer.status == 409 and goes_back:
+            n = int(answer.headers["producer-expected-seq"])
+            continue
         assert answer.status in (200, 204), answer
+        n += 1
     answer = await client.append(path, b"", PIECES, closes=True)
     assert answer.status == 204, answer

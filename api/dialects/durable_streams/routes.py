@@ -19,6 +19,7 @@ from api.dialects.durable_streams.live import (
     LiveStreams,
     wait_for_change,
 )
+from api.dialects.durable_streams.notices import Notices
 from api.dialects.durable_streams.replies import (
     NOT_CACHED,
     SECURITY,
@@ -64,6 +65,7 @@ class StreamRoutes:
         self.store = StreamStore(node.redis, node.settings, node.store.scripts.pipeline)
         self.live = LiveStreams(node.hub, self.store, Tails(node.hub, self.store))
         self.subscriptions = Subscriptions(self.store)
+        self.notices = Notices(self.subscriptions, lambda errand: node.hub.spawn(errand))
 
     # Create
 
@@ -104,7 +106,7 @@ class StreamRoutes:
             path_text = quote(request.scope["path"])
             headers["location"] = str(request.url.replace(path=path_text, query=""))
             if outcome.subscriptions:
-                self.node.hub.spawn(self.subscriptions.notify(owner, path, is_new=True))
+                self.notices.give(owner, path, is_new=True)
         status = 201 if outcome.kind == "created" else 200
         return reply(status, headers, media=outcome.detail)
 
@@ -169,7 +171,7 @@ class StreamRoutes:
                 producer=asked.producer,
             )
         if outcome.subscriptions and raw:
-            self.node.hub.spawn(self.subscriptions.notify(owner, path))
+            self.notices.give(owner, path)
         return _append_reply(outcome, asked, has_body=bool(raw))
 
     # Read
