@@ -11,8 +11,8 @@ export const FIRST_MS = 750
 export const SHORT_OUTAGE_MS = 5_000
 export const CEILING_MS = 30_000
 export const RETRY_AFTER_MAX_MS = 60_000
-/** Between two tries no more than this counts as outage: the machine has slept, or its clock was set. */
-const STEP_MAX_MS = 120_000
+/** A longer time between two tries is no outage: the machine has slept, or its clock was set. */
+const STEP_MAX_MS = 300_000
 
 export class BackOff {
   private tries = 0
@@ -34,7 +34,8 @@ export class BackOff {
 
   /** How long there has been no connection, as far as the machine was awake. */
   outageMs(now: number): number {
-    this.outage += Math.min(Math.max(now - (this.countedAt ?? now), 0), STEP_MAX_MS)
+    const step = now - (this.countedAt ?? now)
+    if (step > 0 && step < STEP_MAX_MS) this.outage += step
     this.countedAt = now
     return this.outage
   }

@@ -17,7 +17,7 @@ HEARTBEAT_DEFAULT_S = 15.0
 HEARTBEAT_MAX_S = 600.0
 GRACE_S = 1.0
 POLL_WAIT_MAX_S = 20.0
-STEP_MAX_S = 120.0  # between two tries no more counts as outage: the machine has slept
+STEP_MAX_S = 300.0  # a longer time between two tries is no outage: the machine has slept
 LEFT_FOR_S = 300.0  # how long a blocked transport is left
 AUTO = ("websocket", "sse", "poll")
 NAMES = ("websocket", "sse", "ndjson", "poll")
@@ -44,8 +44,9 @@ class BackOff:
 
     def outage_s(self, now: float) -> float:
         """Return how long there has been no connection, as far as the machine was awake."""
-        if self._counted_at is not None:
-            self._outage_s += min(max(now - self._counted_at, 0.0), STEP_MAX_S)
+        step_s = now - self._counted_at if self._counted_at is not None else 0.0
+        if 0 < step_s < STEP_MAX_S:
+            self._outage_s += step_s
         self._counted_at = now
         return self._outage_s
 
