@@ -1,6 +1,6 @@
 """Compares gRPC, gRPC-Web and Connect with SSE: CPU of the node per token, and the first token.
 
-The same answer goes to the same number of readers, one form after the other on fresh nodes. Readers
+The same answer goes to the same number of readers, one form after the other at one node. Readers
 over HTTP are sockets that read to the last frame; those over gRPC are grpcio's client, which costs
 more than the node. Readers share the bench's process, and only the node is measured.
 """
@@ -57,8 +57,8 @@ async def run(setup: Setup) -> list[Row]:
     cpu = Comparison(f"{work}: CPU of the node per token and reader", "µs", SSE)
     first = Comparison("first token of a call that streams: p50", "ms", SSE)
     for _ in setup.rounds():
-        for who in (SSE, *OVER_HTTP, GRPC):
-            async with setup.node(is_fresh=True, grpc_port=str(free_port())) as node:
+        async with setup.node(is_fresh=True, grpc_port=str(free_port())) as node:
+            for who in (SSE, *OVER_HTTP, GRPC):
                 await setup.quiet()
                 cpu.add(who, await _cpu_us(setup, node, who, size))
                 first.add(who, percentile(await _first_ms(setup, node, who, size), 0.5))

@@ -56,6 +56,7 @@ NAMELESS = (
     "stages",
     "console",
     "timeline",
+    "grpc_forms",
 )
 
 
