@@ -49,7 +49,7 @@ test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k curs
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
-clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, Chromium, nginx, Prometheus
+clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, browsers, nginx, Caddy, HAProxy, Prometheus
 	$(CLEAN_ENV) $(BIN)/python -m pytest tests/clients -W default::ResourceWarning $(PARALLEL_CLIENTS) $(ARGS)
 
 clients-js: clients/js/node_modules/.package-lock.json ## Build clients/js, the npm package: types, sizes, dist

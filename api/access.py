@@ -98,11 +98,13 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/ag-ui/{agent:path}": {"POST": GENERATE},
     "/ag-ui/{agent:path}/runs/{id}/stream": {"GET": READ},
     "/ag-ui/{agent:path}/runs/{id}/cancel": {"POST": GENERATE},
+    "/api/agent/stream": {"GET": READ},
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
     "/deep-chat/ws": {"GET": PUBLIC},
     "/lobe/ws": {"GET": PUBLIC},
+    "/lobe-gateway/ws": {"GET": PUBLIC},
 }
 
 # Only a node of `tailrace up` has these routes (api/resources/faults.py).
@@ -129,6 +131,8 @@ SHARED = frozenset(
         ("/ag-ui/{agent:path}/runs/{id}/stream", "GET"),
         ("/ai-sdk/ws", "GET"),
         ("/lobe/ws", "GET"),
+        ("/api/agent/stream", "GET"),
+        ("/lobe-gateway/ws", "GET"),
     }
 )
 
@@ -155,6 +159,12 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
     },
     "/ai-sdk/ws": {"send": GENERATE, "resume": READ, "abort": GENERATE},
     "/deep-chat/ws": {EVERY_FRAME: GENERATE},
+    "/lobe-gateway/ws": {
+        "auth": ANY,
+        "resume": READ,
+        "interrupt": GENERATE,
+        "heartbeat": ANY,
+    },
     "/lobe/ws": {
         "startConversation": GENERATE,
         "resume": READ,

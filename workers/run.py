@@ -61,7 +61,6 @@ class Run:
         is_giving_back: the release has started, so another entry for this generation may be the one
             that this run put back: do not drop it.
         request: the decoded request; None before the stream starts.
-        timeline: the times of the attempt.
     """
 
     parts: WorkerParts
@@ -70,6 +69,7 @@ class Run:
     begun: Begun | None = None
     held_ms: int | None = None
     is_giving_back: bool = False
+    is_superseded: bool = False  # another worker has taken the generation
     request: Request | None = None
     _outbox: Outbox | None = None
     _stop: StopReason | None = None
@@ -102,12 +102,6 @@ class Run:
     @property
     def is_holding(self) -> bool:
         return self._outbox is not None and self._outbox.stopped is None
-
-    @property
-    def is_superseded(self) -> bool:
-        """Whether another worker has the generation now, which this run did not give back."""
-        stopped = None if self._outbox is None else self._outbox.stopped
-        return stopped == "fenced" and not self.is_giving_back
 
     def can_hand_over(self) -> bool:
         """Whether another worker could continue without a `reset`."""
@@ -373,6 +367,7 @@ class Run:
         return HANDED_OVER if error is None else f"to be tried again: {error.code}"
 
     def _count_loss(self) -> None:
+        self.is_superseded = self.outbox.stopped == "fenced"
         if self.outbox.stopped in ("fenced", "lost"):
             self.parts.count("leases_lost", self.id)
             log.warning("lease lost", extra={"generation_id": self.id, "how": self.outbox.stopped})

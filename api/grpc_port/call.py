@@ -21,13 +21,14 @@ from urllib.parse import unquote
 import grpc
 from starlette.types import ASGIApp, Message, Scope
 
-from api.dialects.grpc.status import trailers
+from api.dialects.grpc.status import code_of, trailers
 from api.dialects.grpc.timeouts import grpc_timeout
 from api.dialects.grpc.wire import HEAD_BYTES, TRAILERS
 from api.errors import request_error
 from api.grpc_port.arriving import SlowMessages, read_message
 from api.grpc_port.peer import peer_address
 from api.hub.contracts import ReadingOutcome
+from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
 from api.transport.extensions import GRPC_CALL, OUTCOME, TRANSPORT
 from shared.errors import RequestError
 
@@ -50,13 +51,23 @@ class GrpcCall:
         method: the path, `/tailrace.v1.Tailrace/Generate`.
         context: of grpcio's server.
         slow: counts the messages that take long to arrive.
+        addresses: counts the calls under way of each address.
     """
 
-    def __init__(self, app: ASGIApp, method: str, context: Any, *, slow: SlowMessages) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        method: str,
+        context: Any,
+        *,
+        slow: SlowMessages,
+        addresses: ConnectionLimit = NO_LIMIT,
+    ) -> None:
         self._app = app
         self._method = method
         self._context = context
         self._slow = slow
+        self._addresses = addresses
         self._left = asyncio.Event()
         self._is_read = False
         self._is_finished = False
@@ -68,8 +79,21 @@ class GrpcCall:
 
     async def run(self) -> None:
         """Serve the call, and set its status."""
-        self._scope = self._new_scope()
+        scope = self._scope = self._new_scope()
         self._context.add_done_callback(lambda _: self._left.set())
+        host = scope["client"][0] if scope["client"] else None
+        address = self._addresses.peers.limited_address(host, scope["headers"])
+        if address is not None and not self._addresses.acquire(address):
+            error = too_many_connections()
+            await self._fail(code_of(error).number, dict(trailers(error)))
+            return
+        try:
+            await self._serve()
+        finally:
+            if address is not None:
+                self._addresses.release(address)
+
+    async def _serve(self) -> None:
         await self._app(self._scope, self._receive, self._send)
         status = self._trailers
         if not self._is_finished or self._is_broken:

@@ -53,7 +53,7 @@ class GrpcService:
         async def is_ready() -> bool:
             return all((await health.checks()).values())
 
-        self._port = module.GrpcPort(self._app, self._node.settings, is_ready)
+        self._port = module.GrpcPort(self._app, self._node.settings, is_ready, self._node.peers)
         await self._port.start(calls_max=process_connections_max(), is_shared=is_shared)
 
     def watch_health(self, group: asyncio.TaskGroup) -> None:

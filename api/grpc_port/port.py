@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -22,6 +22,9 @@ from starlette.types import ASGIApp
 from api.dialects.grpc.messages import REQUESTS, SERVICE
 from api.grpc_port.arriving import MESSAGE_BYTES_MAX, SlowMessages
 from api.grpc_port.call import GrpcCall
+from api.grpc_port.credentials import credentials
+from api.transport.connection_limit import UNLIMITED, ConnectionLimit
+from api.transport.peer import TrustedProxies
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 
@@ -46,18 +49,29 @@ class GrpcPort:
 
     Args:
         is_ready: whether the node would answer a prompt.
+        peers: the trusted proxies.
 
     Attributes:
         port: on which it listens.
     """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, is_ready: Callable[[], Awaitable[bool]]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        is_ready: Callable[[], Awaitable[bool]],
+        peers: TrustedProxies | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
         self._is_ready = is_ready
         self._slow = SlowMessages()
+        self._addresses = ConnectionLimit(
+            connections_max=UNLIMITED,
+            now=time.monotonic,
+            peers=peers,
+            address_max=settings.address_connections_max,
+        )
         self._health = health.aio.HealthServicer()
         self._is_stopping = False
         self.port = 0
@@ -94,8 +108,8 @@ class GrpcPort:
         settings = self._settings
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:
-            if settings.grpc_tls_cert:
-                return int(self._server.add_secure_port(address, _credentials(settings)))
+            if settings.tls_cert:
+                return int(self._server.add_secure_port(address, credentials(settings)))
             return int(self._server.add_insecure_port(address))
         except RuntimeError as exc:
             raise ConfigurationError(
@@ -104,7 +118,8 @@ class GrpcPort:
 
     def _handler(self, method: str) -> Callable[[Any, Any], Awaitable[None]]:
         async def handle(_: AsyncIterator[bytes], context: Any) -> None:
-            await GrpcCall(self._app, method, context, slow=self._slow).run()
+            call = GrpcCall(self._app, method, context, slow=self._slow, addresses=self._addresses)
+            await call.run()
 
         return handle
 
@@ -155,12 +170,3 @@ def _ms(seconds: float) -> int:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials:
-    try:
-        key = Path(settings.grpc_tls_key).read_bytes()
-        certificate = Path(settings.grpc_tls_cert).read_bytes()
-    except OSError as exc:
-        raise ConfigurationError(f"TAILRACE_GRPC_TLS_CERT and _KEY: {exc.strerror}") from exc
-    return grpc.ssl_server_credentials([(key, certificate)])

@@ -88,6 +88,8 @@ def _reasoning(where: str, event: dict[str, Any]) -> Event:
 def _progress(where: str, event: dict[str, Any]) -> Event:
     """Read progress. Without `percentage` it follows from the two counts."""
     current, total = (_count(f"{where}.{name}", event.get(name)) for name in ("current", "total"))
+    if current > total and total and "percentage" not in event:
+        raise invalid_request(f"{where}.current must not be larger than total")
     percentage = event.get("percentage", round(100 * current / total, 1) if total else 0.0)
     is_number = isinstance(percentage, int | float) and not isinstance(percentage, bool)
     if not is_number or not 0 <= percentage <= 100:

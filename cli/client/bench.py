@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import itertools
 import json
 import secrets
 import sys
@@ -39,7 +39,7 @@ from shared.config.settings import Settings
 PROMPTS_MAX = 100_000
 AT_ONCE_MAX = 2_000
 ERRORS_SHOWN = 5
-SHOWN_AFTER_S, DRAWN_EVERY_S = 1.0, 0.2  # the bar, on a terminal
+SHOWN_AFTER_S = 1.0  # the bar, on a terminal
 TEXT_EVENTS = ("token", "reasoning", "tool_call")
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
 
@@ -171,6 +171,7 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
     began_s = time.monotonic()
     measurements: list[Measurement] = []
     prompts = iter(range(args.prompts))
+    bar, numbers = ProgressBar(sys.stderr), itertools.count(1)
 
     async def ask_in_turn() -> None:
         for _ in prompts:
@@ -182,14 +183,18 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
                 if len(measurements) <= args.at_once:
                     raise  # one of the first prompts: the key or the model is wrong
                 measurement.wrong = f"{exc.status}: {exc}"
+            ended = next(numbers)
+            if sys.stderr.isatty() and time.monotonic() - began_s > SHOWN_AFTER_S:
+                bar.show("answers", ended, args.prompts)
 
     try:
-        async with _progress(measurements, args.prompts), asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             for _ in range(min(args.at_once, args.prompts)):
                 tasks.create_task(ask_in_turn())
     except* (RequestRefused, ServerUnreachable) as group:
         raise group.exceptions[0] from None
     took_s = time.monotonic() - began_s
+    bar.close()
     figures = summary(measurements, took_s)
     if args.json:
         print(json.dumps(figures, indent=1))
@@ -199,28 +204,6 @@ async def _bench(client: BenchClient, args: argparse.Namespace, body: dict[str, 
     for measurement in [each for each in measurements if each.wrong][:ERRORS_SHOWN]:
         say(f"wrong: {measurement.wrong}")
     return EXIT_FAILED if figures["wrong"] else EXIT_OK
-
-
-@contextlib.asynccontextmanager
-async def _progress(measurements: Sequence[Measurement], total: int) -> AsyncIterator[None]:
-    """Show on a terminal how many answers have ended."""
-
-    async def draw(bar: ProgressBar) -> None:
-        await asyncio.sleep(SHOWN_AFTER_S)
-        while True:
-            done = sum(1 for each in measurements if each.ended_s or each.wrong)
-            bar.show("answers", done, total)
-            await asyncio.sleep(DRAWN_EVERY_S)
-
-    bar = ProgressBar(sys.stderr)
-    drawing = asyncio.create_task(draw(bar)) if sys.stderr.isatty() else None
-    try:
-        yield
-    finally:
-        if drawing is not None:
-            drawing.cancel()
-            await asyncio.wait([drawing])
-            bar.close()
 
 
 def summary(measurements: Sequence[Measurement], took_s: float) -> dict[str, Any]:

@@ -69,8 +69,6 @@ class Settings:
     host: str = "127.0.0.1"  # where an API node listens
     port: int = 8000
     grpc_port: int = 0  # where an API node listens for gRPC; 0: it does not
-    grpc_tls_cert: str = ""  # files of its certificate and its private key; empty: no TLS
-    grpc_tls_key: str = ""
     tls_cert: str = ""  # PEM certificate with its chain: the port of a node speaks TLS, too
     tls_key: str = ""  # PEM file of its key
     tls_only: str = ""  # "on": the port answers no plain request
@@ -188,10 +186,6 @@ class Settings:
             raise ConfigurationError(
                 f"{PREFIX}BODIES_BYTES_MAX ({self.bodies_bytes_max}) must be at least "
                 f"{PREFIX}BODY_BYTES_MAX ({self.body_bytes_max}): raise it, or lower the other"
-            )
-        if bool(self.grpc_tls_cert) != bool(self.grpc_tls_key):
-            raise ConfigurationError(
-                f"{PREFIX}GRPC_TLS_CERT and {PREFIX}GRPC_TLS_KEY need each other"
             )
         if bool(self.tls_cert) != bool(self.tls_key) or (self.is_tls_only and not self.tls_cert):
             raise ConfigurationError(f"TLS needs both {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")

@@ -20,6 +20,7 @@ COUNTERS = (
     "consumers_dropped", "index_entries_dropped",
     "files_expired", "files_orphaned", "files_missing", "files_unfinished", "audit_expired",
     "batch_parts_orphaned",
+    "streams_expired",
     "schedules_mended", "webhooks_mended",
 )  # fmt: skip
 INDEXES = {

@@ -42,6 +42,9 @@ const frontEnds = {
     onResolve({ filter: /^lobe(chat|hub)$/ }, ({ path }) => ({
       path: `${path === 'lobehub' ? lobehub : lobechat}/packages/model-runtime/src/providers/openai/index.ts`,
     }));
+    onResolve({ filter: /^lobehub-agent$/ }, () => ({
+      path: `${lobehub}/src/services/agentRuntime/client.ts`,
+    }));
     onResolve({ filter: /^librechat$/ }, () => ({
       path: `${librechat}/dist/esm/llm/openai/index.mjs`,
     }));

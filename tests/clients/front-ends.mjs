@@ -5,6 +5,7 @@ import { ChatOpenAI } from '@langchain/openai';
 import { ChatOpenAI as LibreChatOpenAI } from 'librechat';
 import { LobeOpenAI } from 'lobechat';
 import { LobeOpenAI as LobeHubOpenAI } from 'lobehub';
+import { agentRuntimeClient } from 'lobehub-agent';
 
 const apiKey = process.env.API_KEY || 'none';
 console.error = () => {}; // LobeChat repeats each error there
@@ -62,7 +63,27 @@ async function langchain(Client, { url, body, isResponses, isStream }) {
   return { text, requests };
 }
 
+// LobeHub's own reader of an operation, for one connection: it does not come back by itself.
+async function operation({ url, id, lastEventId }) {
+  globalThis.window = globalThis; // where the client looks for fetch
+  agentRuntimeClient.baseUrl = `${url}/api/agent`;
+  const said = { text: '', kinds: [], errors: [] };
+  await new Promise((resolve) => {
+    agentRuntimeClient.createStreamConnection(id, {
+      lastEventId,
+      onDisconnect: resolve,
+      onError: ({ message }) => resolve(said.errors.push(message)),
+      onEvent: ({ type, data }) => {
+        said.kinds.push(type);
+        if (data?.chunkType === 'text') said.text += data.content;
+      },
+    });
+  });
+  return said;
+}
+
 const ops = {
+  operation,
   lobechat: (told) => lobe(LobeOpenAI, told),
   lobehub: (told) => lobe(LobeHubOpenAI, told),
   langchain: (told) => langchain(ChatOpenAI, told),

@@ -6,15 +6,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.support.npm import PACKAGE, tool
+from tests.support.npm import PACKAGE, run, tool
 from tests.support.processes import Cluster
 
 KIT = PACKAGE.parent / "conform" / "conform.mjs"
+NAME = "tailrace-conform"
 KIT_S = 60.0
 COUNT = 40  # events of the broken server
 PAUSE_S = 0.02
@@ -191,6 +193,14 @@ async def test_the_kit_finds_the_fault_of_a_server(fault: str) -> None:
         code, said = await run_kit("--url", url, "--case", FAULTS[fault], "--limit-s", "8")
     assert code == 1
     assert said[FAULTS[fault]]["result"] == "fails"
+
+
+async def test_the_packed_kit_runs_in_an_empty_folder(tmp_path: Path) -> None:
+    archive = run(KIT.parent, "pack", "--silent", "--pack-destination", str(tmp_path)).strip()
+    (tmp_path / "empty").mkdir()
+    said = run(tmp_path / "empty", "exec", "--yes", f"--package=../{archive}", "--", NAME, "--help")
+
+    assert "--other-url" in said
 
 
 async def test_a_wrong_command_is_refused_with_its_options() -> None:

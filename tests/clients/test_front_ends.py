@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from shared.redis import keys
+from tests.support.demo import demo_body
 from tests.support.node_program import NodeProgram
 from tests.support.npm import front_ends
 from tests.support.processes import Cluster, Role
+from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -224,3 +226,32 @@ async def test_lobe_reads_reasoning_text_a_tool_call_and_the_usage(
         "reasoning", "text", "tool_calls"
     ]  # fmt: skip
     assert said["usage"]["totalOutputTokens"] > 0
+
+
+async def test_lobehubs_reader_of_operations_goes_on_at_the_other_node(
+    program: NodeProgram, cluster: Cluster
+) -> None:
+    """Its connection is cut in mid-answer. It reports that, and reads on by the number."""
+    body = {**demo_body(200, 40), "session": "operation"}
+    async with (
+        RawClient(*cluster.urls) as api,
+        Proxy("127.0.0.1", cluster.api[0].port) as proxy,
+    ):
+        known = (await api.call("POST", "/v1/generations", body=demo_body(9, 0))).json()["id"]
+        whole = await program.ask("operation", url=cluster.urls[1], id=known)  # it runs, then
+        run = (await api.call("POST", "/v1/generations", body=body)).json()["id"]
+        url = f"http://127.0.0.1:{proxy.port}"
+        asked = asyncio.create_task(program.ask("operation", url=url, id=run))
+        await writer_of(cluster, "operation")
+        await proxy.cut()
+        first = await asked
+        seen = str(len(first["kinds"]) - 1)  # without the greeting
+        rest = await program.ask("operation", url=cluster.urls[1], id=run, lastEventId=seen)
+        text = (await api.ended(run))["text"]
+
+    assert (len(first["errors"]), rest["errors"]) == (1, [])
+    assert whole["kinds"][-1] == "agent_runtime_end" and whole["text"]
+    assert 0 < len(first["text"]) < len(text)
+    assert first["text"] + rest["text"] == text
+    assert (first["kinds"] + rest["kinds"]).count("agent_runtime_init") == 1
+    assert rest["kinds"][-1] == "agent_runtime_end"

@@ -228,6 +228,32 @@ async def test_a_prompt_can_be_edited_and_its_versions_stay(place: Place) -> Non
     await chat.close()
 
 
+async def test_two_people_edit_the_same_prompt_and_neither_loses_what_was_typed(
+    place: Place,
+) -> None:
+    here = await place.open("/#both")
+    await here.ask("frist", "parrot")
+    await here.done()
+    there = await place.open("/#both", beside=here.page)
+    await there.done()
+    await there.page.click('[aria-label="Edit and ask again"]')
+    await there.page.fill(".edit textarea", "first of there")
+    await here.page.click('[aria-label="Edit and ask again"]')
+    await here.page.fill(".edit textarea", "first of here")
+    await here.page.press("Enter")
+    assert await here.done() == ["You said: first of here"]
+    both = "document.querySelector('.versions').textContent === '1 / 2'"
+    await there.page.until(both, "the version of the other tab")
+    assert await there.prompts() == [], "the form is still open"
+    await there.page.press("Enter")
+
+    for each in (here, there):
+        await each.page.until("document.querySelector('.versions').textContent === '3 / 3'", "all")
+        assert await each.done() == ["You said: first of there"]
+        await each.close()
+    assert len(place.parrot.asked[-1]["messages"]) == 1
+
+
 async def test_an_answer_can_be_asked_for_again(place: Place) -> None:
     chat = await place.open("/#again")
     place.parrot.says("dice", "one")

@@ -64,6 +64,9 @@ def test_the_package_holds_only_what_it_needs(packed: Path) -> None:
     described = json.loads((package / "package.json").read_text())
     assert "dependencies" not in described
     assert described["peerDependenciesMeta"]["react"]["optional"] is True
+    # For TypeScript's resolution of before `exports`.
+    entries = {name.removeprefix("./") for name in described["exports"]} - {".", "package.json"}
+    assert {*described["typesVersions"]["*"]} == entries
 
 
 @pytest.mark.parametrize("name", ["program.mts", "program.cts"])

@@ -1,4 +1,4 @@
-"""/lobe/ws and deep-chat at two nodes while workers, nodes and the upstream fail under them."""
+"""The sockets of three dialects at two nodes while workers, nodes and the upstream fail."""
 
 from __future__ import annotations
 
@@ -189,6 +189,68 @@ async def test_an_upstream_that_always_fails_is_an_error_and_an_end(api: RawClie
 
     assert [f["type"] for f in frames[-2:]] == ["error", "end"]
     assert (frames[-2]["code"], frames[-1]["status"]) == ("attempts_exhausted", "failed")
+
+
+# LobeHub's agent gateway
+
+
+def gateway_text(frames: list[dict[str, Any]]) -> str:
+    """The text that a client shows; numbers must rise by one, and the end must be the last."""
+    told = [frame for frame in frames if frame["type"] == "agent_event"]
+    assert [int(frame["id"]) for frame in told] == list(range(1, len(told) + 1))
+    assert told[-1]["event"]["type"] == "agent_runtime_end"
+    text = ""
+    for data in (frame["event"]["data"] for frame in told):
+        if data.get("chunkType") == "text":
+            text = data["content"] if "snapshotMode" in data else text + data["content"]
+    return text
+
+
+async def begun(api: RawClient, model: str, session: str) -> str:
+    """Start an answer for the gateway; return its path."""
+    params = {"upstream": SCRIPT}
+    body = {"model": model, "prompt": PROMPT, "session": session, "params": params}
+    run = (await api.call("POST", "/v1/generations", body=body)).json()["id"]
+    return f"/lobe-gateway/ws?operationId={run}"
+
+
+async def resume(ws: Any, seen: str = "") -> None:
+    await tell(ws, type="auth", token="any")
+    await tell(ws, type="resume", lastEventId=seen, wantStatus=True)
+
+
+@pytest.mark.parametrize("model", ["continue", "restart"])
+async def test_a_killed_worker_is_nothing_or_a_snapshot_at_the_gateway(
+    cluster: Cluster, api: RawClient, model: str
+) -> None:
+    path = await begun(api, model, f"g-worker-{model}")
+    async with api.socket(path=path, **WS) as ws:
+        await resume(ws)
+        frames = [await hear(ws) for _ in range(12)]
+        await kill_holder(cluster, api, f"g-worker-{model}")
+        frames += await hear_until(ws, "session_complete")
+
+    assert gateway_text(frames) == TEXT, cluster.report()
+    assert ("snapshotMode" in str(frames)) == (model == "restart")
+
+
+async def test_readers_of_a_killed_gateway_resume_at_the_next_number_on_the_other_node(
+    cluster: Cluster, api: RawClient
+) -> None:
+    path = await begun(api, "continue", "g-node")
+    async with api.socket(path=path, **WS) as ws:
+        await resume(ws)
+        frames = [await hear(ws) for _ in range(12)]
+        cluster.api[0].kill()
+        with pytest.raises(websockets.ConnectionClosedError):
+            while True:
+                frames.append(await hear(ws))
+    async with api.socket(cluster.urls[1], path=path, **WS) as ws:
+        await resume(ws, frames[-1]["id"])
+        rest = await hear_until(ws, "session_complete")
+
+    assert "running" in [frame.get("status") for frame in rest]
+    assert gateway_text(frames + rest) == TEXT
 
 
 # deep-chat

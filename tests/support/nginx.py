@@ -82,16 +82,16 @@ def substituted(text: str, ports: Sequence[int], nginx: Nginx) -> str:
     is_grpc = "grpc_pass" in text
     node_port, listen, pid = (9000, "9000", "-grpc") if is_grpc else (8000, "80", "")
     for number, port in enumerate(ports, 1):
-        text = _replaced(text, f"server api-{number}:{node_port}", f"server 127.0.0.1:{port}")
+        text = replaced(text, f"server api-{number}:{node_port}", f"server 127.0.0.1:{port}")
     assert "server api-" not in text, "the configuration names more nodes than the test has"
     directory = nginx.directory
     temporary = "".join(f"{name}_temp_path {directory}/{name};\n" for name in TEMPORARY)
-    text = _replaced(text, "http {\n", "http {\n" + temporary)
-    text = _replaced(text, f"pid /tmp/nginx{pid}.pid;", f"pid {directory}/nginx.pid;")
+    text = replaced(text, "http {\n", "http {\n" + temporary)
+    text = replaced(text, f"pid /tmp/nginx{pid}.pid;", f"pid {directory}/nginx.pid;")
     ending = " http2;" if is_grpc else ";"
-    return _replaced(text, f"listen {listen}{ending}", f"listen 127.0.0.1:{nginx.port}{ending}")
+    return replaced(text, f"listen {listen}{ending}", f"listen 127.0.0.1:{nginx.port}{ending}")
 
 
-def _replaced(text: str, old: str, new: str) -> str:
+def replaced(text: str, old: str, new: str) -> str:
     assert text.count(old) == 1, f"once in the configuration: {old}"
     return text.replace(old, new)

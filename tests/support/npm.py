@@ -29,7 +29,7 @@ LOBECHAT = (
 LOBEHUB = (
     "@lobehub/lobehub@2.1.26",
     "v6fRqss8S7Biv0EENFYOtdik7R4hVURCsjSZ6YFeyQ66nUMM2eKVGe4gC1OVV6s0xalVzjcgxpBCpmb1sEjd2g==",
-    ("package/packages/", "package/package.json"),
+    ("package/packages/", "package/package.json", "package/src/services/agentRuntime/"),
 )
 LIBRECHAT = (
     "@librechat/agents@3.9.2",
@@ -163,7 +163,8 @@ def front_ends() -> Path:
 
 def _unpacked(package: str, sha512: str, folders: tuple[str, ...]) -> Path:
     """Return the root of a package that is unpacked without its dependencies."""
-    place = installed() / ".packed" / package.replace("/", "-")
+    name = f"{package.replace('/', '-')}-{len(folders)}"  # an older checkout has fewer folders
+    place = installed() / ".packed" / name
     if not place.exists():
         place.parent.mkdir(exist_ok=True)
         with (CLIENTS / ".installing").open("w") as lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import fakeredis
@@ -38,6 +40,9 @@ class StandInHub:
         return None
 
     find_unfinished_meta = find_held_meta
+
+    def spawn(self, errand: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(errand)
 
 
 class Shell:

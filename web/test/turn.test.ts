@@ -17,7 +17,7 @@ test('tokens join to the text, and reasoning has its time', () => {
     { type: 'reasoning', text: '!' }, { type: 'token', text: 'be' }, { type: 'token', text: 'cause' }, end)
   assert.equal(turn.text, 'because')
   assert.equal(turn.reasoning, 'hm!')
-  assert.equal(turn.reasonedTo - turn.reasonedFrom, 1)
+  assert.equal(turn.reasonedTo - turn.reasonedFrom, 2)
   assert.equal(turn.cursor, '1-6')
   assert.equal(turn.isActive, false)
 })

@@ -27,8 +27,7 @@ class Executable(Entrant, Protocol):
         is_superseded: another worker has the generation now, and with it the slot.
     """
 
-    @property
-    def is_superseded(self) -> bool: ...
+    is_superseded: bool
 
     async def execute(self) -> None: ...
 

@@ -91,6 +91,11 @@ def _web(dialect: Dialect, wrap: Callable[[bytes], bytes], *, is_text: bool = Fa
     )
 
 
+def _connect_status(error: RequestError) -> int:
+    """Return the HTTP status of an error: Connect's by its code, but HTTP's own about HTTP."""
+    return error.status if error.status in (405, 415) else code_of(error).http
+
+
 def _connect_unary(content_type: bytes, *, is_json: bool) -> Form:
     return Form(
         content_type,
@@ -100,7 +105,7 @@ def _connect_unary(content_type: bytes, *, is_json: bool) -> Form:
         is_json=is_json,
         is_framed=False,
         error_type=b"application/json",
-        status_of=lambda error: code_of(error).http,
+        status_of=_connect_status,
     )
 
 

@@ -24,6 +24,7 @@ from api.hub.relay import Relay
 from api.intake.arriving_body import Buffer, read_body
 from api.intake.body import CheckedMembers, check_idempotency_key, check_native, invalid_request
 from api.intake.large_body import generation_in_steps
+from api.intake.time_limit_members import with_timeout_header
 from api.node import Node
 from api.readers.http_stream import Beginning, stream
 from api.readers.lookup import find_generation
@@ -115,8 +116,9 @@ class GrpcRoutes:
             )  # fmt: skip
             async with node.bodies.turn(len(raw)):
                 fields, cursor = await node.large.step(len(raw), lambda: read_prompt(form, raw))
+                fields = with_timeout_header(fields, request.headers)
                 if limit_s is not None:
-                    fields["deadline_s"] = min(limit_s, fields.get("deadline_s", limit_s))
+                    fields = with_deadline(fields, limit_s)
 
                 def check() -> CheckedMembers:
                     return check_native(
@@ -200,6 +202,18 @@ def read_prompt(form: Form, raw: Buffer) -> tuple[dict[str, Any], EventId]:
         return module.new_generation_fields(asked), cursor
     except module.CONVERSION_ERRORS as exc:
         raise invalid_request(f"a value cannot be read: {exc}"[:300]) from None
+
+
+def with_deadline(fields: dict[str, Any], limit_s: float) -> dict[str, Any]:
+    """Return the members with the deadline of the call, if it is the shorter one.
+
+    An infinite `deadline_s` is a word in protobuf's JSON; it is refused with the other members.
+    """
+    given = fields.get("deadline_s", limit_s)
+    return {
+        **fields,
+        "deadline_s": min(limit_s, given) if isinstance(given, int | float) else given,
+    }
 
 
 def _message(form: Form, raw: Buffer, kind: Any) -> Any:

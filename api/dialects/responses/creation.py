@@ -145,6 +145,8 @@ class Creation:
                     break
                 if found.status not in _FAILED:
                     return found
+            else:
+                key = ""  # each further repeat makes an answer of its own
         return await accept_members(
             node, identity, body, parsed, size=size, idempotency_key=key, needs_request=True
         )

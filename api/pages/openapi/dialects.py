@@ -231,6 +231,51 @@ PATHS: Json = {
             "Error",
         )
     },
+    "/lobe-gateway/ws": {
+        "get": socket(
+            "openLobeGateway",
+            "WebSocket: LobeHub's agent gateway, version 1, for one operation.",
+            "Error",
+            parameter("operationId", "query", "A generation, or its Idempotency-Key.", STRING),
+        )
+    },
+    "/api/agent/stream": {
+        "get": {
+            "operationId": "readLobeOperation",
+            "summary": "LobeHub: the events of an operation after a number, on any node.",
+            "parameters": [
+                parameter("operationId", "query", "A generation, or its Idempotency-Key.", STRING),
+                parameter(
+                    "lastEventId",
+                    "query",
+                    "The number of the last event that was seen.",
+                    {"type": "string", "pattern": "^[0-9]{0,15}$"},
+                ),
+                parameter(
+                    "last-event-id",
+                    "header",
+                    "The same; counts before the query.",
+                    {"type": "string", "pattern": "^[0-9]{0,15}$"},
+                ),
+            ],
+            "responses": {
+                "200": {
+                    "description": "The events; the last one is agent_runtime_end.",
+                    "headers": {"X-Generation-Id": GENERATION_NAME},
+                    "content": EVENT_STREAM,
+                },
+                **errors(
+                    "cursor_invalid",
+                    "not_found",
+                    "stream_reset",
+                    "expired",
+                    "too_many_connections",
+                    "draining",
+                    *SHARED,
+                ),
+            },
+        }
+    },
     "/v1/chat/completions": {"post": chat_completions("createChatCompletion")},
     "/chat/completions": {"post": chat_completions("createChatCompletionAlias")},
     "/v1/models": {"get": models("listModels", "Error")},

@@ -25,7 +25,9 @@ GROUPS = (
     ("/ai-sdk", "Vercel AI SDK"),
     ("/ag-ui", "AG-UI"),
     ("/deep-chat", "deep-chat"),
+    ("/tailrace.v1.Tailrace", "gRPC-Web and Connect"),
     ("/lobe", "LobeChat's protocol"),
+    ("/api/agent", "LobeChat's protocol"),
     ("/v1/schedules", "Schedules"),
     ("/v1/share", "Shares"),
     ("/v1/usage", "Usage"),
@@ -72,6 +74,10 @@ BODIES: dict[str, Any] = {
         ],
     },
     "takeOverProducer": {"reset": False},
+    "grpcStart": {"prompt": PROMPT, "session": "demo"},
+    "grpcGet": {"id": "gen_00000000000000000000000000"},
+    "grpcCancel": {"id": "gen_00000000000000000000000000"},
+    "grpcSession": {"session": "demo"},
 }
 
 

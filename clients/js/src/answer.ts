@@ -1,6 +1,7 @@
 /** One generation, as its reader holds it: events, text, result, cancel. */
 
-import { TailraceError } from './errors.js'
+import { ASYNC_ITERATOR } from './environment.js'
+import { TailraceError, aborted } from './errors.js'
 import { START, type EndError, type ResetEvent, type TailraceEvent, type Usage } from './events.js'
 import { Reading, type ToolCall } from './reading.js'
 
@@ -66,7 +67,7 @@ export class Answer implements AsyncIterable<TailraceEvent> {
   }
 
   /** Events in order, each once, the last one is `end`. To stop iterating does not cancel. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<TailraceEvent, void, undefined> {
+  async *[ASYNC_ITERATOR](): AsyncGenerator<TailraceEvent, void, undefined> {
     if (this.isIterated) {
       throw new TailraceError('usage', 'This answer is iterated already: attach again.', { retryable: false })
     }
@@ -178,13 +179,13 @@ export class Answer implements AsyncIterable<TailraceEvent> {
     if (this.consumers) return
     const { reader } = this
     this.reader = undefined
-    reader?.abort(new TailraceError('aborted', 'aborted', { retryable: true }))
+    reader?.abort(aborted())
   }
 
   private async read(): Promise<void> {
     const reader = (this.reader = new AbortController())
     const abort = () =>
-      reader.abort(new TailraceError('aborted', 'aborted', { retryable: true }))
+      reader.abort(aborted())
     this.signal?.addEventListener('abort', abort, { once: true })
     if (this.signal?.aborted) abort()
     this.failure = undefined

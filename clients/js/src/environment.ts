@@ -2,6 +2,9 @@
 
 import { TailraceError } from './errors.js'
 
+/** Hermes, the engine of React Native, may have no such symbol. Babel's loops then look for this name. */
+export const ASYNC_ITERATOR: typeof Symbol.asyncIterator = Symbol.asyncIterator ?? ('@@asyncIterator' as any)
+
 export interface Clock {
   now(): number
   setTimeout(callback: () => void, ms: number): unknown

@@ -37,6 +37,11 @@ export class TailraceError extends Error {
 export const broken = (message: string, cause?: unknown): TailraceError =>
   new TailraceError('connection', message, { retryable: true, cause })
 
+export const aborted = (): TailraceError => new TailraceError('aborted', 'aborted', { retryable: true })
+
+/** Why a signal was aborted. The signals of React Native have no reason. */
+export const reasonOf = (signal: AbortSignal): unknown => signal.reason ?? aborted()
+
 export const asError = (error: unknown): TailraceError =>
   // Another entry of the package has a class of its own with this name.
   (error as Error)?.name === 'TailraceError' ? (error as TailraceError) : broken(`The connection broke: ${String(error)}`, error)

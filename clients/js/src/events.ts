@@ -69,5 +69,6 @@ export function readEvent(members: Record<string, unknown> | null, id?: unknown)
   const known = id ?? members.id
   if (!isEventId(known)) return undefined
   const { type, ...rest } = members
+  if (typeof (rest.text ?? '') !== 'string') return undefined
   return { type, ...EMPTY[type], ...rest, id: known } as unknown as TailraceEvent
 }

@@ -8,7 +8,7 @@
 
 import { BackOff } from './backoff.js'
 import type { Environment } from './environment.js'
-import { TailraceError, asError } from './errors.js'
+import { TailraceError, asError, reasonOf } from './errors.js'
 import type { TailraceEvent } from './events.js'
 import { requestJson } from './http.js'
 import type { Picker } from './picker.js'
@@ -42,11 +42,11 @@ export async function follow(followed: Followed): Promise<void> {
   const backOff = new BackOff(env.random)
   let isExplained = false
   while (!reading.isDone) {
-    signal.throwIfAborted()
+    if (signal.aborted) throw reasonOf(signal)
     const connection = new Connection(followed, backOff, picker.pick(env.clock.now()))
     const error = await connection.run()
     if (reading.isDone) return
-    signal.throwIfAborted()
+    if (signal.aborted) throw reasonOf(signal)
     if (!error.retryable) throw error
     if (!connection.hasLived) {
       // Once: in an outage this request would double the tries.
@@ -108,7 +108,7 @@ class Connection {
   /** Returns why it stopped. */
   async run(): Promise<TailraceError> {
     const { signal } = this.followed
-    const abort = () => this.stopper.abort(signal.reason)
+    const abort = () => this.stopper.abort(reasonOf(signal))
     signal.addEventListener('abort', abort, { once: true })
     this.look()
     try {

@@ -1,10 +1,12 @@
 /** Events in groups, one for each animation frame: a page draws once for many tokens. */
 
+import { ASYNC_ITERATOR } from './environment.js'
+
 /** Without frames (a hidden page, Node.js) a group is given so often, ms. */
 const WITHOUT_FRAMES_MS = 50
 
 export async function* perFrame<T>(source: AsyncIterable<T>): AsyncGenerator<T[], void, undefined> {
-  const iterator = source[Symbol.asyncIterator]()
+  const iterator = source[ASYNC_ITERATOR]()
   let group: T[] = []
   let isDone = false
   let failure: { error: unknown } | undefined

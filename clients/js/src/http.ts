@@ -1,7 +1,7 @@
 /** One HTTP request to a node: credentials, a limit on the wait, and errors that say what to do. */
 
 import type { Environment } from './environment.js'
-import { TailraceError, asError, broken } from './errors.js'
+import { TailraceError, asError, broken, reasonOf } from './errors.js'
 
 export const FOREIGN = 'No Tailrace node answered'
 
@@ -42,7 +42,7 @@ export async function request(env: Environment, path: string, asked: Asked): Pro
 export async function requestJson<T>(env: Environment, path: string, asked: Omit<Asked, 'accept'> = {}): Promise<T> {
   // The caller's signal may live long, so nothing of this request stays on it.
   const own = new AbortController()
-  const abort = () => own.abort(asked.signal?.reason)
+  const abort = () => own.abort(reasonOf(asked.signal!))
   asked.signal?.addEventListener('abort', abort)
   if (asked.signal?.aborted) abort()
   // The head has its own limit; this one is for a body that never ends.
@@ -70,7 +70,7 @@ async function fetchHead(env: Environment, path: string, asked: Asked, token?: s
   if (token) headers.authorization = `Bearer ${token}`
   if (asked.body !== undefined) headers['content-type'] = 'application/json'
   const limit = new AbortController()
-  const abort = () => limit.abort(asked.signal?.reason)
+  const abort = () => limit.abort(reasonOf(asked.signal!))
   if (asked.signal?.aborted) abort()
   // The listener stays: the signal also ends the body.
   asked.signal?.addEventListener('abort', abort, { once: true })
@@ -84,7 +84,7 @@ async function fetchHead(env: Environment, path: string, asked: Asked, token?: s
       signal: limit.signal,
     })
   } catch (cause) {
-    throw limit.signal.aborted ? asError(limit.signal.reason) : asError(cause)
+    throw limit.signal.aborted ? asError(reasonOf(limit.signal)) : asError(cause)
   } finally {
     env.clock.clearTimeout(timer)
   }

@@ -6,7 +6,7 @@
  */
 
 import { BackOff } from './backoff.js'
-import { TailraceError, asError, broken } from './errors.js'
+import { TailraceError, asError, broken, reasonOf } from './errors.js'
 import type { Clock } from './environment.js'
 import type { Waker } from './waker.js'
 import { Watchdog } from './watchdog.js'
@@ -28,7 +28,7 @@ export async function replay(asked: Replay): Promise<void> {
   const { clock, signal } = asked
   const backOff = new BackOff(asked.random)
   while (!asked.isDone()) {
-    signal.throwIfAborted()
+    if (signal.aborted) throw reasonOf(signal)
     let error: TailraceError
     try {
       if (!(await readOnce(asked, backOff))) return
@@ -36,7 +36,7 @@ export async function replay(asked: Replay): Promise<void> {
     } catch (cause) {
       error = asError(cause)
     }
-    signal.throwIfAborted()
+    if (signal.aborted) throw reasonOf(signal)
     if (asked.isDone()) return
     if (!error.retryable) throw error
     const pause = backOff.next(clock.now(), error.retryAfterS)
@@ -49,7 +49,7 @@ export async function replay(asked: Replay): Promise<void> {
 async function readOnce(asked: Replay, backOff: BackOff): Promise<boolean> {
   const { clock, signal } = asked
   const stopper = new AbortController()
-  const abort = () => stopper.abort(signal.reason)
+  const abort = () => stopper.abort(reasonOf(signal))
   signal.addEventListener('abort', abort)
   const watchdog = new Watchdog(clock.now())
   let timer: unknown

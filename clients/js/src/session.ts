@@ -1,6 +1,7 @@
 /** The generations of a session, also those that another tab or another device starts. */
 
 import type { Answer } from './answer.js'
+import { ASYNC_ITERATOR } from './environment.js'
 import type { Waker } from './waker.js'
 
 /** How often the listing is read, ms: at random between half of it and all of it. */
@@ -32,7 +33,7 @@ export class Session implements AsyncIterable<{ entry: SessionEntry; answer: Ans
   }
 
   /** The generations from old to new, and then each new one. Ends when the signal aborts, or by `break`. */
-  async *[Symbol.asyncIterator](): AsyncGenerator<{ entry: SessionEntry; answer: Answer }, void, undefined> {
+  async *[ASYNC_ITERATOR](): AsyncGenerator<{ entry: SessionEntry; answer: Answer }, void, undefined> {
     let known = new Set<string>()
     while (!this.signal?.aborted) {
       const entries = await this.list()

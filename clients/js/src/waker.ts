@@ -1,6 +1,7 @@
 /** Pauses that end early when the network is back, or when the page is shown again. */
 
 import type { Clock } from './environment.js'
+import { reasonOf } from './errors.js'
 
 export class Waker {
   private sleepers = new Set<() => void>()
@@ -25,7 +26,7 @@ export class Waker {
         signal?.removeEventListener('abort', finish)
         this.sleepers.delete(finish)
         if (!this.sleepers.size) this.listen(false)
-        if (signal?.aborted) reject(signal.reason)
+        if (signal?.aborted) reject(reasonOf(signal))
         else resolve()
       }
       if (!this.sleepers.size) this.listen(true)

@@ -206,3 +206,38 @@ test('options that make no sense are refused at once', () => {
   assert.throws(() => new Tailrace({ url: 'http://node', transport: 'pigeon' }), { code: 'usage' })
   assert.throws(() => new Tailrace({ url: 'http://node' }).attach('gen_a', 'five'), { code: 'cursor_invalid' })
 })
+
+/** The AbortController of React Native: its signals have neither `reason` nor `throwIfAborted`. */
+const ModernController = AbortController
+class OldController {
+  constructor() {
+    const { signal } = (this.inner = new ModernController())
+    Object.defineProperty(signal, 'reason', { value: undefined })
+    Object.defineProperty(signal, 'throwIfAborted', { value: undefined })
+    this.signal = signal
+  }
+  abort() {
+    this.inner.abort()
+  }
+}
+
+test('signals without a reason are enough, as those of React Native', async (context) => {
+  globalThis.AbortController = OldController
+  context.after(() => { globalThis.AbortController = ModernController })
+  const { clock, asked, options } = network()
+  const caller = new OldController()
+  const answer = new Tailrace(options).attach('gen_a', undefined, { signal: caller.signal })
+  const reading = collect(answer)
+  await settle()
+  const first = stream(asked[0].init.signal, { 'x-heartbeat-s': '1' })
+  asked[0].resolve(first.response)
+  await settle()
+  first.write(START)
+  await clock.move(5_000) // the connection is silent, so there is a second one
+  const second = stream(asked[1].init.signal)
+  assert.match(asked[1].url, /last_event_id=1-1/)
+  asked[1].resolve(second.response)
+  await settle()
+  caller.abort()
+  await assert.rejects(reading, { code: 'aborted' })
+})

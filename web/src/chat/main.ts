@@ -53,6 +53,7 @@ const composer = new Composer(client, {
 })
 const transcript = new Transcript({
   edit: (turn, prompt) => void ask({ prompt, replaced: turn }),
+  editing: (turn, isEditing) => (isEditing ? conversation.hold(turn) : conversation.release()),
   retry: (turn) => void ask({ prompt: turn.prompt, content: turn.content, files: turn.note.files, replaced: turn }),
   sendAgain: (turn) => void conversation.sendAgain(turn),
   readAgain: (turn) => void conversation.readAgain(turn),

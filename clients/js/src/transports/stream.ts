@@ -40,9 +40,11 @@ async function readLines(body: ReadableStream<Uint8Array>, asked: ReadRequest, t
       const { value, done } = await reader.read()
       if (done) return // an unfinished line is void
       asked.alive()
-      const lines = (rest + decoder.decode(value, { stream: true })).split('\n')
-      rest = lines.pop()!
+      const lines = decoder.decode(value, { stream: true }).split('\n')
+      // Only what is new is searched: a long line comes in many pieces.
+      lines[0] = rest += lines[0]
       if (rest.length > LINE_MAX) throw broken('A line is too long.')
+      rest = lines.pop()!
       for (const line of lines) take(line.endsWith('\r') ? line.slice(0, -1) : line)
     }
   } catch (cause) {
@@ -54,7 +56,8 @@ async function readLines(body: ReadableStream<Uint8Array>, asked: ReadRequest, t
 
 function parse(text: string): Record<string, unknown> {
   try {
-    return JSON.parse(text)
+    const { ...members } = JSON.parse(text)
+    return members
   } catch (cause) {
     throw broken('A line is not JSON.', cause)
   }

@@ -2,7 +2,7 @@
 
 import type { Environment, SocketLike } from '../environment.js'
 import type { Token } from '../environment.js'
-import { TailraceError, asError, broken } from '../errors.js'
+import { TailraceError, asError, broken, reasonOf } from '../errors.js'
 import { START, readEvent } from '../events.js'
 import { requestJson } from '../http.js'
 import { Watchdog } from '../watchdog.js'
@@ -143,7 +143,7 @@ class Channel {
 
   private abort(asked: ReadRequest): void {
     const reader = this.readers.get(asked.id)
-    const error = asError(asked.signal.reason)
+    const error = asError(reasonOf(asked.signal))
     // The whole socket is silent, so all its readers come back on another one.
     if (error.code === STALLED) return this.close(error)
     this.left.add(asked.id)

@@ -148,13 +148,19 @@ class Lines:
     """Splits a body at LF. An unfinished line is kept, and void when the body breaks off."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        first, *lines = data.split(b"\n")
+        # Only what is new is searched: a long line comes in many pieces.
+        self._rest += first
         if len(self._rest) > LINE_BYTES_MAX:
             raise broken("a line of the stream is too long")
-        return [line.removesuffix(b"\r") for line in lines]
+        if not lines:
+            return []
+        whole = [bytes(self._rest), *lines]
+        self._rest = bytearray(whole.pop())
+        return [line.removesuffix(b"\r") for line in whole]
 
 
 class NdjsonEvents:

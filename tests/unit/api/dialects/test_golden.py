@@ -18,6 +18,7 @@ from api.dialects.deep_chat.fold import DEEP_CHAT, DeepChatFrameFold
 from api.dialects.durable_streams.fold import EVENT_STREAM
 from api.dialects.grpc.fold import CONNECT, CONNECT_JSON, GRPC, GRPC_WEB, GRPC_WEB_TEXT
 from api.dialects.lobe.fold import LobeFrameFold
+from api.dialects.lobe_gateway.fold import LOBE_GATEWAY, GatewayFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
 from api.dialects.responses.frames import ResponsesFrameFold
@@ -65,6 +66,10 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "ag-ui": lambda log: bytes_of(AG_UI, log, AG_UI_META),
     "ag-ui-0": lambda log: bytes_of(AG_UI, log, OLD_AG_UI_META),
     "ag-ui-proto": lambda log: bytes_of(AG_UI_PROTO, log, AG_UI_META),
+    "lobe-gateway": lambda log: bytes_of(LOBE_GATEWAY, log, META),
+    "lobe-gateway-websocket": lambda log: frames_of(
+        lambda meta: GatewayFrameFold(meta, "op1", 0, wants_status=True), log, META
+    ),
     "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
 }
 

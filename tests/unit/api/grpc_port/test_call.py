@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from api.dialects.grpc.wire import frame
 from api.grpc_port.arriving import SlowMessages
 from api.grpc_port.call import GrpcCall
 from api.hub.contracts import ReadingOutcome
+from api.transport.connection_limit import ConnectionLimit
 from api.transport.extensions import OUTCOME, break_off
 from shared.errors import NotFound
 
@@ -187,3 +189,31 @@ async def test_the_bytes_that_grpcio_has_not_taken_are_counted() -> None:
     await call._send({"type": "http.response.body", "body": frame(b"ab") * 3, "more_body": True})
 
     assert left == [21, 14, 7] and call.get_write_buffer_size() == 0
+
+
+async def test_the_calls_of_an_address_are_bounded_and_give_their_places_back() -> None:
+    addresses = ConnectionLimit(connections_max=9, now=lambda: 0.0, address_max=1)
+    waiting = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await waiting.wait()
+        await answering(frame(b"one"))(scope, receive, send)
+
+    async def call(context: Context) -> None:
+        slow = SlowMessages()
+        with contextlib.suppress(Aborted):
+            await GrpcCall(app, METHOD, context, slow=slow, addresses=addresses).run()
+
+    first, second, third = Context(), Context(), Context()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(call(first))
+        await asyncio.sleep(0)
+        await call(second)
+        waiting.set()
+        await running
+    await call(third)
+
+    assert second.status is not None
+    assert second.status[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert b"rate_limited" in second.status[2]["grpc-status-details-bin"]
+    assert (first.sent, third.sent) == ([b"one"], [b"one"])

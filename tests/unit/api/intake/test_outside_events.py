@@ -39,6 +39,13 @@ def test_the_percentage_of_progress_follows_from_its_counts() -> None:
     assert entries({**progress, "percentage": 50})[0]["percentage"] == 50
 
 
+def test_more_than_all_is_refused_by_the_member_that_is_wrong() -> None:
+    progress = {"type": "progress", "stage": "pdf", "current": 11, "total": 10}
+
+    with pytest.raises(RequestError, match="current must not be larger than total"):
+        entries(progress)
+
+
 def test_the_longest_names_are_taken() -> None:
     event = {"type": "data", "name": NAMES_MAX, "value": None, "agent": NAMES_MAX}
 
@@ -101,7 +108,7 @@ def test_a_body_without_the_form_of_an_append_is_refused(body: Any, named: str) 
         ({"type": "progress", "stage": "", "current": 1, "total": 2}, "stage"),
         ({"type": "progress", "stage": "s", "current": -1, "total": 2}, "current"),
         ({"type": "progress", "stage": "s", "current": 1, "total": 1.5}, "total"),
-        ({"type": "progress", "stage": "s", "current": 3, "total": 2}, "percentage"),
+        ({"type": "progress", "stage": "s", "current": 3, "total": 2}, "current"),
         ({"type": "end", "status": "queued"}, "status"),
         ({"type": "end", "finish_reason": "error"}, "finish_reason"),
         ({"type": "end", "status": "failed"}, "error"),

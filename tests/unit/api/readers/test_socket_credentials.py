@@ -13,6 +13,7 @@ from api.access import EVERY_FRAME, FRAMES
 from api.dialects.ai_sdk.socket import AiSdkConversation, ai_sdk_socket
 from api.dialects.deep_chat.socket import DeepChatConversation
 from api.dialects.lobe.socket import LobeConversation, lobe_socket
+from api.dialects.lobe_gateway.socket import GatewayConversation, lobe_gateway_socket
 from api.dialects.native.socket import NativeConversation, native_socket
 from api.dialects.responses.socket import ResponsesConversation, responses_socket
 from api.edge.auth import Authenticator
@@ -266,6 +267,7 @@ ENDPOINTS = {
     "/v1/ws": native_socket,
     "/ai-sdk/ws": ai_sdk_socket,
     "/lobe/ws": lobe_socket,
+    "/lobe-gateway/ws": lobe_gateway_socket,
     "/v1/responses": responses_socket,
 }
 KINDS = [
@@ -296,6 +298,7 @@ async def test_a_frame_needs_its_scope(node: Node, path: str, kind: str, needed:
         ("/v1/ws", NativeConversation),
         ("/ai-sdk/ws", AiSdkConversation),
         ("/lobe/ws", LobeConversation),
+        ("/lobe-gateway/ws", GatewayConversation),
         ("/v1/responses", ResponsesConversation),
         ("/deep-chat/ws", DeepChatConversation),
     ],

@@ -144,6 +144,16 @@ def test_each_role_gets_its_drain_time() -> None:
     assert all("--lifeline" in child.argv for child in children)
 
 
+def test_each_node_gets_a_port_for_grpc_if_the_first_one_has_one() -> None:
+    children = role_children(Settings(grpc_port=9000), [8000, 8001], 1, role_command)
+
+    assert [child.argv[-2:] for child in children[:2]] == [
+        ("--grpc-port", "9000"),
+        ("--grpc-port", "9001"),
+    ]
+    assert not any("--grpc-port" in child.argv for child in children[2:])
+
+
 def test_roles_get_the_redis_url_and_the_log_format(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -136,8 +136,9 @@ export class BreakPanel {
   private connection({ generation, state, reconnects, transport }: BusEvents['connection']): void {
     const watched = this.watch(generation)
     if (state === 'lost' && watched.isRunning) {
-      watched.lostMs = Date.now()
-      if (Date.now() - this.cutMs > CUT_MS) this.row(generation, 'this page has lost its connection', 'page')
+      // Each failed try is told here. The reader has lost the connection once.
+      if (!watched.lostMs && Date.now() - this.cutMs > CUT_MS) this.row(generation, 'this page has lost its connection', 'page')
+      watched.lostMs ||= Date.now()
     } else if (state === 'live' && reconnects > 0 && watched.lostMs) {
       const waitedS = ((Date.now() - watched.lostMs) / 1000).toFixed(1)
       watched.lostMs = 0

@@ -11,10 +11,12 @@ import type { Archive } from '../store/archive.js'
 import { randomName } from '../store/memory.js'
 import { outbox, type Unsent } from '../store/outbox.js'
 import { arrange, type Place } from './arrange.js'
+import type { Asked, Hooks } from './contract.js'
 import { explain } from './explain.js'
+import { FewAtOnce } from './few-at-once.js'
 import { historyOf } from './history.js'
 import { inOrder, placeOf, sightOf } from './listing.js'
-import { Turn, type Entry, type PageFile, type Snapshot } from './turn.js'
+import { Turn, type Entry, type Snapshot } from './turn.js'
 
 /** Between two looks at the session's listing, ms; and while nobody sees the page. */
 const LOOK_MS = 1_500
@@ -36,28 +38,6 @@ const HISTORY_TURNS = 50
 /** Pages of an answer's events; a page has about 1 MiB. */
 const EVENT_PAGES_MAX = 8
 
-export interface Hooks {
-  /** Turns came, went or changed places. */
-  arranged(): void
-  /** Something of this turn has changed. */
-  changed(turn: Turn): void
-  reachable(isReachable: boolean): void
-  problem(text: string): void
-  /** A generation of this conversation is new. */
-  started(): void
-}
-
-export interface Asked {
-  prompt: string
-  /** With pictures and texts of files; otherwise the prompt itself. */
-  content?: unknown
-  files?: PageFile[]
-  model: string
-  title: string
-  /** The turn that the new one takes the place of. */
-  replaced?: Turn
-}
-
 interface EventPage { events: TailraceEvent[]; last_event_id: string }
 interface Listing { generations: Entry[]; next_before: string | null }
 
@@ -66,11 +46,12 @@ export interface Step { turn: Turn; place: Place }
 export class Conversation {
   readonly turns = new Map<string, Turn>()
   private readonly chosen = new Map<string, string>()
+  /** Of those in `chosen`: nobody chose them, an edit holds them. */
+  private readonly held: string[] = []
   private readonly leaving = new AbortController()
   private readonly deliveries = new Map<string, AbortController>()
   private readonly loads = new Map<string, Promise<void>>()
-  private waitingLoads: (() => void)[] = []
-  private running = 0
+  private readonly few = new FewAtOnce(LOADS_MAX)
   private wake = () => {}
   private isWhole = false
   /** The order as it was computed last; undefined: something has changed since. */
@@ -134,6 +115,21 @@ export class Conversation {
     const wanted = place?.versions[place.versions.indexOf(turn.id) + step]
     if (!place || !wanted) return
     this.chosen.set(place.versions[0], wanted)
+    this.arranged()
+  }
+
+  /** Keep this turn in its place, whatever others ask: somebody edits its prompt. */
+  hold(turn: Turn): void {
+    const path = this.path()
+    for (const { place: { id, versions } } of path.slice(0, path.findIndex((step) => step.turn === turn) + 1)) {
+      if (this.chosen.has(versions[0])) continue
+      this.chosen.set(versions[0], id)
+      this.held.push(versions[0])
+    }
+  }
+
+  release(): void {
+    for (const first of this.held.splice(0)) this.chosen.delete(first)
     this.arranged()
   }
 
@@ -207,7 +203,7 @@ export class Conversation {
     if (turn.isLoaded || turn.status === 'unsent') return Promise.resolve()
     let loading = this.loads.get(turn.id)
     if (!loading) {
-      loading = this.inTurn(() => this.read(turn)).finally(() => this.loads.delete(turn.id))
+      loading = this.few.run(() => this.read(turn)).finally(() => this.loads.delete(turn.id))
       this.loads.set(turn.id, loading)
     }
     return loading
@@ -384,7 +380,6 @@ export class Conversation {
 
   private event(turn: Turn, event: TailraceEvent): void {
     turn.take(event, performance.now())
-    if (event.type === 'end') turn.endedAt = Date.now() / 1000
     if (event.type === 'reset') bus.emit('reset', { generation: turn.id, reason: event.reason, resets: turn.resets })
     this.hooks.changed(turn)
   }
@@ -405,17 +400,5 @@ export class Conversation {
     this.changedAt = performance.now()
     this.hooks.arranged()
     if (!isSame) bus.emit('newest', last ? { generation: last.id, status: last.status, prompt: last.prompt } : null)
-  }
-
-  /** At most a few requests at once, or a long conversation would keep other requests waiting. */
-  private async inTurn(act: () => Promise<void>): Promise<void> {
-    if (this.running >= LOADS_MAX) await new Promise<void>((resolve) => this.waitingLoads.push(resolve))
-    this.running += 1
-    try {
-      await act()
-    } finally {
-      this.running -= 1
-      this.waitingLoads.shift()?.()
-    }
   }
 }

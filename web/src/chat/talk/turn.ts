@@ -81,6 +81,8 @@ export class Turn implements Link {
   sentAt = 0
   firstTokenAt = 0
   lastEventAt = 0
+  /** Seconds from the prompt to the end, for the one who asked; 0: unknown. */
+  tookS = 0
   reasonedFrom = 0
   reasonedTo = 0
   private extras: unknown[] = []
@@ -104,8 +106,8 @@ export class Turn implements Link {
   /** What a browser keeps beside the text, so that nothing has to be read again. */
   get rest(): Record<string, unknown> {
     const { reasoning, calls, files, data, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras } = this
-    const { reasonedFrom, reasonedTo } = this
-    return { reasoning, calls, files, data, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras, reasonedFrom, reasonedTo }
+    const { reasonedFrom, reasonedTo, tookS } = this
+    return { reasoning, calls, files, data, usage, error, finishReason, cursor, attempt, resets, endedAt, content, extras, reasonedFrom, reasonedTo, tookS }
   }
 
   /** A row of the session's listing. The text comes with `adopt`. */
@@ -153,6 +155,7 @@ export class Turn implements Link {
         this.model = event.model || this.model
         break
       case 'token':
+        if (this.reasonedFrom && !this.text) this.reasonedTo = now // the thoughts end where the answer begins
         this.text += event.text
         this.firstTokenAt ||= now
         this.beside(event)
@@ -181,7 +184,8 @@ export class Turn implements Link {
         this.error = event.error ?? null
         this.usage = event.usage ?? this.usage
         this.beside(event)
-        this.endedAt = now / 1000
+        // By one clock: that of the server may differ from this machine's.
+        if (this.sentAt) this.tookS = (now - this.sentAt) / 1000
     }
   }
 

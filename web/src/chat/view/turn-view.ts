@@ -9,6 +9,8 @@ import { paintSoon, type Painted } from './frames.js'
 
 export interface TurnActions {
   edit(turn: Turn, prompt: string): void
+  /** The prompt is being edited, or no longer. */
+  editing(turn: Turn, isEditing: boolean): void
   retry(turn: Turn): void
   sendAgain(turn: Turn): void
   readAgain(turn: Turn): void
@@ -142,7 +144,9 @@ export class TurnView implements Painted {
     if (this.ask.querySelector('form')) return
     const field = h('textarea', { 'aria-label': 'Edit the prompt', rows: Math.min(12, this.turn.prompt.split('\n').length + 1) })
     field.value = this.turn.prompt
+    this.actions.editing(this.turn, true)
     const close = () => {
+      this.actions.editing(this.turn, false)
       form.replaceWith(this.prompt)
       this.ask.classList.remove('editing')
       document.getElementById('prompt')?.focus()
@@ -152,8 +156,8 @@ export class TurnView implements Painted {
     form.addEventListener('submit', (event) => {
       event.preventDefault()
       const prompt = field.value.trim()
+      if (prompt) this.actions.edit(this.turn, prompt) // while its place is held
       close()
-      if (prompt) this.actions.edit(this.turn, prompt)
     })
     field.addEventListener('keydown', (event) => {
       if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
@@ -275,8 +279,8 @@ function stateOf(turn: Turn): string {
 function aboutOf(turn: Turn): string {
   const parts = [turn.model]
   if (turn.usage) parts.push(`${turn.usage.completion_tokens.toLocaleString('en')} tokens`)
-  const seconds = turn.endedAt - turn.created_at
-  if (turn.endedAt && seconds >= 0) parts.push(`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`)
+  const seconds = turn.tookS || (turn.endedAt ? turn.endedAt - turn.created_at : -1)
+  if (seconds >= 0) parts.push(`${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`)
   if (turn.isArchived) parts.push('only in this browser')
   return parts.filter(Boolean).join(' · ')
 }

@@ -195,6 +195,23 @@ async def test_a_turn_whose_answer_failed_gets_a_new_one(harness: SocketHarness)
     assert list(harness.log.known) == [FIRST, SECOND]
 
 
+async def test_a_turn_that_failed_too_often_still_gets_new_answers(
+    harness: SocketHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.dialects.responses.creation.ANSWERS_MAX", 1)
+    create = {**CREATE, "client_metadata": {"thread_id": "t", "turn_id": "u"}}
+    socket_client = await harness.socket_client()
+    for number in range(3):
+        await socket_client.say({**create, "stream_id": f"s{number}"})
+        name = f"gen_{number:010}"
+        failed = End("failed", "error", error=Failure("x", "it broke", True))
+        harness.log.append(failed, generation_id=name)
+        harness.log.known[name] = replace(harness.log.known[name], status="failed")
+        await settle()
+
+    assert len(harness.log.known) == 3
+
+
 async def test_a_response_is_continued_from_the_log(harness: SocketHarness) -> None:
     socket_client = await harness.socket_client()
     await socket_client.say({**CREATE, "store": False})
