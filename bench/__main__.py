@@ -48,7 +48,10 @@ BENCHES = (
 )
 ALL = "all"
 # These run only if named: `curves` takes long, the others measure other deployments or settings.
-BY_NAME = ("curves", "partitions", "cluster", "turns", "timeline", "console", "grpc_forms")
+BY_NAME = (
+    "curves", "partitions", "cluster", "turns", "timeline", "console", "grpc_forms",
+    "durable_streams",
+)  # fmt: skip
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
 PATIENCE_S = 8.0  # how long each run waits for a quiet machine

@@ -51,6 +51,8 @@ async function resuming(seen, read) {
         offset = batch.offset
       })
       await response.closed
+      // `closed` may be fulfilled before the last batch has been given out.
+      while (offset !== response.offset) await new Promise((resolve) => setTimeout(resolve, 5))
       if (response.streamClosed) return seen
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 50))

@@ -28,7 +28,7 @@ from api.transport.extensions import break_off
 from shared.errors import Unavailable
 from shared.streams.place import Place
 from shared.streams.record import Entry, StreamInfo
-from shared.streams.store import StreamStore
+from shared.streams.store import Reading, StreamStore
 
 EVENT_STREAM_S = (45.0, 60.0)  # age at which an event stream ends, drawn for each
 READ_BYTES = 1_048_576  # of one read of the log
@@ -73,8 +73,11 @@ class LiveReader:
 
 async def wait_for_change(
     live: LiveStreams, request: LiveRequest, receive: Receive, wait_s: float
-) -> None:
+) -> Reading | None:
     """Wait until the stream has changed behind the place of the request, at most `wait_s`.
+
+    Returns:
+        What came, if the node has all of it; None: it has to be read.
 
     Raises:
         Draining, Unavailable: as `Tails.held`.
@@ -93,10 +96,20 @@ async def wait_for_change(
             ):
                 left_s = until_s - asyncio.get_running_loop().time()
                 if left_s <= 0 or not await tail.wait(left_s):
-                    return
+                    break
+            return None if tail.is_behind else _reading_of(tail, request)
         finally:
             departure.close()
             live.hub.dismiss(reader)
+
+
+def _reading_of(tail: Tail, request: LiveRequest) -> Reading | None:
+    """Return what stands behind the place of a request; None: it has to be read."""
+    entries = tail.entries_after(request.place)
+    if entries is None or tail.top is None or tail.is_gone:
+        return None
+    info = request.info._replace(tail=tail.top, is_closed=tail.is_closed)
+    return Reading("live", info, entries, tail.top)
 
 
 class EventStream:

@@ -240,7 +240,9 @@ class StreamRoutes:
         await take_place(request.scope)
         wait_s = min(self.node.settings.stream_poll_s, wait_s_max(request.scope.get(IDENTITY)))
         waiting = LiveRequest(owner, path, reading.info, reading.after, query.cursor)
-        await wait_for_change(self.live, waiting, request.receive, wait_s)
+        found = await wait_for_change(self.live, waiting, request.receive, wait_s)
+        if found is not None:
+            return found
         async with answer_deadline():
             return await self.store.read(owner, path, reading.after, bytes_max=READ_BYTES)
 

@@ -1,8 +1,8 @@
 """The tails of the streams that have live readers on this node.
 
 Opens a tail for the first reader of a stream, subscribes to its live channel, reads the tail when
-it is behind, and closes it when the last reader leaves. Each stream costs the node one look every
-`RECHECK_S`, however many readers it has.
+it is behind, and closes it soon after the last reader left. Each stream costs the node one look
+every `RECHECK_S`, however many readers it has.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from api.hub.hub import Hub
 from shared.errors import Draining, Unavailable
 from shared.streams.store import StreamStore
 
+LINGER_S = 3.0  # a tail stays open without readers, because a long poll is followed by another
 FIRST_READ_S = 4.0  # a reader waits so long for the tail to be known
 
 
@@ -51,9 +52,16 @@ class Tails:
         finally:
             watch.tail.holds -= 1
             if not watch.tail.holds:
-                watch.close()
-                if self._open.get(key) is watch:
-                    del self._open[key]
+                loop = asyncio.get_running_loop()
+                loop.call_later(LINGER_S, self._close_idle, key, watch)
+
+    def _close_idle(self, key: tuple[str, str], watch: _Watch) -> None:
+        """Close a tail that nobody holds; a reader may have come back meanwhile."""
+        if watch.tail.holds:
+            return
+        watch.close()
+        if self._open.get(key) is watch:
+            del self._open[key]
 
 
 class _Watch:
