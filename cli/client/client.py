@@ -21,6 +21,7 @@ from tailrace_client import AsyncTailrace, Event, TailraceError
 
 PATIENCE_S = 60.0  # without any answer, before the client gives up
 RESPONSE_S = 10.0  # for the head of an answer
+ADDRESS = "is {} the address of a node? TAILRACE_URL or --url names another"
 
 Members = dict[str, Any]  # an event as it is on the wire, with its id
 
@@ -194,12 +195,14 @@ class Client:
         A network may have no WebSockets, and then the next try is a stream over HTTP.
 
         Raises:
-            ServerUnreachable: no server listens, and none has answered before. The user may have
-                started none, and a wait looks like a hang.
+            ServerUnreachable: no server listens, or another program does, and no node has answered
+                before. The user may have started none, and a wait looks like a hang.
         """
         if not self._has_answered and is_no_server(error.__cause__):
             raise ServerUnreachable(no_server(self.url)) from error
         self._troubles += 1
+        if not self._has_answered and self._troubles > 1 and is_foreign(error):
+            raise ServerUnreachable(f"{error.message}; {ADDRESS.format(self.url)}") from error
         if self._troubles == (1 if self._has_events else 2):
             self.on_trouble(f"connection lost ({error.message}), coming back")
 
@@ -216,6 +219,12 @@ class Client:
                 message = f"gave up on {self.url} after {self.patience_s:.0f} s: {exc.message}"
                 raise ServerUnreachable(message) from exc
             raise RequestRefused(exc.status or 0, exc.code, exc.message) from exc
+
+
+def is_foreign(error: TailraceError) -> bool:
+    """Return whether another program than a node answered, and no proxy whose node is away."""
+    is_proxy = (error.status or 0) in (500, 502, 503, 504)
+    return error.message.startswith("no Tailrace node answered") and not is_proxy
 
 
 def is_no_server(cause: BaseException | None) -> bool:

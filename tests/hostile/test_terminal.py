@@ -141,6 +141,21 @@ EVENTS = [
 ]
 
 
+def events_for(accept: str) -> web.Response:
+    """The events in the form that a client asks for: it takes no other for a node's."""
+    if "event-stream" in accept:
+        blocks = (
+            f"id: {event['id']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n"
+            for event in EVENTS
+        )
+        return web.Response(text="".join(blocks), content_type="text/event-stream")
+    if "x-ndjson" in accept:
+        lines = "".join(json.dumps(event) + "\n" for event in EVENTS)
+        headers = {"X-Generation-Id": "gen_x"}
+        return web.Response(text=lines, content_type="application/x-ndjson", headers=headers)
+    return web.json_response({"events": EVENTS, "last_event_id": "1-5", "done": True})
+
+
 @asynccontextmanager
 async def evil_server(status: int = 200) -> AsyncIterator[str]:
     """A server whose every word is `EVIL`; with a status, its every answer is that error."""
@@ -152,9 +167,9 @@ async def evil_server(status: int = 200) -> AsyncIterator[str]:
             return web.json_response({"error": error}, status=status)
         if path.endswith("/content"):
             return web.Response(body=json.dumps(EVIL).encode() + b"\n" + EVIL.encode())
-        if "/events" in path or "x-ndjson" in request.headers.get("accept", ""):
-            body = "".join(json.dumps(event) + "\n" for event in EVENTS)
-            return web.Response(text=body, headers={"x-generation-id": "gen_x"})
+        accept = request.headers.get("accept", "")
+        if "/events" in path or "x-ndjson" in accept:
+            return events_for(accept)
         if path.endswith("/workers"):
             return web.json_response({"workers": [WORKER], "queue": {EVIL: 1}})
         if path.endswith("/schedules"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,36 @@ def test_the_table_has_exactly_the_sockets_of_a_node_and_known_scopes() -> None:
     assert needed <= {*SCOPES, ANY, PUBLIC}
 
 
+ENDLESS = "/v1/console"  # its stream goes on until the client leaves
+
+
+async def begin(shell: Shell, method: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Ask for the stream without an end, and leave after the first piece of the body."""
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "scheme": "http",
+        "path": ENDLESS, "raw_path": ENDLESS.encode(), "query_string": b"",
+        "headers": [(b"host", b"localhost"), *(
+            (name.encode(), value.encode()) for name, value in headers.items()
+        )],
+    }  # fmt: skip
+    said: list[dict[str, Any]] = []
+    has_begun = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await has_begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+        if message["type"] == "http.response.body":
+            has_begun.set()
+
+    async with asyncio.timeout(10):
+        await shell.app(scope, receive, send)
+    body = b"".join(message.get("body", b"") for message in said[1:])
+    return int(said[0]["status"]), body.decode()
+
+
 @pytest.mark.parametrize(("path", "method", "needed"), GUARDED, ids=lambda value: str(value))
 async def test_a_route_needs_good_credentials_and_its_scope(
     shell: Shell, path: str, method: str, needed: str
@@ -77,6 +109,8 @@ async def test_a_route_needs_good_credentials_and_its_scope(
 
     async def call(token: str | None) -> tuple[int, str]:
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
+        if path == ENDLESS:
+            return await begin(shell, method, headers)
         answer = await shell.client.request(method, path_of(path), headers=headers)
         return answer.status_code, answer.text
 

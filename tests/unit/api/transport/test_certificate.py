@@ -37,7 +37,7 @@ def test_a_new_pair_is_used_once_both_files_are_there(
     authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    cert, key = authority.sign("localhost")
+    cert, key = authority.sign_for_years("localhost", 2020, 2090)
     new_cert, new_key = authority.sign_for_years("other", 2020, 2090)
     certificate = Certificate(cert, key)
     context = certificate.context
