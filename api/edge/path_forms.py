@@ -1,8 +1,9 @@
 """Reads the path of a request that fits no route: spare slashes, and OpenAI paths without /v1.
 
 People type base URLs: with a slash at the end, or without `/v1`. A path that fits a route is never
-changed, because the names of sessions and models may contain slashes. Only OpenAI paths are
-mended: `//metrics` must not pass an operator's rule for `/metrics` in a proxy.
+changed, because the names of sessions and models may contain slashes. So the route of a model tries
+the name as it came, and then without spare slashes (`mend_name`). Only OpenAI paths are mended:
+`//metrics` must not pass an operator's rule for `/metrics` in a proxy.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class PathForms:
 
 def mend_path(path: str) -> str | None:
     """Return the path without spare slashes and with `/v1`; None: it is no OpenAI path."""
-    mended = _SLASHES.sub("/", path).rstrip("/")
-    below = mended.removeprefix("/v1/").removeprefix("/")
+    below = mend_name(path).removeprefix("v1/")
     return f"/v1/{below}" if below.partition("/")[0] in OPENAI_RESOURCES else None
+
+
+def mend_name(name: str) -> str:
+    """Return the end of a path without slashes at its ends and without doubled slashes."""
+    return _SLASHES.sub("/", name).strip("/")

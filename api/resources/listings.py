@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
+from api.edge.path_forms import mend_name
 from api.errors import request_error
 from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
 from api.node import Node
@@ -146,12 +147,15 @@ class ListingRoutes:
 
     async def model(self, request: Request) -> ASGIApp:
         """GET /v1/models/{model}: one model, in the same shape."""
-        if not request.path_params["model"]:  # the listing's path with a slash at its end
+        name = request.path_params["model"]
+        mended = mend_name(name)
+        if not mended:  # the listing's path with a slash at its end
             return await self.models(request)
         self.node.owner(request)
-        model = self.node.models.get(request.path_params["model"])
+        # A name may have slashes anywhere, so the exact one comes first.
+        model = self.node.models.get(name) or self.node.models.get(mended)
         if model is None:
-            raise model_not_found(request.path_params["model"])
+            raise model_not_found(name)
         return json_response(self._model(model))
 
     def _model(self, model: Model) -> dict[str, Any]:

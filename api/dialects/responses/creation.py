@@ -61,9 +61,9 @@ def read_order(body: dict[str, Any], size: int) -> Order:
     Raises:
         RequestError: a member is wrong.
     """
-    key = body.pop("idempotency_key", "")
-    if key != "":
-        check_idempotency_key(key if isinstance(key, str) else "")
+    key = body.pop("idempotency_key", None)
+    if key is not None:
+        key = check_idempotency_key(key if isinstance(key, str) else "")
     number = read_number(body.pop("starting_after", None))
     if number and not key:
         raise invalid_request("starting_after needs the idempotency_key of the first event")
@@ -74,7 +74,7 @@ def read_order(body: dict[str, Any], size: int) -> Order:
         raise SocketError("invalid_request", "background is not for sockets", "background")
     for name in _ENVELOPE:
         body.pop(name, None)
-    return Order(body, size, key, number, is_generated)
+    return Order(body, size, key or "", number, is_generated)
 
 
 def read_number(after: Any) -> int:

@@ -68,6 +68,20 @@ _DELTAS = {
 }
 # By finish reason: why OpenAI calls a completed answer incomplete.
 _INCOMPLETE_REASONS = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_UNFINISHED = {"queued": "queued", "running": "in_progress"}
+
+
+def ended_status(status: str, finish_reason: str) -> str:
+    """Return the status of a response whose generation ended so."""
+    is_incomplete = status == "completed" and finish_reason in _INCOMPLETE_REASONS
+    return "incomplete" if is_incomplete else status
+
+
+def status_of(meta: Meta) -> str:
+    """Return the status of a response, as far as the meta of its generation knows it."""
+    end = decode_known(meta.end) if meta.end else None
+    finish_reason = end.finish_reason if isinstance(end, End) else ""
+    return _UNFINISHED.get(meta.status) or ended_status(meta.status, finish_reason)
 
 
 class ResponsesFold(ByteFold):
@@ -280,8 +294,7 @@ class ResponsesFold(ByteFold):
             if end.status == "failed":
                 frames += self._error_frame(end.error or GENERATION_FAILED)
         else:
-            is_incomplete = end.finish_reason in _INCOMPLETE_REASONS
-            self._status = name = "incomplete" if is_incomplete else "completed"
+            self._status = name = ended_status(end.status, end.finish_reason)
             frames = b"".join(self._done_frames(item, name) for item in self._take_open())
         return frames + self._frame(f"response.{name}", {"response": self.response()})
 

@@ -91,6 +91,7 @@ class ResponsesFrameFold(FrameFold):
     ) -> None:
         self.response_id = response_id(meta.generation_id)
         self._stream_id = stream_id
+        self._first = first
         self._fold = _FrameFold(meta, stream_id, first)
         self._found_at = found_at
 
@@ -98,6 +99,12 @@ class ResponsesFrameFold(FrameFold):
     def last_number(self) -> int:
         """Number of the last event so far."""
         return self._fold.given - 1
+
+    @property
+    def has_nothing_left(self) -> bool:
+        """Whether the response has ended with the event before the first one to send."""
+        is_after_all = self._first > 0 and self._fold.given == self._first
+        return is_after_all and self._fold.end is not None
 
     @property
     def status(self) -> str:
@@ -111,6 +118,14 @@ class ResponsesFrameFold(FrameFold):
     def opening(self) -> Sequence[bytes]:
         """Return the events that come before the first entry. Called once, before `add`."""
         return _lines(self._fold.opening())
+
+    def empty_frame(self) -> bytes:
+        """Return the answer where nothing is left. It repeats the last number."""
+        frame: dict[str, Any] = {"type": "response.resume.empty"}
+        if self._stream_id:
+            frame["stream_id"] = self._stream_id
+        numbered = {"sequence_number": self.last_number, "response_id": self.response_id}
+        return _encode({**frame, **numbered, "status": self.status})
 
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
         if event_id.seq == self._found_at.seq and event_id != self._found_at:

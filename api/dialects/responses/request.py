@@ -114,6 +114,8 @@ def parse_response(
     for name in _REFUSED:
         if name in body:
             raise invalid_request(f"{name} is not supported here")
+    if body.get("n", 1) != 1:
+        raise invalid_request("n: one generation is one answer")
     is_stream, is_background = (_read_flag(body, name) for name in _FLAGS)
     is_stored = _read_flag(body, "store", default=True)
     if is_background and not is_stored:

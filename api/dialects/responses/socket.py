@@ -20,7 +20,7 @@ from api.access import FRAMES
 from api.deadline import answer_deadline
 from api.dialects.prompt import accept_members
 from api.dialects.responses.creation import Creation, read_number, read_order
-from api.dialects.responses.fold import RESPONSES
+from api.dialects.responses.fold import RESPONSES, status_of
 from api.dialects.responses.frames import ResponsesFrameFold, SocketError, error_frame
 from api.dialects.responses.lanes import DEFAULT, Lanes
 from api.dialects.responses.response_object import UNSTORED, response_id
@@ -178,7 +178,7 @@ class ResponsesConversation(Conversation):
         meta = await self._find(response)
         by = self.node.asker(self.owner, meta)
         meta = await cancel(self.node.store, meta.generation_id, by=by) or meta
-        members = {"response_id": response, "status": meta.status}
+        members = {"response_id": response, "status": status_of(meta)}
         self.socket.say(type="response.cancel.accepted", **members)
 
     async def _steer(self, frame: Frame) -> None:
@@ -290,7 +290,7 @@ class ResponsesConversation(Conversation):
         return meta
 
     async def _send_response(self, turn: _Turn, meta: Meta, number: int) -> _Running:
-        """Send a response from event `number` on; return when no further event will be sent."""
+        """Send a response from event `number` on, to its end; without events a frame says so."""
         async with answer_deadline():
             relay = await self.hub.hold(meta)
             try:
@@ -306,6 +306,8 @@ class ResponsesConversation(Conversation):
         self._know(fold.response_id)
         try:
             await subscription.ended()
+            if fold.has_nothing_left and self.socket.is_open:
+                self.socket.say_text(fold.empty_frame().decode())
         finally:
             if self._running.get(fold.response_id) is running:
                 del self._running[fold.response_id]

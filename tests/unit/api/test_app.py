@@ -11,6 +11,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -639,6 +640,23 @@ async def test_the_models_are_found_under_every_form_of_the_path(shell: Shell, p
 
     assert response.status_code == 200
     assert response.json()["object"] == "list"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/demo/", "/models/demo/", "/v1/models//demo", "//models//demo//"]
+)
+async def test_a_model_is_found_under_every_form_of_its_path(shell: Shell, path: str) -> None:
+    response = await shell.client.get(f"http://node{path}", headers=ALICE)
+
+    assert response.status_code == 200
+    assert response.json()["id"] == "demo"
+
+
+async def test_the_exact_name_of_a_model_comes_first(shell: Shell) -> None:
+    models = dict(shell.node.models)
+    shell.node.models = {**models, "demo/": replace(models["demo"], name="demo/")}
+
+    assert (await shell.get("/v1/models/demo/")).json()["id"] == "demo/"
 
 
 @pytest.mark.parametrize("path", ["/v1//chat/none", "/responses/resp_none/", "/files/file-none/"])

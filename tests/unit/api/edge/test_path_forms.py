@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.edge.path_forms import mend_path
+from api.edge.path_forms import mend_name, mend_path
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ from api.edge.path_forms import mend_path
 )
 def test_an_openai_path_is_mended(path: str, mended: str | None) -> None:
     assert mend_path(path) == mended
+
+
+def test_a_name_loses_its_spare_slashes_only() -> None:
+    assert mend_name("/vendor//model/") == "vendor/model"
+    assert mend_name("vendor/model") == "vendor/model"
+    assert mend_name("//") == ""

@@ -18,7 +18,13 @@ SocketClient = Callable[["Peer"], Awaitable[None]]
 
 
 class Peer:
-    """The server's end of one connection."""
+    """The server's end of one connection.
+
+    Attributes:
+        is_served: its function has returned, so every command that it expects has come.
+    """
+
+    is_served = False
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.parser = hiredis.Reader()
@@ -66,7 +72,9 @@ async def connected(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peers.append(Peer(reader, writer))
         with contextlib.suppress(ConnectionError):
-            await talks[min(len(peers), len(talks)) - 1](peers[-1])
+            peer = peers[-1]
+            await talks[min(len(peers), len(talks)) - 1](peer)
+            peer.is_served = True
             await reader.read()
         writer.close()
 
@@ -101,13 +109,15 @@ async def test_subscribes_of_one_loop_iteration_leave_as_one_command_in_order() 
         await peer.expect(b"SUBSCRIBE", b"c")
         await peer.expect(b"UNSUBSCRIBE", b"a")
 
-    async with connected(socket_client) as (connection, listener, _):
+    async with connected(socket_client) as (connection, listener, peers):
         connection.subscribe(b"a")
         connection.subscribe(b"b")
         await until(lambda: len(listener.notes) == 2, DEADLINE_S)
         assert listener.notes == [(b"subscribed", b"a"), (b"message", b"a", b"hi")]
         connection.subscribe(b"c")
         connection.unsubscribe(b"a")
+        # The end of the block closes the socket, which may overtake the last commands.
+        await until(lambda: peers[-1].is_served, DEADLINE_S)
 
 
 @pytest.mark.parametrize("has_next_subscribe", [True, False])

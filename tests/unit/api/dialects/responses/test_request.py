@@ -205,6 +205,7 @@ def test_messages_converted_to_items_convert_back_to_the_same_messages() -> None
         {"store": "no"},
         {"background": True, "store": False},
         {"conversation": "conv_1"},
+        {"n": 2},
         {"prompt": {"id": "pmpt_1"}},
         {"max_output_tokens": 0},
         {"max_output_tokens": True},

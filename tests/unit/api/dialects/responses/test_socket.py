@@ -13,7 +13,7 @@ from api.dialects.responses.socket import responses_socket
 from api.edge.auth import Authenticator
 from shared.config.credentials import Identity
 from shared.errors import Unavailable
-from shared.log.events import End, Failure, Start, ToolCall
+from shared.log.events import End, Failure, Start, ToolCall, encode
 from shared.queue.accept import Accepted, NewGeneration
 from tests.support.hub_harness import END, HubHarness, settle
 from tests.support.socket_client import KeyedAcceptor, SocketHarness
@@ -254,6 +254,66 @@ async def test_a_cancel_stops_a_response_of_the_owner(harness: SocketHarness) ->
     assert (frame["type"], frame["response_id"]) == ("response.cancel.accepted", RESPONSE)
 
 
+@pytest.mark.parametrize("stream", [{}, {"stream_id": "main"}])
+async def test_a_reading_after_the_last_event_is_answered(
+    harness: SocketHarness, stream: dict[str, str]
+) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say({**CREATE, "idempotency_key": "k"})
+    await answer(harness, FIRST, "a")
+    last = socket_client.take()[-1]["sequence_number"]
+    expected = {
+        "type": "response.resume.empty", "sequence_number": last, "response_id": RESPONSE,
+        "status": "completed", **stream,
+    }  # fmt: skip
+    resume = {"type": "response.resume", "response_id": RESPONSE, **stream}
+
+    await socket_client.say({**resume, "starting_after": last})
+    assert socket_client.take() == [expected]
+    await socket_client.say({**CREATE, "idempotency_key": "k", "starting_after": last, **stream})
+    assert socket_client.take() == [expected]
+    await socket_client.say({**resume, "starting_after": last - 1})
+    assert types(socket_client.take()) == ["response.completed"]
+
+
+async def test_a_reading_after_the_last_event_so_far_waits(harness: SocketHarness) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(CREATE)
+    last = socket_client.take()[-1]["sequence_number"]
+    resume = {"type": "response.resume", "response_id": RESPONSE, "starting_after": last}
+    other = await harness.socket_client()
+    await other.say(resume)
+    assert other.take() == []
+
+    await answer(harness, FIRST, "a")
+    assert types(other.take())[-1] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("status", "finish_reason", "shown"),
+    [
+        ("queued", "", "queued"),
+        ("running", "", "in_progress"),
+        ("completed", "stop", "completed"),
+        ("completed", "length", "incomplete"),
+        ("completed", "content_filter", "incomplete"),
+        ("cancelled", "cancelled", "cancelled"),
+    ],
+)
+async def test_an_accepted_cancel_shows_the_status_of_the_response(
+    harness: SocketHarness, status: str, finish_reason: str, shown: str
+) -> None:
+    socket_client = await harness.socket_client()
+    await socket_client.say(CREATE)
+    socket_client.take()
+    end = encode(End(status, finish_reason)) if finish_reason else b""
+    harness.log.known[FIRST] = replace(harness.log.known[FIRST], status=status, end=end)
+
+    await socket_client.say({"type": "response.cancel", "response_id": RESPONSE})
+    (frame,) = socket_client.take()
+    assert frame["status"] == shown
+
+
 # Steering
 
 
@@ -337,6 +397,8 @@ async def test_a_response_takes_a_limited_number_of_steers(harness: SocketHarnes
         ({**CREATE, "background": True}, "invalid_request"),
         ({**CREATE, "idempotency_key": "é"}, "idempotency_key_invalid"),
         ({**CREATE, "idempotency_key": 7}, "idempotency_key_invalid"),
+        ({**CREATE, "idempotency_key": ""}, "idempotency_key_invalid"),
+        ({**CREATE, "n": 2}, "invalid_request"),
         ({**CREATE, "starting_after": 3}, "invalid_request"),
         ({**CREATE, "generate": "no"}, "invalid_request"),
         ({**CREATE, "model": "none"}, "model_not_found"),
