@@ -169,7 +169,8 @@ class Batches:
         """
         # Clients' keys have no spaces, so this name differs from every key of a generation.
         name = keys.idempotency(owner, f"batch {key}")
-        return await reserve(self.redis, name, batch_id, digest, round(BATCH_KEPT_S * 1000))
+        kept_ms = round(BATCH_KEPT_S * 1000)
+        return (await reserve(self.scripts, name, batch_id, digest, kept_ms)).id
 
     async def load(self, batch_id: str) -> Batch | None:
         """Return a batch of any owner; None: absent."""

@@ -32,7 +32,7 @@ from shared.log.request_pieces import Pieces, kept_ms, piece_count
 from shared.log.store import Store
 from shared.queue.allowance import ADMIT, line_admission
 from shared.queue.allowances import Allowances, Count
-from shared.queue.idempotency import reserve
+from shared.queue.idempotency import Reservation, find, reserve
 from shared.queue.listing import Listed, Listing
 from shared.queue.new_generation import Accepted as Accepted
 from shared.queue.new_generation import NewGeneration as NewGeneration
@@ -48,6 +48,9 @@ from shared.redis.pipeline import Call
 from shared.redis.shards import serves
 
 QUEUE_FULL_RETRY_S = 1  # the Retry-After of `queue_full`
+# A repeat waits this long for the first request of its key, which may be on its way elsewhere.
+FIRST_REQUEST_S = 1.0
+FIRST_REQUEST_LOOK_S = 0.02
 FAR_FROM_FULL = 100  # entries that all nodes may add between two checks of the queue's length
 
 
@@ -81,10 +84,12 @@ class Acceptor:
             Unavailable: Redis did not answer in time; the prompt may have been accepted. A repeat
                 with an idempotency key is always safe.
         """
-        generation_id, is_repeat = generation_id or self.draw_id(), False
+        generation_id = generation_id or self.draw_id()
         if new.idempotency_key:
-            generation_id, is_repeat = await self._reserve(new, generation_id)
-        if not is_repeat and self._is_far_from_full(new):
+            reserved = await self._reserve(new, generation_id)
+            if not reserved.is_new:
+                return await self._accept_repeat(reserved, new)
+        if self._is_far_from_full(new):
             # A webhook would tell of a generation that is taken back.
             may_ride = new.webhook is None
             admitting = self._allowances.admit(generation_id, new, may_ride=may_ride)
@@ -94,7 +99,29 @@ class Acceptor:
                 meta = await self._enter(generation_id, new, count)
             await self._index(generation_id, new, meta.created_at_ms)
             return Accepted(generation_id, True, meta.created_at_ms, meta.status, meta, count.left)
-        return await self.accept_as(generation_id, new, is_repeat=is_repeat)
+        return await self.accept_as(generation_id, new, is_repeat=False)
+
+    async def _accept_repeat(self, reserved: Reservation, new: NewGeneration) -> Accepted:
+        """Find the generation of a key, or accept the prompt under the id that the key names."""
+        if (found := await self._find_repeated(reserved, new)) is not None:
+            return found
+        # In a cluster the key is on another shard than the generation.
+        is_known = reserved.is_of_this_history and not self.settings.is_cluster
+        # After the retention, the generation may have existed and be forgotten.
+        may_be_lost = not is_known or reserved.age_ms >= self.store.retention_ms
+        return await self._accept_as(reserved.id, new, may_be_lost=may_be_lost)
+
+    async def _find_repeated(self, reserved: Reservation, new: NewGeneration) -> Accepted | None:
+        """Find the generation of a key; wait for it while the first request may be on its way."""
+        until_s = self._now_s() + FIRST_REQUEST_S
+        while True:
+            meta = await self.store.meta(reserved.id)
+            if meta is not None:
+                await self._index(reserved.id, new, meta.created_at_ms)
+                return Accepted(reserved.id, False, meta.created_at_ms, meta.status)
+            if reserved.age_ms >= 1000 * FIRST_REQUEST_S or self._now_s() >= until_s:
+                return None
+            await asyncio.sleep(FIRST_REQUEST_LOOK_S)
 
     async def accept_as(
         self, generation_id: str, new: NewGeneration, *, is_repeat: bool
@@ -113,13 +140,18 @@ class Acceptor:
             if meta is not None:
                 await self._index(generation_id, new, meta.created_at_ms)
                 return Accepted(generation_id, False, meta.created_at_ms, meta.status)
+        return await self._accept_as(generation_id, new, may_be_lost=is_repeat)
+
+    async def _accept_as(
+        self, generation_id: str, new: NewGeneration, *, may_be_lost: bool
+    ) -> Accepted:
         async with self._owner_room(new), self._allowances.admit(generation_id, new) as count:
             await self._register(generation_id, new)
             await self._deposit(generation_id, new)
             await self._enqueue(generation_id, new)
             (is_new, status, created_at_ms), total = await self.store.create_charged(
                 generation_id, meta_fields(new), self._charge(generation_id, new),
-                may_be_lost=is_repeat,
+                may_be_lost=may_be_lost,
             )  # fmt: skip
             self._hear_bytes(new, total)
         await self._index(generation_id, new, created_at_ms)
@@ -168,15 +200,12 @@ class Acceptor:
         Raises:
             Unavailable: Redis did not answer in time.
         """
-        with translated():
-            found = await self.redis.get(keys.idempotency(owner, idempotency_key))
-        return None if found is None else found.decode().partition(" ")[0]
+        return await find(self.redis, keys.idempotency(owner, idempotency_key))
 
-    async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
+    async def _reserve(self, new: NewGeneration, generation_id: str) -> Reservation:
         key = keys.idempotency(new.owner, new.idempotency_key)
         kept_ms = self._idempotency_ms()
-        named = await reserve(self.redis, key, generation_id, new.body_digest, kept_ms)
-        return named, named != generation_id
+        return await reserve(self.store.scripts, key, generation_id, new.body_digest, kept_ms)
 
     def _idempotency_ms(self) -> int:
         """Return how long a key is kept, ms. `forget` shortens this when the generation ends."""

@@ -12,6 +12,7 @@ import sys
 import api.server
 from shared.config.settings import Settings
 from shared.queue.accept import Acceptor, NewGeneration
+from shared.queue.idempotency import Reservation
 from tests.support.faulty_worker import die
 
 DEATHS = ("die after the key", "die after the entry", "die after the creation")
@@ -20,7 +21,7 @@ DEATHS = ("die after the key", "die after the entry", "die after the creation")
 class DyingAcceptor(Acceptor):
     """Takes a step, and dies before the next one."""
 
-    async def _reserve(self, new: NewGeneration, generation_id: str) -> tuple[str, bool]:
+    async def _reserve(self, new: NewGeneration, generation_id: str) -> Reservation:
         reserved = await super()._reserve(new, generation_id)
         self._die_at(DEATHS[0], new)
         return reserved

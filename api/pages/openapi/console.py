@@ -147,7 +147,10 @@ PATHS: Json = {
     ),
     "/v1/console/batches/redrive": _post(
         "redriveBatches", "For operators: run the failed lines of several batches again.",
-        parameter("ids", "query", "1 to 20 ids of batches, separated by commas.", IDS),
+        {
+            **parameter("ids", "query", "1 to 20 ids of batches, separated by commas.", IDS),
+            "required": True,
+        },
         record({"data": {"type": "array", "items": OBJECT}}),
         "invalid_request", "draining", *SHARED,
     ),

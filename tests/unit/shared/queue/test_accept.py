@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -10,6 +11,7 @@ from shared.config.settings import Settings
 from shared.errors import RequestError, Unavailable
 from shared.log.ids import is_generation_id
 from shared.log.store import Store
+from shared.queue import accept
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import CANCELLED, cancel
 from shared.queue.lanes import LaneEntry, Queue
@@ -34,6 +36,11 @@ WITHOUT_KEY = dataclasses.replace(NEW, idempotency_key="", body_digest="")
 def acceptor_on(redis, **settings):
     store = store_on(redis, **settings)
     return Acceptor(redis, store, store.settings)
+
+
+@pytest.fixture(autouse=True)
+def first_requests_take_no_time(monkeypatch):
+    monkeypatch.setattr(accept, "FIRST_REQUEST_S", 0.05)
 
 
 @pytest.fixture
@@ -173,17 +180,31 @@ async def test_the_key_is_kept_as_long_as_its_generation(acceptor):
     assert meta_ms - 60_000 < await acceptor.redis.pttl(key) < meta_ms
 
 
-async def test_a_key_that_expires_during_the_call_is_reserved_again(acceptor, monkeypatch):
-    await acceptor.accept(NEW)
-    get = acceptor.redis.get
+async def test_a_repeat_waits_for_the_first_request_of_its_key(acceptor, monkeypatch):
+    """As if the same request had come to two nodes at once."""
+    reserving, going_on = asyncio.Event(), asyncio.Event()
+    other = Acceptor(acceptor.redis, acceptor.store, acceptor.settings)
+    enqueue = acceptor._enqueue
 
-    async def ran_out(key):
-        await acceptor.redis.delete(key)
-        return await get(key)
+    async def wait(*args):
+        reserving.set()
+        await going_on.wait()
+        await enqueue(*args)
 
-    monkeypatch.setattr(acceptor.redis, "get", ran_out)
+    async def look(_):
+        going_on.set()
+        await first
 
-    assert (await acceptor.accept(NEW)).is_new
+    monkeypatch.setattr(acceptor, "_enqueue", wait)
+    first = asyncio.ensure_future(acceptor.accept(NEW))
+    await reserving.wait()
+    monkeypatch.setattr("shared.queue.accept.asyncio.sleep", look)
+
+    second = await other.accept(NEW)
+
+    assert second.generation_id == (await first).generation_id
+    assert ((await first).is_new, second.is_new) == (True, False)
+    assert len(await tickets(acceptor.redis)) == 1
 
 
 # Crashes between the steps
@@ -224,20 +245,54 @@ async def test_a_repeat_completes_the_steps_after_a_crash(acceptor, monkeypatch,
     assert (await queue_depths(acceptor.store))["interactive"] == 1, "it waits once"
 
 
+async def end_history(acceptor):
+    """As if the key had been reserved before Redis lost data."""
+    key = keys.idempotency("alice", "key-1")
+    request, _, _ = (await acceptor.redis.get(key)).partition(b"\n")
+    await acceptor.redis.set(key, request + b"\nearlier", keepttl=True)
+
+
 @pytest.mark.parametrize("step", ["enqueue", "create"])
-async def test_a_repeat_marks_its_create_as_possibly_lost(acceptor, monkeypatch, step):
+async def test_a_repeat_after_a_loss_marks_its_create_as_possibly_lost(acceptor, monkeypatch, step):
     break_step(acceptor, monkeypatch, step)
     with pytest.raises(Unavailable):
         await acceptor.accept(NEW)
+    await end_history(acceptor)
 
     healed = await acceptor.accept(NEW)
 
     assert await acceptor.redis.hget(keys.meta(healed.generation_id), "hist") == b"lost"
 
 
+@pytest.mark.parametrize("step", ["enqueue", "create"])
+async def test_a_repeat_in_the_same_history_begins_with_attempt_1(real_redis, monkeypatch, step):
+    """Nothing can have been lost: the first request was refused, or its node died."""
+    acceptor = acceptor_on(real_redis)
+    break_step(acceptor, monkeypatch, step)
+    with pytest.raises(Unavailable):
+        await acceptor.accept(NEW)
+
+    healed = await acceptor.accept(NEW)
+
+    assert (await Holder.begin(acceptor.store, "t", healed.generation_id)).attempt == 1
+
+
+async def test_a_repeat_after_the_retention_may_follow_a_forgotten_generation(real_redis):
+    acceptor = acceptor_on(real_redis, retention_s=60.0)
+    first = await acceptor.accept(NEW)
+    await real_redis.delete(keys.meta(first.generation_id))
+    key = keys.idempotency("alice", "key-1")
+    await real_redis.pexpire(key, await real_redis.pttl(key) - 61_000)
+
+    again = await acceptor.accept(NEW)
+
+    assert await real_redis.hget(keys.meta(again.generation_id), "hist") == b"lost"
+
+
 async def test_a_lost_generation_is_created_again_under_its_id(acceptor):
     first = await acceptor.accept(NEW)
     await acceptor.redis.delete(keys.meta(first.generation_id))
+    await end_history(acceptor)
 
     again = await acceptor.accept(NEW)
 

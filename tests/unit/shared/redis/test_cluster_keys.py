@@ -7,6 +7,7 @@ cannot show. With TEST_REDIS_MODE=cluster the other tests of the store make the 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -230,6 +231,7 @@ async def live_a_generation(redis: Redis) -> None:
     new = NewGeneration("alice", "demo", b'{"messages":[]}', session="s", grace_s=60.0)
     await acceptor.accept(new, ID)
     await acceptor.accept(new)
+    await acceptor.accept(dataclasses.replace(new, idempotency_key="k", body_digest="d"))
     await store.attach_readers(ID, "node")
     holder = await Holder.begin(store)
     await holder.say("a", "b")
