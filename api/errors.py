@@ -16,6 +16,7 @@ from starlette.types import Send
 from shared.errors import RequestError
 
 RETRY_AFTER_S = 1  # `Retry-After` of errors that end soon: Redis is away, or the node is draining
+LOG_AWAY = "the log cannot be reached right now; repeating with an Idempotency-Key is safe"
 
 # Of `too_many_connections`. After two such pauses the places of a node that died are free again.
 CONNECTIONS_RETRY_AFTER_S = 5
@@ -116,11 +117,7 @@ def request_error(code: str, message: str, *, retry_after_s: int | None = None) 
 
 def unavailable() -> RequestError:
     """Return the error for a request that Redis did not answer."""
-    return request_error(
-        "unavailable",
-        "the log cannot be reached right now; repeating with an Idempotency-Key is safe",
-        retry_after_s=RETRY_AFTER_S,
-    )
+    return request_error("unavailable", LOG_AWAY, retry_after_s=RETRY_AFTER_S)
 
 
 class ErrorBody(NamedTuple):

@@ -35,7 +35,7 @@ async function produce({ url, pieces }) {
     onError: (error) => errors.push(String(error)),
   })
   for (let n = 0; n < pieces; n += 1) {
-    producer.append(`piece ${n}, `)
+    producer.append(` piece ${n},`)
     await producer.flush()
   }
   await producer.close()
@@ -108,7 +108,7 @@ async function chat({ url, writeUrl, pieces }, seen) {
   })()
   for (let n = 0; n < pieces; n += 1) {
     await appendSanitizedChunksToStream(handle, [
-      chunk("TEXT_MESSAGE_CONTENT", { delta: `piece ${n}, ` }),
+      chunk("TEXT_MESSAGE_CONTENT", { delta: ` piece ${n},` }),
     ])
   }
   await appendSanitizedChunksToStream(handle, [chunk("TEXT_MESSAGE_END")])

@@ -134,7 +134,7 @@ async def js(nodes: Cluster) -> AsyncIterator[Js]:
 
 
 PIECES = 300
-TEXT = "".join(f"piece {n}, " for n in range(PIECES))
+TEXT = "".join(f" piece {n}," for n in range(PIECES))  # event streams must keep the first space
 
 
 async def test_the_javascript_client_writes_and_reads_on_when_nodes_die(js: Js) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import aiohttp
 import pytest
 
 from api.access import GENERATE, ROUTES
+from api.dialects.grpc.wire import CONNECT_END, FrameReader, frame
 from shared.config.settings import Settings
 from shared.queue.endings import cancel
 from tests.support.local_node import LocalNode, serve_here
 from tests.support.tokens import SECRET, hmac_token
 
+GRPC = "/tailrace.v1.Tailrace/"
 MESSAGES = [{"role": "user", "content": "x" * 40}]
 PARTS = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "x"}]}]
 # Path -> the body of a prompt that is not answered from the log, so that no worker is needed.
@@ -26,7 +29,21 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "x", "background": True},
     "/ai-sdk/chat": {"messages": PARTS},
     "/deep-chat": {"messages": [{"role": "user", "text": "x"}]},
+    "/ag-ui/{agent:path}": {
+        "threadId": "t",
+        "runId": "r",
+        "messages": [{"id": "m", "role": "user", "content": "x"}],
+    },
+    GRPC + "Start": {"messages": MESSAGES},
+    GRPC + "Generate": {"messages": MESSAGES},
 }
+# Routes with the scope `generate` that start no prompt: they end one, write into one that was
+# started elsewhere, or are about streams of one's own, where no model answers.
+OTHERS = (
+    "/v1/share", "/cancel", "/stop", "/redrive", "/events", "/producer", GRPC + "Cancel",
+    "/ds/v1/stream/{path:path}", "/ds/v1/stream/__ds/subscriptions/{id}/streams",
+    "/ds/v1/stream/__ds/subscriptions/{id}/claim",
+)  # fmt: skip
 # Owner -> what limits.toml gives, and the code of the second prompt's refusal.
 OWNERS = {
     "active": ("active_max = 1", "too_many_active"),
@@ -65,8 +82,38 @@ async def start(
         return answer.status, {k.lower(): v for k, v in answer.headers.items()}, await answer.json()
 
 
+async def send(
+    node: LocalNode, web: aiohttp.ClientSession, path: str, owner: str
+) -> tuple[int, str, Mapping[str, str]]:
+    """Send the prompt of a route; return status, body and headers.
+
+    Generate answers with 200 always; the status of its last frame counts.
+    """
+    url = node.url + path.replace("{agent:path}", "demo")
+    if path != GRPC + "Generate":
+        async with web.post(url, json=PROMPTS[path], headers=who(owner)) as answer:
+            return answer.status, await answer.text(), answer.headers
+    headers = who(owner) | {"content-type": "application/connect+json"}
+    body = frame(json.dumps(PROMPTS[path]).encode())
+    async with web.post(url, data=body, headers=headers) as answer:
+        (end,) = FrameReader(65_536).feed(await answer.read())
+        assert answer.status == 200 and end.flags == CONNECT_END
+        error = json.loads(end.payload)["error"]
+        status = 429 if error["code"] == "resource_exhausted" else 0
+        return status, json.dumps(error), answer.headers
+
+
 def code_of(path: str, text: str) -> str:
     """The code in the dialect's own error shape."""
+    if path.startswith("/ag-ui"):
+        return str(json.loads(text)["code"])
+    if path.startswith(GRPC):
+        info = json.loads(text)["details"][0]["value"]
+        return next(
+            code
+            for _, code in OWNERS.values()
+            if code.upper().encode() in base64.b64decode(info + "==")
+        )
     if path.startswith("/ai-sdk"):
         return text.rpartition("(")[2].rstrip(")")
     body = json.loads(text)["error"]
@@ -77,11 +124,10 @@ def code_of(path: str, text: str) -> str:
 
 
 def test_every_route_that_starts_a_prompt_is_tried() -> None:
-    others = ("/v1/share", "/cancel", "/stop", "/redrive", "/events", "/producer")
     starting = {
         path
         for path, row in ROUTES.items()
-        if row.get("POST") == GENERATE and not path.endswith(others)
+        if row.get("POST") == GENERATE and not path.endswith(OTHERS)
     }
 
     assert starting == set(PROMPTS)
@@ -94,10 +140,9 @@ async def test_a_prompt_over_a_limit_is_refused_in_the_shape_of_each_dialect(
 ) -> None:
     assert (await start(node, web, owner))[0] == 202
 
-    async with web.post(node.url + path, json=PROMPTS[path], headers=who(owner)) as answer:
-        text, headers = await answer.text(), answer.headers
+    status, text, headers = await send(node, web, path, owner)
 
-    assert answer.status == 429, text
+    assert status == 429, text
     assert code_of(path, text) in (OWNERS[owner][1], "")
     assert int(headers["Retry-After"]) >= 1
     if owner != "active":

@@ -106,7 +106,7 @@ class StreamClient:
                 if line.startswith("event: "):
                     name = line[7:]
                 elif line.startswith("data:"):
-                    lines.append(line[5:])
+                    lines.append(line[5:].removeprefix(" "))
                 elif not line and lines:
                     yield name, "\n".join(lines)
                     lines = []

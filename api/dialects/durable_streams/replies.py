@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from api.dialects.durable_streams.cursor import next_cursor
 from api.dialects.durable_streams.request import ReadQuery
-from api.errors import ErrorBody, native_shape, request_error
+from api.errors import LOG_AWAY, ErrorBody, native_shape, request_error
 from api.response import error_response
 from shared.errors import RequestError
 from shared.streams.place import Place
@@ -24,10 +24,16 @@ SECURITY = {"x-content-type-options": "nosniff", "cross-origin-resource-policy":
 PAGE_CACHED = "private, max-age=60, stale-while-revalidate=300"
 TAIL_CACHED = "private, no-cache"
 NOT_CACHED = "no-store"
+STREAM_AWAY = (
+    "the streams cannot be reached right now; an append may have happened: repeating it with the "
+    "same Producer-Id, Producer-Epoch and Producer-Seq is safe"
+)
 
 
 def stream_shape(error: RequestError) -> ErrorBody:
     """Return the native shape of an error, with the headers of every response of a stream."""
+    if error.message == LOG_AWAY:
+        error.message = STREAM_AWAY
     body = native_shape(error)
     return body._replace(headers=[(k.encode(), v.encode()) for k, v in SECURITY.items()])
 

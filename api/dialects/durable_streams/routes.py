@@ -47,6 +47,7 @@ from api.node import Node
 from api.readers.expiry import wait_s_max
 from api.readers.place import take_place
 from api.transport.extensions import IDENTITY
+from shared.errors import RequestError
 from shared.streams.content import JSON_TYPE, flatten, is_text, join, media_of, split_values
 from shared.streams.place import ZERO
 from shared.streams.record import Outcome, StreamInfo
@@ -160,7 +161,10 @@ class StreamRoutes:
             raise invalid("send the Content-Type of the stream")
         media = media_of(asked.content_type) if raw else ""
         async with answer_deadline():
-            data = await self._stored(media, raw)
+            try:
+                data = await self._stored(media, raw)
+            except RequestError as exc:
+                return await self._refusal(owner, path, media, exc)
             outcome = await self.store.append(
                 owner,
                 path,
@@ -173,6 +177,22 @@ class StreamRoutes:
         if outcome.subscriptions and raw:
             self.notices.give(owner, path)
         return _append_reply(outcome, asked, has_body=bool(raw))
+
+    async def _refusal(self, owner: str, path: str, media: str, error: RequestError) -> ASGIApp:
+        """Return the refusal of a body that is not JSON: the state of the stream comes first.
+
+        Raises:
+            RequestError: `error`, the stream would take this media type.
+        """
+        reading = await self.store.look(owner, path)
+        info = reading.info
+        if info is None:
+            return refusal_of(reading.state)
+        if info.is_closed:
+            return append_refusal(Outcome("closed", info.tail), 0)
+        if info.media != media:
+            return refusal_of("type")
+        raise error
 
     # Read
 

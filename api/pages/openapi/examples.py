@@ -26,6 +26,7 @@ GROUPS = (
     ("/ag-ui", "AG-UI"),
     ("/deep-chat", "deep-chat"),
     ("/tailrace.v1.Tailrace", "gRPC-Web and Connect"),
+    ("/ds", "Durable Streams"),
     ("/lobe", "LobeChat's protocol"),
     ("/api/agent", "LobeChat's protocol"),
     ("/v1/schedules", "Schedules"),
@@ -43,6 +44,12 @@ GROUP_ORDER = tuple(dict.fromkeys(group for _, group in GROUPS))
 
 PROMPT = "How does a stream survive its server?"
 MESSAGES = [{"role": "user", "content": PROMPT}]
+WAKE = {"wake_id": "w_000000000000000000000000", "generation": 1}
+ACKNOWLEDGED = {
+    **WAKE,
+    "acks": [{"stream": "orders/1", "offset": "0000000000000010_0519823405172345"}],
+    "done": True,
+}
 
 # operationId -> the JSON body of an example.
 BODIES: dict[str, Any] = {
@@ -78,6 +85,16 @@ BODIES: dict[str, Any] = {
     "grpcGet": {"id": "gen_00000000000000000000000000"},
     "grpcCancel": {"id": "gen_00000000000000000000000000"},
     "grpcSession": {"session": "demo"},
+    "createStreamSubscription": {
+        "type": "pull-wake",
+        "pattern": "orders/*",
+        "wake_stream": "jobs/wakes",
+    },
+    "linkStreams": {"streams": ["invoices/1"]},
+    "claimWake": {"worker": "worker-1"},
+    "acknowledgeWake": ACKNOWLEDGED,
+    "acknowledgeWebhook": ACKNOWLEDGED,
+    "releaseWake": WAKE,
 }
 
 

@@ -15,21 +15,24 @@ if state == 'gone' then return {'gone'} end
 if state ~= 'live' then return {'absent'} end
 local bytes, closes, producer = ARGV[2], ARGV[4] == '1', ARGV[7]
 local epoch, seq = tonumber(ARGV[8]), tonumber(ARGV[9])
-local closer = producer ~= '' and ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. producer or ''
+local known, last_epoch, last_seq = false, nil, nil
+if producer ~= '' then known = redis.call('HGET', KEYS[3], producer) end
+if known then
+  last_epoch, last_seq = string.match(known, '^(%d+) (%d+) ')
+  last_epoch, last_seq = tonumber(last_epoch), tonumber(last_seq)
+end
+local is_repeat = known and epoch == last_epoch and seq <= last_seq
 if meta.closed then
-  if producer ~= '' and meta.closer == closer then return {'duplicate', meta.tail, '1', ARGV[9]} end
+  if is_repeat then return {'duplicate', meta.tail, '1', number(last_seq)} end
   if bytes == '' and producer == '' then return {'ok', meta.tail, '1', '0'} end
   return {'closed', meta.tail}
 end
 if bytes ~= '' and ARGV[1] ~= meta.media then return {'type'} end
 if producer ~= '' then
-  local known = redis.call('HGET', KEYS[3], producer)
   if known then
-    local last_epoch, last_seq = string.match(known, '^(%d+) (%d+) ')
-    last_epoch, last_seq = tonumber(last_epoch), tonumber(last_seq)
     if epoch < last_epoch then return {'stale', number(last_epoch)} end
     if epoch > last_epoch and seq ~= 0 then return {'epoch'} end
-    if epoch == last_epoch and seq <= last_seq then return {'duplicate', meta.tail, '', number(last_seq)} end
+    if is_repeat then return {'duplicate', meta.tail, '', number(last_seq)} end
     if epoch == last_epoch and seq > last_seq + 1 then return {'gap', number(last_seq + 1)} end
   else
     if seq ~= 0 then return {'gap', '0'} end
@@ -58,7 +61,7 @@ if producer ~= '' then
   redis.call('HSET', KEYS[3], producer, ARGV[8] .. ' ' .. ARGV[9] .. ' ' .. number(now))
 end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'seq', given) end
-if closes then redis.call('HSET', KEYS[1], 'closed', '1', 'closer', closer) end
+if closes then redis.call('HSET', KEYS[1], 'closed', '1') end
 touch(meta, 1, 4, now, tonumber(ARGV[14]))
 publish(ARGV[5], before, tail, closes and 'c' or '-', bytes, tonumber(ARGV[15]))
 return {'ok', tail, closes and '1' or '', number(redis.call('SCARD', KEYS[7]))}

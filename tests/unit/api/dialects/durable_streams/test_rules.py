@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, QueryParams
 
 from api.dialects.durable_streams.cursor import EPOCH_S, next_cursor
 from api.dialects.durable_streams.event_stream import control_event, data_event
-from api.dialects.durable_streams.replies import etag_of, matches, page_reply
+from api.dialects.durable_streams.replies import etag_of, matches, page_reply, stream_shape
 from api.dialects.durable_streams.request import (
     ReadQuery,
     check_path,
@@ -19,6 +19,7 @@ from api.dialects.durable_streams.request import (
     source_path,
 )
 from api.dialects.durable_streams.tail import KEPT_ENTRIES_MAX, Frame, Tail, parse_frame
+from api.errors import request_error, unavailable
 from shared.errors import RequestError
 from shared.streams.place import ZERO, Place, after
 from shared.streams.record import StreamInfo
@@ -41,7 +42,9 @@ def test_a_cursor_is_the_interval_and_always_rises() -> None:
     ("media", "data", "event"),
     [
         ("text/plain", b"a\nb\r\nc\rd", b"event: data\ndata:a\ndata:b\ndata:c\ndata:d\n\n"),
-        ("text/plain", b" x", b"event: data\ndata: x\n\n"),
+        ("text/plain", b" x", b"event: data\ndata:  x\n\n"),
+        ("text/plain", b"  a\n b\nc", b"event: data\ndata:   a\ndata:  b\ndata:c\n\n"),
+        ("text/plain", b" \r\n", b"event: data\ndata:  \ndata:\n\n"),
         ("application/json", b'1,{"a":2}', b'event: data\ndata:[1,{"a":2}]\n\n'),
         ("image/png", b"\xff\x00", b"event: data\ndata:/wA=\n\n"),
     ],
@@ -59,6 +62,14 @@ def test_control_events() -> None:
     assert fields() == {"streamNextOffset": str(A), "streamCursor": "7"}
     assert fields(is_up_to_date=True)["upToDate"] is True
     assert fields(is_closed=True) == {"streamNextOffset": str(A), "streamClosed": True}
+
+
+def test_an_error_without_redis_names_the_headers_that_make_a_repeat_safe() -> None:
+    body = json.loads(stream_shape(unavailable()).body)["error"]
+    assert body["code"] == "unavailable" and body["retryable"]
+    assert "Producer-Seq" in body["message"] and "Idempotency-Key" not in body["message"]
+    other = request_error("unavailable", "too many answers are read at once")
+    assert json.loads(stream_shape(other).body)["error"]["message"] == other.message
 
 
 def info(tail: Place, *, is_closed: bool = False) -> StreamInfo:
