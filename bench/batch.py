@@ -21,7 +21,7 @@ from bench.support.cpu import cpu_s, peak_bytes
 from bench.support.setup import Setup
 from bench.support.table import MS, US, Comparison, Row, percentile
 from tests.support.batch import demo_line, encoded, ended, submit
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
@@ -61,10 +61,10 @@ async def run(setup: Setup) -> list[Row]:
         "p99": Comparison("first token of a POST that streams: p99", "ms", ALONE, {BESIDE: 3.0}),
     }
     for _ in setup.rounds():
-        async with Cluster(api=1, workers=1, jobs=1, lease_s=3) as cluster:
-            async with sdk(f"{cluster.urls[0]}/v1") as client:
+        async with Deployment(api=1, workers=1, jobs=1, lease_s=3) as deployment:
+            async with sdk(f"{deployment.urls[0]}/v1") as client:
                 await setup.quiet()
-                await _done(cluster, client, size, comparisons)
+                await _done(deployment, client, size, comparisons)
                 await setup.quiet()
                 for who, waits in ((ALONE, 0), (BESIDE, size.waiting)):
                     async with _batch_of(client, waits):
@@ -75,16 +75,19 @@ async def run(setup: Setup) -> list[Row]:
 
 
 async def _done(
-    cluster: Cluster, client: openai.AsyncOpenAI, size: Size, comparisons: dict[str, Comparison]
+    deployment: Deployment,
+    client: openai.AsyncOpenAI,
+    size: Size,
+    comparisons: dict[str, Comparison],
 ) -> None:
     """Run one batch to its end; record its rate, CPU and memory."""
-    assert cluster.server is not None and cluster.server.process is not None
+    assert deployment.server is not None and deployment.server.process is not None
     pids = {
-        "the jobs role": cluster.jobs[0].pid,
-        "the worker": cluster.workers[0].pid,
-        "Redis": cluster.server.process.pid,
+        "the jobs role": deployment.jobs[0].pid,
+        "the worker": deployment.workers[0].pid,
+        "Redis": deployment.server.process.pid,
     }
-    async with contextlib.aclosing(cluster.redis()) as redis:
+    async with contextlib.aclosing(deployment.redis()) as redis:
         before = (await redis.info("memory"))["used_memory"]
         spent_s = {who: cpu_s(pid) for who, pid in pids.items()}
         began_s = time.monotonic()
@@ -98,7 +101,7 @@ async def _done(
     comparisons["rate"].add(RATE, size.lines / took_s)
     for who, pid in pids.items():
         comparisons["cpu"].add(who, US * (cpu_s(pid) - spent_s[who]) / size.lines)
-    comparisons["memory"].add("the jobs role, at most", peak_bytes(cluster.jobs[0].pid) / MB)
+    comparisons["memory"].add("the jobs role, at most", peak_bytes(deployment.jobs[0].pid) / MB)
     comparisons["memory"].add("Redis, at most, beyond an empty one", (peak - before) / MB)
 
 

@@ -36,7 +36,7 @@ from shared.metrics.prometheus import WorkerMetrics
 from shared.queue.presence import Presence
 from shared.redis.cluster.shard_states import ShardState
 from shared.redis.counts import COUNTERS
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.sse import SseParser
 from workers.backends.demo.backend import expected_text
 from workers.worker import Worker
@@ -379,18 +379,18 @@ def test_commands_of_ours_are_understood() -> None:
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> Any:
+async def deployment() -> Any:
     quick = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 300\n'
-    async with Cluster(api=2, workers=1, models=quick) as cluster:
-        yield cluster
+    async with Deployment(api=2, workers=1, models=quick) as deployment:
+        yield deployment
 
 
 CURL_BLOCKS = [block for block in shell_blocks(ROOT / "README.md") if "curl" in block]
 
 
-def on(cluster: Cluster, block: str) -> str:
+def on(deployment: Deployment, block: str) -> str:
     """The block as it stands, but for the addresses."""
-    for port, url in zip((8000, 8001), cluster.urls, strict=True):
+    for port, url in zip((8000, 8001), deployment.urls, strict=True):
         block = block.replace(f"http://127.0.0.1:{port}", url)
     return block
 
@@ -410,9 +410,9 @@ def run_shell(script: str) -> str:
     return done.stdout
 
 
-async def test_the_commands_of_producers_md_write_a_log(cluster: Cluster) -> None:
+async def test_the_commands_of_producers_md_write_a_log(deployment: Deployment) -> None:
     (block,) = shell_blocks(ROOT / "docs" / "producers.md")
-    output = run_shell(on(cluster, block))
+    output = run_shell(on(deployment, block))
     events = [json.loads(line) for line in output.splitlines() if line.startswith('{"id":"1-')]
 
     assert [event["type"] for event in events] == ["start", "progress", "token", "end"]
@@ -431,18 +431,18 @@ def seqs_and_types(output: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("block", CURL_BLOCKS, ids=range(len(CURL_BLOCKS)))
 async def test_the_readmes_streams_are_whole_also_when_they_are_cut(
-    cluster: Cluster, block: str
+    deployment: Deployment, block: str
 ) -> None:
-    found = seqs_and_types(run_shell(on(cluster, block)))
+    found = seqs_and_types(run_shell(on(deployment, block)))
 
     assert [seq for seq, _ in found] == list(range(1, len(found) + 1))
     assert found[-1][1] == "end"
 
 
-async def test_the_fields_of_meta_are_described(cluster: Cluster) -> None:
-    run_shell(on(cluster, CURL_BLOCKS[0]))
+async def test_the_fields_of_meta_are_described(deployment: Deployment) -> None:
+    run_shell(on(deployment, CURL_BLOCKS[0]))
     rows = table_rows(page("docs/operations.md"))
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         names = [key async for key in redis.scan_iter("tr:*:meta")]
         found = {field.decode() for name in names for field in await redis.hgetall(name)}
 

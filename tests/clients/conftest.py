@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.browser import Browser, PageServer
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import Upstream
 
 LEASE_S = 0.8
@@ -46,19 +46,19 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator[Cluster]:
+async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
     models += DEMO
     settings = {"cors_origins": pages.origin, "grace_s": "0.5"}
-    async with Cluster(
+    async with Deployment(
         api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared_cluster: Deployment) -> AsyncIterator[Deployment]:
     await shared_cluster.heal()
     yield shared_cluster

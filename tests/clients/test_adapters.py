@@ -12,7 +12,7 @@ from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.node_program import NodeProgram
 from tests.support.npm import built
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.wait import until
 
@@ -24,13 +24,13 @@ FAULTS = {"cuts": CUTS, "a proxy that refuses": OUTAGE, "a stall": STALL}
 
 
 @pytest.fixture(scope="module")
-async def shared_nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=2, jobs=1, settings={"heartbeat_s": "1"}) as cluster:
-        yield cluster
+async def shared_nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=2, jobs=1, settings={"heartbeat_s": "1"}) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
+async def nodes(shared_nodes: Deployment) -> AsyncIterator[Deployment]:
     await shared_nodes.heal()
     yield shared_nodes
 
@@ -42,7 +42,7 @@ async def program() -> AsyncIterator[NodeProgram]:
         yield program
 
 
-async def told(program: NodeProgram, nodes: Cluster, faults: Faults, **asked: Any) -> Any:
+async def told(program: NodeProgram, nodes: Deployment, faults: Faults, **asked: Any) -> Any:
     async with ScenarioProxy([role.port for role in nodes.api], faults) as proxy:
         said = await program.ask(asked.pop("op"), url=proxy.url, **asked)
     assert "value" in said, said
@@ -56,7 +56,7 @@ def demo_params(tokens: int, per_s: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 async def test_a_chat_completion_of_the_openai_sdk_does_not_notice_the_network(
-    nodes: Cluster, program: NodeProgram, faults: Faults
+    nodes: Deployment, program: NodeProgram, faults: Faults
 ) -> None:
     messages = [{"role": "user", "content": PROMPT}]
     body = {"model": "demo", "messages": messages, **demo_params(120, 60)}
@@ -69,7 +69,7 @@ async def test_a_chat_completion_of_the_openai_sdk_does_not_notice_the_network(
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 async def test_use_chat_does_not_notice_the_network(
-    nodes: Cluster, program: NodeProgram, faults: Faults
+    nodes: Deployment, program: NodeProgram, faults: Faults
 ) -> None:
     body = {"model": "demo", "params": demo_params(120, 60)}
     said = await told(
@@ -80,7 +80,9 @@ async def test_use_chat_does_not_notice_the_network(
     assert said["text"] == expected_text(demo_body(120, 60), said["id"])
 
 
-async def test_the_stop_of_use_chat_stops_the_answer(nodes: Cluster, program: NodeProgram) -> None:
+async def test_the_stop_of_use_chat_stops_the_answer(
+    nodes: Deployment, program: NodeProgram
+) -> None:
     body = {"model": "demo", "params": demo_params(5_000, 50)}
     # Without the proxy: it would end before the stop, which nobody waits for, has arrived.
     asked = {"id": f"chat-{uuid.uuid4()}", "body": body, "prompt": PROMPT, "stopAt": 20}
@@ -96,7 +98,7 @@ async def test_the_stop_of_use_chat_stops_the_answer(nodes: Cluster, program: No
 
 
 async def test_another_page_resumes_the_running_answer_over_a_cut(
-    nodes: Cluster, program: NodeProgram
+    nodes: Deployment, program: NodeProgram
 ) -> None:
     body = {"model": "demo", "params": demo_params(120, 40)}
     said = await told(
@@ -108,7 +110,7 @@ async def test_another_page_resumes_the_running_answer_over_a_cut(
 
 
 async def test_deep_chat_gets_the_whole_answer_over_cuts(
-    nodes: Cluster, program: NodeProgram
+    nodes: Deployment, program: NodeProgram
 ) -> None:
     options = {"model": "demo", "params": demo_params(120, 60)}
     said = await told(program, nodes, CUTS, op="deepChat", options=options, text=PROMPT)
@@ -120,7 +122,7 @@ async def test_deep_chat_gets_the_whole_answer_over_cuts(
 
 
 async def test_the_stop_button_of_deep_chat_ends_the_answer(
-    nodes: Cluster, program: NodeProgram
+    nodes: Deployment, program: NodeProgram
 ) -> None:
     options = {"model": "demo", "params": demo_params(5_000, 50), "session": "deep-chat-stop"}
     said = await told(
@@ -133,7 +135,7 @@ async def test_the_stop_button_of_deep_chat_ends_the_answer(
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 async def test_a_batch_and_its_results_do_not_notice_the_network(
-    nodes: Cluster, program: NodeProgram, faults: Faults
+    nodes: Deployment, program: NodeProgram, faults: Faults
 ) -> None:
     params = demo_params(40, 0)
     said = await told(program, nodes, faults, op="batch", count=12, params=params)
@@ -149,7 +151,7 @@ async def test_a_batch_and_its_results_do_not_notice_the_network(
         assert line["body"]["text"] == expected_text(body, line["body"]["id"])
 
 
-async def test_a_cancelled_batch_is_a_result(nodes: Cluster, program: NodeProgram) -> None:
+async def test_a_cancelled_batch_is_a_result(nodes: Deployment, program: NodeProgram) -> None:
     params = demo_params(500, 1)
     said = await told(program, nodes, Faults(), op="batch", count=3, params=params, cancels=True)
     assert (said["state"]["status"], said["lines"]) == ("cancelled", [])
@@ -157,7 +159,7 @@ async def test_a_cancelled_batch_is_a_result(nodes: Cluster, program: NodeProgra
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS)
 async def test_an_answer_that_a_program_writes_does_not_notice_the_network(
-    nodes: Cluster, program: NodeProgram, faults: Faults
+    nodes: Deployment, program: NodeProgram, faults: Faults
 ) -> None:
     pieces = [f"piece {n}, " for n in range(12)]
     said = await told(program, nodes, faults, op="produce", pieces=pieces)

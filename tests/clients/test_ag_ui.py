@@ -20,7 +20,7 @@ from api.dialects.ag_ui.fold import HEARTBEAT
 from shared.redis import keys
 from tests.support.node_program import NodeProgram
 from tests.support.npm import built
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.recorded import AG_UI_LOGS, LOGS
@@ -46,17 +46,17 @@ async def program() -> AsyncIterator[NodeProgram]:
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
 class Agent:
     """The client's program, and a way to the first node that can be cut and led to the second."""
 
-    def __init__(self, program: NodeProgram, cluster: Cluster, proxy: Proxy) -> None:
+    def __init__(self, program: NodeProgram, deployment: Deployment, proxy: Proxy) -> None:
         self.program = program
-        self.cluster = cluster
+        self.deployment = deployment
         self.proxy = proxy
 
     async def ask(self, op: str, **told: Any) -> Any:
@@ -74,9 +74,9 @@ class Agent:
 
 
 @pytest.fixture
-async def agent(cluster: Cluster, program: NodeProgram) -> AsyncIterator[Agent]:
-    async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
-        yield Agent(program, cluster, proxy)
+async def agent(deployment: Deployment, program: NodeProgram) -> AsyncIterator[Agent]:
+    async with Proxy("127.0.0.1", deployment.api[0].port) as proxy:
+        yield Agent(program, deployment, proxy)
 
 
 def check_whole(said: dict[str, Any]) -> None:
@@ -100,11 +100,11 @@ async def in_mid_answer(api: RawClient, thread: str) -> str:
     return found
 
 
-async def holder(cluster: Cluster, generation_id: str) -> Role:
-    async with cluster.redis() as redis:
+async def holder(deployment: Deployment, generation_id: str) -> Role:
+    async with deployment.redis() as redis:
         name = await redis.hget(keys.meta(generation_id), "worker")
     assert name is not None
-    return next(role for role in cluster.workers if role.ready_name == name.decode())
+    return next(role for role in deployment.workers if role.ready_name == name.decode())
 
 
 # The verifier
@@ -274,27 +274,27 @@ async def test_an_abort_of_the_client_stops_nothing(agent: Agent, api: RawClient
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_run_does_not_notice_that_its_node_dies(
-    agent: Agent, cluster: Cluster, api: RawClient, version: int
+    agent: Agent, deployment: Deployment, api: RawClient, version: int
 ) -> None:
     thread = uuid.uuid4().hex
     task = asyncio.create_task(
         agent.run("continue", version=version, fetch="resuming", thread=thread)
     )
     await in_mid_answer(api, thread)
-    agent.proxy.aim("127.0.0.1", cluster.api[1].port)
-    cluster.api[0].kill()
+    agent.proxy.aim("127.0.0.1", deployment.api[1].port)
+    deployment.api[0].kill()
 
     check_whole(await task)
 
 
 async def test_a_client_without_the_resuming_fetch_is_told_of_the_cut_and_runs_again(
-    agent: Agent, cluster: Cluster, api: RawClient
+    agent: Agent, deployment: Deployment, api: RawClient
 ) -> None:
     """The same thread and run name the same answer, so nothing is generated twice."""
     names = {"thread": uuid.uuid4().hex, "run": uuid.uuid4().hex}
     task = asyncio.create_task(agent.run("continue", **names))
     generation_id = await in_mid_answer(api, names["thread"])
-    agent.proxy.aim("127.0.0.1", cluster.api[1].port)
+    agent.proxy.aim("127.0.0.1", deployment.api[1].port)
     await agent.proxy.cut()
     assert (await task)["error"]  # never taken for the whole answer
 
@@ -306,12 +306,12 @@ async def test_a_client_without_the_resuming_fetch_is_told_of_the_cut_and_runs_a
 @pytest.mark.parametrize("model", ["continue", "restart"])
 @pytest.mark.parametrize("fetch", FORMS)
 async def test_a_killed_worker_leaves_exactly_one_text(
-    agent: Agent, cluster: Cluster, api: RawClient, model: str, fetch: str
+    agent: Agent, deployment: Deployment, api: RawClient, model: str, fetch: str
 ) -> None:
     thread = uuid.uuid4().hex
     task = asyncio.create_task(agent.run(model, fetch=fetch, thread=thread))
     generation_id = await in_mid_answer(api, thread)
-    (await holder(cluster, generation_id)).kill()
+    (await holder(deployment, generation_id)).kill()
     said = await task
 
     check_whole(said)

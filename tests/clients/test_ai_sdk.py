@@ -14,7 +14,7 @@ import pytest
 
 from shared.redis import keys
 from tests.support.node_program import NodeProgram
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.upstream import expected_text, script_of
@@ -33,10 +33,10 @@ ENDLESS = {"tokens": 5_000}
 class Sdk:
     """One program with its chats, and a way to its node that can be cut and led elsewhere."""
 
-    def __init__(self, program: NodeProgram, proxy: Proxy, cluster: Cluster) -> None:
+    def __init__(self, program: NodeProgram, proxy: Proxy, deployment: Deployment) -> None:
         self.program = program
         self.proxy = proxy
-        self.cluster = cluster
+        self.deployment = deployment
         self.url = f"http://127.0.0.1:{proxy.port}"
 
     async def ask(self, op: str, **told: Any) -> Any:
@@ -57,7 +57,7 @@ class Sdk:
 
     async def cut(self) -> None:
         """Break the connections, and lead the next ones to the other node."""
-        self.proxy.aim("127.0.0.1", self.cluster.api[1].port)
+        self.proxy.aim("127.0.0.1", self.deployment.api[1].port)
         await self.proxy.cut()
 
     async def over(self, name: str = "one") -> Any:
@@ -71,14 +71,14 @@ async def program() -> AsyncIterator[NodeProgram]:
 
 
 @pytest.fixture
-async def sdk(cluster: Cluster, program: NodeProgram) -> AsyncIterator[Sdk]:
-    async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
-        yield Sdk(program, proxy, cluster)
+async def sdk(deployment: Deployment, program: NodeProgram) -> AsyncIterator[Sdk]:
+    async with Proxy("127.0.0.1", deployment.api[0].port) as proxy:
+        yield Sdk(program, proxy, deployment)
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
@@ -97,12 +97,12 @@ def check_whole(said: dict[str, Any]) -> None:
     assert said["finishes"][-1]["finishReason"] == "stop"
 
 
-async def holder(cluster: Cluster, generation_id: str) -> Role:
-    async with cluster.redis() as redis:
+async def holder(deployment: Deployment, generation_id: str) -> Role:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    return next(role for role in cluster.workers if role.ready_name == name.decode())
+    return next(role for role in deployment.workers if role.ready_name == name.decode())
 
 
 def path_of(chat: str, what: str) -> str:
@@ -140,7 +140,7 @@ async def test_another_tab_finds_the_running_answer(sdk: Sdk, kind: str) -> None
     history = [{key: m[key] for key in ("id", "role", "parts")} for m in said["messages"]]
     # One that has kept what was there, and one that has kept the question only.
     for name, kept in (("two", history), ("three", history[:1])):
-        await sdk.open(kind, name=name, url=sdk.cluster.urls[1], messages=kept)
+        await sdk.open(kind, name=name, url=sdk.deployment.urls[1], messages=kept)
         await sdk.ask("resume", name=name, characters=1)
     for name in ("one", "two", "three"):
         check_whole(await sdk.over(name))
@@ -166,7 +166,7 @@ async def test_workflow_reads_a_run_from_any_chunk(sdk: Sdk) -> None:
     await sdk.open("default", chat="counted")
     said = await sdk.send("continue", {"tokens": 10})
     run = answer_of(said)["id"]
-    here, there = sdk.cluster.urls
+    here, there = sdk.deployment.urls
     whole = await sdk.ask("chunks", url=here, id=run, startIndex=0)
     assert whole[0] == {"type": "start", "messageId": run}
     assert whole[-1] == {"type": "finish", "finishReason": "stop"}
@@ -185,7 +185,7 @@ async def test_workflow_reads_a_run_from_any_chunk(sdk: Sdk) -> None:
 async def test_the_model_continues_after_its_worker_is_killed(sdk: Sdk, kind: str) -> None:
     await sdk.open(kind)
     said = await sdk.send("continue", characters=50)
-    (await holder(sdk.cluster, answer_of(said)["id"])).kill()
+    (await holder(sdk.deployment, answer_of(said)["id"])).kill()
 
     check_whole(await sdk.over())
 
@@ -194,7 +194,7 @@ async def test_the_model_continues_after_its_worker_is_killed(sdk: Sdk, kind: st
 async def test_the_answer_begins_anew_after_its_worker_is_killed(sdk: Sdk, kind: str) -> None:
     await sdk.open(kind)
     said = await sdk.send("restart", characters=50, resetStep=True)
-    (await holder(sdk.cluster, answer_of(said)["id"])).kill()
+    (await holder(sdk.deployment, answer_of(said)["id"])).kill()
 
     check_whole(await sdk.over())
 
@@ -203,7 +203,7 @@ async def test_the_answer_begins_anew_after_its_worker_is_killed(sdk: Sdk, kind:
 async def test_a_client_that_cannot_begin_anew_is_told(sdk: Sdk, kind: str) -> None:
     await sdk.open(kind)
     said = await sdk.send("restart", characters=50)
-    (await holder(sdk.cluster, answer_of(said)["id"])).kill()
+    (await holder(sdk.deployment, answer_of(said)["id"])).kill()
     said = await sdk.over()
 
     assert said["status"] == "error"
@@ -258,7 +258,7 @@ async def test_a_stop_over_the_websocket_stops_the_answer(
     name = "one"
     if is_resumed:
         name = "two"
-        await sdk.open("websocket", name=name, url=sdk.cluster.urls[1])
+        await sdk.open("websocket", name=name, url=sdk.deployment.urls[1])
         await sdk.ask("resume", name=name, characters=50)
     await sdk.ask("stop", name=name)
 
@@ -272,13 +272,13 @@ async def test_no_resume_undoes_a_stop(sdk: Sdk, api: RawClient) -> None:
         await sdk.open("default", chat=chat)
         await sdk.send("continue", ENDLESS, characters=1)
         stop = api.call("POST", path_of(chat, "stop"), node=api.other_url)
-        resumes = [api.get(path_of(chat, "stream"), node=node) for node in sdk.cluster.urls * 3]
+        resumes = [api.get(path_of(chat, "stream"), node=node) for node in sdk.deployment.urls * 3]
         stopped, *resumed = await asyncio.gather(stop, *resumes)
         assert stopped.status == 204
         for answer in resumed:
             finish = b'data: {"type":"finish","finishReason":"other"}\n\ndata: [DONE]\n\n'
             assert answer.status == 204 or answer.body.endswith(finish)
-        for node in sdk.cluster.urls:
+        for node in sdk.deployment.urls:
             assert (await api.get(path_of(chat, "stream"), node=node)).status == 204
         assert (await sdk.over())["status"] == "ready"
 

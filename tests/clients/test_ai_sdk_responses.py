@@ -9,15 +9,15 @@ from __future__ import annotations
 import pytest
 
 from tests.support.node_program import NodeProgram
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_second_turn_names_the_items_of_the_first(
-    cluster: Cluster, is_stream: bool
+    deployment: Deployment, is_stream: bool
 ) -> None:
     async with NodeProgram("ai-sdk-responses.mjs") as program:
-        said = await program.ask("chat", urls=list(cluster.urls), isStream=is_stream)
+        said = await program.ask("chat", urls=list(deployment.urls), isStream=is_stream)
 
     assert "value" in said, said
     value = said["value"]

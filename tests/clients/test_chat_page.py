@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.browser import Browser, Page
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
 KEY = "a-key-for-the-page-0123"
@@ -38,8 +38,8 @@ FRAGMENTS = {
 @pytest.fixture(scope="module")
 async def url() -> AsyncIterator[str]:
     settings = {"api_keys": f"{KEY}:ann"}
-    async with Cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        yield cluster.urls[0]
+    async with Deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        yield deployment.urls[0]
 
 
 async def talks(page: Page) -> None:
@@ -135,8 +135,8 @@ async def test_a_conversation_past_its_retention_stays_in_the_browser_and_says_s
     browser: Browser,
 ) -> None:
     settings = {"retention_s": "4"}
-    async with Cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        page = await browser.open(f"{cluster.urls[0]}/#old")
+    async with Deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        page = await browser.open(f"{deployment.urls[0]}/#old")
         await page.until("document.querySelector('#model').options.length", "the models")
         await page.fill("#prompt", "Remember this")
         await page.click("#send")

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.npm import PACKAGE, run, tool
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 KIT = PACKAGE.parent / "conform" / "conform.mjs"
 NAME = "tailrace-conform"
@@ -172,8 +172,8 @@ class BrokenServer:
 
 
 async def test_two_nodes_of_ours_hold_every_case() -> None:
-    async with Cluster(api=2, workers=1, settings={"heartbeat_s": "1"}) as cluster:
-        url, other = cluster.urls
+    async with Deployment(api=2, workers=1, settings={"heartbeat_s": "1"}) as deployment:
+        url, other = deployment.urls
         silent = ["--silent-body", SILENT, "--heartbeat-s", "3"]
         code, said = await run_kit("--url", url, "--other-url", other, *silent)
     assert {each["result"] for each in said.values()} == {"holds"}, said

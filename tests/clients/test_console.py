@@ -20,7 +20,7 @@ from shared.console.histogram import merged, quantile
 from shared.redis.pipeline import ClientPipeline
 from tests.support import batch, npm
 from tests.support.browser import Browser, Page
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.receiver import SECRET, Receiver
 from tests.support.wait import until
 
@@ -56,13 +56,13 @@ SERIOUS = """axe.run(document, {resultTypes: ['violations']}).then(({violations}
 class Place:
     """The cluster, and a client of it."""
 
-    def __init__(self, cluster: Cluster, http: aiohttp.ClientSession) -> None:
-        self.cluster = cluster
+    def __init__(self, deployment: Deployment, http: aiohttp.ClientSession) -> None:
+        self.deployment = deployment
         self.http = http
 
     @property
     def url(self) -> str:
-        return self.cluster.urls[0]
+        return self.deployment.urls[0]
 
     async def ask(
         self, key: str = ANN, model: str = "demo", webhook: Any = None, **demo: Any
@@ -88,7 +88,7 @@ class Place:
 
     async def read(self, node: int, generation_id: str, events: int) -> None:
         """Read some events of a generation at a node, and leave."""
-        url = f"{self.cluster.urls[node]}/v1/generations/{generation_id}/events"
+        url = f"{self.deployment.urls[node]}/v1/generations/{generation_id}/events"
         headers = {"authorization": f"Bearer {ANN}", "accept": "application/x-ndjson"}
         async with self.http.get(url, headers=headers) as response:
             for _ in range(events):
@@ -102,19 +102,19 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
+async def deployment() -> AsyncIterator[Deployment]:
     settings = {"api_keys": KEYS, "worker_slots": "40", "webhook_private": "allow"}
-    async with Cluster(
+    async with Deployment(
         api=2, workers=2, jobs=1, lease_s=1.0, models=MODELS, settings=settings
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def place(cluster: Cluster) -> AsyncIterator[Place]:
-    await cluster.heal()
+async def place(deployment: Deployment) -> AsyncIterator[Place]:
+    await deployment.heal()
     async with aiohttp.ClientSession() as http:
-        found = Place(cluster, http)
+        found = Place(deployment, http)
         yield found
         await found.cancel_all()
 
@@ -187,7 +187,7 @@ async def test_the_live_list_names_owner_model_worker_and_rate_and_filters(
 async def test_a_story_has_each_event_of_a_killed_worker_and_a_moved_reader_in_order(
     browser: Browser, place: Place, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
-    worker_of = {role.ready_name: role for role in place.cluster.workers}
+    worker_of = {role.ready_name: role for role in place.deployment.workers}
     generation_id = await place.ask(tokens=80)
     await place.read(0, generation_id, 5)
     begun = next(each for each in await place.story(generation_id) if each["what"] == "begun")
@@ -233,8 +233,8 @@ async def test_an_operator_cancels_an_answer_and_sees_its_end(
 
     await page.until("document.querySelector('[data-test=story] [data-what=end]')", "the end")
     assert "cancelled" in await page.evaluate("document.querySelector('#story dd').textContent")
-    log = await until(lambda: place.cluster.api[0].stderr().count("console action"), WITHIN_S)
-    assert log and '"by": "olga"' in place.cluster.api[0].stderr().replace('":"', '": "')
+    log = await until(lambda: place.deployment.api[0].stderr().count("console action"), WITHIN_S)
+    assert log and '"by": "olga"' in place.deployment.api[0].stderr().replace('":"', '": "')
     await page.close()
 
 
@@ -269,7 +269,7 @@ async def test_a_drained_worker_leaves_and_its_answers_go_on(
     browser: Browser, place: Place
 ) -> None:
     ids = [await place.ask(tokens=300) for _ in range(4)]
-    drained = place.cluster.workers[0]
+    drained = place.deployment.workers[0]
     name = drained.ready_name
     page = await open_console(browser, place, hash="/machines")
     button = f"[data-test=drain][data-id='{name}']"
@@ -283,7 +283,7 @@ async def test_a_drained_worker_leaves_and_its_answers_go_on(
     )
     await page.evaluate("location.hash = '/now'")
     await shows(page, *ids)
-    other = place.cluster.workers[1].ready_name
+    other = place.deployment.workers[1].ready_name
     on_other = f"""[...document.querySelectorAll('[data-test=generation] [data-head=Worker]')]
       .every((each) => each.textContent === '{other}')"""
     await page.until(on_other, "all answers at the other worker", WITHIN_S)
@@ -380,7 +380,7 @@ async def test_the_charts_show_a_known_load_within_ten_percent(
     browser: Browser, place: Place
 ) -> None:
     """The truth: the tokens that the logs got, and the first tokens that the stories tell."""
-    redis = place.cluster.redis()
+    redis = place.deployment.redis()
     before = await idle_points(redis)
     ids = [await place.ask(tokens=120, tokens_per_s=8, first_token_s=0.4) for _ in range(12)]
     page = await open_console(browser, place, hash="/charts")
@@ -410,7 +410,7 @@ async def test_the_charts_show_a_known_load_within_ten_percent(
     await page.evaluate("location.hash = '/machines'")
     model = "document.querySelector('[data-test=model][data-id=demo]')?.innerText"
     shown = await page.until(model, "the model's waits and runs")
-    assert all(role.ready_name in shown for role in place.cluster.workers)
+    assert all(role.ready_name in shown for role in place.deployment.workers)
     await redis.aclose()
     await page.close()
 

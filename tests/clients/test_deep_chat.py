@@ -12,7 +12,7 @@ import pytest
 
 from shared.redis import keys
 from tests.support.browser import Browser, Page, PageServer
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream, expected_text, script_of
@@ -52,8 +52,8 @@ OpenChat = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
@@ -96,13 +96,13 @@ async def generation_of(api: RawClient, session: str, node: str = "") -> str:
     return str(found[0]["id"])
 
 
-async def kill_holder(cluster: Cluster, api: RawClient, session: str) -> None:
+async def kill_holder(deployment: Deployment, api: RawClient, session: str) -> None:
     generation_id = await generation_of(api, session)
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    next(role for role in cluster.workers if role.ready_name == name.decode()).kill()
+    next(role for role in deployment.workers if role.ready_name == name.decode()).kill()
 
 
 async def says(page: Page, text: str, number: int = 0) -> None:
@@ -120,29 +120,29 @@ WAYS = pytest.mark.parametrize("way", [over_http, over_socket])
 @WAYS
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: RawClient, open_chat: OpenChat, way: Any, model: str
+    deployment: Deployment, api: RawClient, open_chat: OpenChat, way: Any, model: str
 ) -> None:
     session = f"bw-{way.__name__}-{model}"
-    page = await open_chat(way(cluster.urls[0]), **asking(model, session))
+    page = await open_chat(way(deployment.urls[0]), **asking(model, session))
     await page.type(PROMPT)
     await page.until("texts('ai')[0]?.length > 40", "some text")
-    await kill_holder(cluster, api, session)
+    await kill_holder(deployment, api, session)
     await says(page, TEXT)
     assert await page.evaluate("errors()") == []
 
 
 @WAYS
 async def test_one_question_after_the_other(
-    cluster: Cluster, open_chat: OpenChat, way: Any
+    deployment: Deployment, open_chat: OpenChat, way: Any
 ) -> None:
-    page = await open_chat(way(cluster.urls[0]), **asking("continue", "b-two", delay_s=0))
+    page = await open_chat(way(deployment.urls[0]), **asking("continue", "b-two", delay_s=0))
     for number in range(2):
         await page.type(PROMPT)
         await says(page, TEXT, number)
 
 
-async def test_a_whole_answer(cluster: Cluster, open_chat: OpenChat) -> None:
-    connect = {"url": f"{cluster.urls[0]}/deep-chat"}
+async def test_a_whole_answer(deployment: Deployment, open_chat: OpenChat) -> None:
+    connect = {"url": f"{deployment.urls[0]}/deep-chat"}
     page = await open_chat(connect, **asking("continue", "b-whole", delay_s=0))
     await page.type(PROMPT)
     await says(page, TEXT)
@@ -150,13 +150,13 @@ async def test_a_whole_answer(cluster: Cluster, open_chat: OpenChat) -> None:
 
 @WAYS
 async def test_an_error_keeps_the_text_and_the_next_answer_is_its_own(
-    cluster: Cluster, open_chat: OpenChat, way: Any
+    deployment: Deployment, open_chat: OpenChat, way: Any
 ) -> None:
     """All three attempts at the first answer fail; the same question is answered afterwards."""
     prompt = f"fail {way.__name__}"
     fault = {"fault": "error", "fault_at": 5, "fault_requests": 3, "delay_s": 0}
     text = expected_text(prompt, script_of({"messages": [], "upstream": SCRIPT}))
-    page = await open_chat(way(cluster.urls[0]), **asking("continue", "b-error", **fault))
+    page = await open_chat(way(deployment.urls[0]), **asking("continue", "b-error", **fault))
     await page.type(prompt)
     (error,) = await page.until("errors().length && errors()", "an error")
     (partial,) = await page.evaluate("texts('ai')")
@@ -169,19 +169,21 @@ async def test_an_error_keeps_the_text_and_the_next_answer_is_its_own(
 
 @WAYS
 async def test_a_refusal_is_shown_as_a_sentence(
-    cluster: Cluster, open_chat: OpenChat, way: Any
+    deployment: Deployment, open_chat: OpenChat, way: Any
 ) -> None:
-    page = await open_chat(way(cluster.urls[0]), model="no-such-model")
+    page = await open_chat(way(deployment.urls[0]), model="no-such-model")
     await page.type(PROMPT)
     (error,) = await page.until("errors().length && errors()", "an error")
     assert error == "no model 'no-such-model': GET /v1/models lists them"
 
 
 async def test_the_stop_button_stops_the_upstream(
-    cluster: Cluster, api: RawClient, upstream: Upstream, open_chat: OpenChat
+    deployment: Deployment, api: RawClient, upstream: Upstream, open_chat: OpenChat
 ) -> None:
     before = len(upstream.calls)
-    page = await open_chat(over_http(cluster.urls[0]), **asking("continue", "b-stop", tokens=9_999))
+    page = await open_chat(
+        over_http(deployment.urls[0]), **asking("continue", "b-stop", tokens=9_999)
+    )
     await page.type(PROMPT)
     await page.until("texts('ai')[0]?.length > 40", "some text")
     await page.click("deep-chat .input-button")
@@ -193,44 +195,46 @@ async def test_the_stop_button_stops_the_upstream(
 
 
 async def test_over_http_a_killed_node_is_an_error_and_keeps_the_text(
-    cluster: Cluster, api: RawClient, open_chat: OpenChat
+    deployment: Deployment, api: RawClient, open_chat: OpenChat
 ) -> None:
-    page = await open_chat(over_http(cluster.urls[0]), **asking("continue", "b-node"))
+    page = await open_chat(over_http(deployment.urls[0]), **asking("continue", "b-node"))
     await page.type(PROMPT)
     await page.until("texts('ai')[0]?.length > 40", "some text")
     generation_id = await generation_of(api, "b-node")
-    cluster.api[0].kill()
+    deployment.api[0].kill()
     await page.until("errors().length", "an error")
     (partial,) = await page.evaluate("texts('ai')")
 
     assert TEXT.startswith(partial) and partial != TEXT
-    log = await api.events(generation_id, node=cluster.urls[1])
+    log = await api.events(generation_id, node=deployment.urls[1])
     assert log.events[-1].type == "end"
 
 
 async def test_over_a_socket_a_killed_node_costs_a_connection_and_no_message(
-    cluster: Cluster, open_chat: OpenChat
+    deployment: Deployment, open_chat: OpenChat
 ) -> None:
     """One address for both nodes: the component comes back by itself, and can be asked again."""
-    async with Proxy("127.0.0.1", cluster.api[0].port) as balancer:
+    async with Proxy("127.0.0.1", deployment.api[0].port) as balancer:
         url = f"http://127.0.0.1:{balancer.port}"
         page = await open_chat(over_socket(url), **asking("continue", "b-ws-node", delay_s=0))
         await page.type(PROMPT)
         await says(page, TEXT)
         assert await page.evaluate("opened") == 1
-        balancer.aim("127.0.0.1", cluster.api[1].port)
-        cluster.api[0].kill()
+        balancer.aim("127.0.0.1", deployment.api[1].port)
+        deployment.api[0].kill()
         await page.until("opened === 2 && errors().length === 0", "the second connection")
         await page.type(PROMPT)
         await says(page, TEXT, 1)
 
 
-async def test_the_key_in_an_answer_does_not_end_it(cluster: Cluster, open_chat: OpenChat) -> None:
+async def test_the_key_in_an_answer_does_not_end_it(
+    deployment: Deployment, open_chat: OpenChat
+) -> None:
     key, text = (
         expected_text(PROMPT, script_of({"messages": [], "upstream": {"tokens": tokens}}))
         for tokens in (1, 3)
     )
-    connect = over_socket(cluster.urls[0], key=key)  # which is the first piece of the answer
+    connect = over_socket(deployment.urls[0], key=key)  # which is the first piece of the answer
     page = await open_chat(connect, **asking("continue", "b-key", tokens=3, delay_s=0.1))
     await page.type(PROMPT)
     await says(page, text)
@@ -238,12 +242,12 @@ async def test_the_key_in_an_answer_does_not_end_it(cluster: Cluster, open_chat:
 
 @pytest.mark.parametrize("is_stream", [True, False])
 async def test_a_picture_goes_to_the_model_and_another_file_is_refused(
-    cluster: Cluster, api: RawClient, upstream: Upstream, open_chat: OpenChat, is_stream: bool
+    deployment: Deployment, api: RawClient, upstream: Upstream, open_chat: OpenChat, is_stream: bool
 ) -> None:
     """As a form, which the component makes of it, and of all else a string."""
     params = json.dumps({"upstream": {**SCRIPT, "delay_s": 0}})
     session = f"b-form-{is_stream}"
-    connect = {"url": f"{cluster.urls[0]}/deep-chat", "stream": is_stream}
+    connect = {"url": f"{deployment.urls[0]}/deep-chat", "stream": is_stream}
     page = await open_chat(connect, model="continue", session=session, params=params)
     attach = """
       chat.submitUserMessage({text: "tell me", files: [new File(["abc"], "%s", {type: "%s"})]})

@@ -19,7 +19,7 @@ from tests.support.browser import Browser, Page
 from tests.support.demo import demo_body
 from tests.support.node_program import NodeProgram
 from tests.support.npm import installed
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 
@@ -62,12 +62,12 @@ class Way:
 
 
 @pytest.fixture(scope="module")
-def own(request: pytest.FixtureRequest) -> Cluster | None:
+def own(request: pytest.FixtureRequest) -> Deployment | None:
     """The nodes of our own, where no deployment is named."""
     if request.config.getoption("--base-url"):
         return None
-    cluster: Cluster = request.getfixturevalue("shared_cluster")
-    return cluster
+    deployment: Deployment = request.getfixturevalue("shared_cluster")
+    return deployment
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,9 @@ def key(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def way(request: pytest.FixtureRequest, own: Cluster | None, key: str) -> AsyncIterator[Way]:
+async def way(
+    request: pytest.FixtureRequest, own: Deployment | None, key: str
+) -> AsyncIterator[Way]:
     if own is not None:
         await own.heal()
         urls = own.urls

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.axe import serious
 from tests.support.browser import Browser, Page
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 QUICK = '[models.demo]\nbackend = "demo"\ntokens_per_s = 0\n'
 KEY = "a-key-for-the-page-0123"
@@ -20,8 +20,8 @@ KEY = "a-key-for-the-page-0123"
 @pytest.fixture(scope="module")
 async def url() -> AsyncIterator[str]:
     settings = {"api_keys": f"{KEY}:ann"}
-    async with Cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        yield cluster.urls[0]
+    async with Deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        yield deployment.urls[0]
 
 
 async def opened(browser: Browser, url: str, call: str) -> Page:

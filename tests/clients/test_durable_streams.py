@@ -17,7 +17,7 @@ from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.node_program import NodeProgram
 from tests.support.npm import CLIENTS, installed, tool
-from tests.support.processes import ROOT, Cluster
+from tests.support.processes import ROOT, Deployment
 from tests.support.proxy import Proxy
 from tests.support.stream_client import StreamClient
 from tests.support.wait import until
@@ -32,12 +32,12 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1, jobs=1, settings=SETTINGS) as cluster:
-        yield cluster
+async def nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1, jobs=1, settings=SETTINGS) as deployment:
+        yield deployment
 
 
-async def test_the_conformance_suite_passes_whole(nodes: Cluster, tmp_path: Path) -> None:
+async def test_the_conformance_suite_passes_whole(nodes: Deployment, tmp_path: Path) -> None:
     installed()
     report = tmp_path / "report.json"
     suite = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def test_the_conformance_suite_passes_whole(nodes: Cluster, tmp_path: Path
     assert found["numPassedTests"] == PASSED
 
 
-async def test_the_commands_of_the_page_work_as_they_stand(nodes: Cluster) -> None:
+async def test_the_commands_of_the_page_work_as_they_stand(nodes: Deployment) -> None:
     page = (ROOT / "docs/dialects/durable-streams.md").read_text()
     commands = [
         command.replace("http://127.0.0.1:8000", nodes.urls[0])
@@ -91,7 +91,7 @@ async def test_the_commands_of_the_page_work_as_they_stand(nodes: Cluster) -> No
 class Js:
     """The program with the official clients, and a way to a node that can be led elsewhere."""
 
-    def __init__(self, program: NodeProgram, proxy: Proxy, nodes: Cluster) -> None:
+    def __init__(self, program: NodeProgram, proxy: Proxy, nodes: Deployment) -> None:
         self.program = program
         self.proxy = proxy
         self.nodes = nodes
@@ -125,7 +125,7 @@ class Js:
 
 
 @pytest.fixture
-async def js(nodes: Cluster) -> AsyncIterator[Js]:
+async def js(nodes: Deployment) -> AsyncIterator[Js]:
     async with (
         NodeProgram("durable-streams.mjs") as program,
         Proxy("127.0.0.1", nodes.api[0].port) as proxy,

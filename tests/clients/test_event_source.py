@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Browser, Page, PageServer
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.upstream import expected_text, script_of
@@ -37,8 +37,8 @@ window.watch = (url) => {
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
@@ -68,33 +68,33 @@ async def check(page: Page, api: RawClient, generation_id: str, node: str = "") 
 
 
 async def test_event_source_reconnects_to_another_node_and_204_stops_it(
-    cluster: Cluster, api: RawClient, page: Page
+    deployment: Deployment, api: RawClient, page: Page
 ) -> None:
     """One address for both nodes, as behind a load balancer; the first is killed."""
     generation_id = await api.start(BODY)
-    async with Proxy("127.0.0.1", cluster.api[0].port) as balancer:
+    async with Proxy("127.0.0.1", deployment.api[0].port) as balancer:
         await page.evaluate(
             f"watch('{events_url(f'http://127.0.0.1:{balancer.port}', generation_id)}') && 1"
         )
         await page.until("seen.ids.length >= 10", "ten events")
-        balancer.aim("127.0.0.1", cluster.api[1].port)
-        cluster.api[0].kill()
+        balancer.aim("127.0.0.1", deployment.api[1].port)
+        deployment.api[0].kill()
         await page.until("seen.ended", "the end")
         # After a clean end it asks once more, with the last id, and is told to stop.
         await page.until("source.readyState === EventSource.CLOSED", "204")
 
-    await check(page, api, generation_id, cluster.urls[1])
+    await check(page, api, generation_id, deployment.urls[1])
     assert await page.evaluate("seen.opened") == 2
 
 
 async def test_a_page_resumes_at_the_other_node_with_its_own_cursor(
-    cluster: Cluster, api: RawClient, page: Page
+    deployment: Deployment, api: RawClient, page: Page
 ) -> None:
     generation_id = await api.start(BODY)
-    other = events_url(cluster.urls[1], generation_id)
+    other = events_url(deployment.urls[1], generation_id)
     await page.evaluate(
         f"""
-        watch("{events_url(cluster.urls[0], generation_id)}").onerror = () => {{
+        watch("{events_url(deployment.urls[0], generation_id)}").onerror = () => {{
           source.close();
           watch("{other}?last_event_id=" + seen.ids.at(-1))
             .addEventListener("end", () => source.close());
@@ -102,17 +102,17 @@ async def test_a_page_resumes_at_the_other_node_with_its_own_cursor(
         """
     )
     await page.until("seen.ids.length >= 10", "ten events")
-    cluster.api[0].kill()
+    deployment.api[0].kill()
     await page.until("seen.ended", "the end")
 
-    await check(page, api, generation_id, cluster.urls[1])
+    await check(page, api, generation_id, deployment.urls[1])
 
 
 async def test_event_source_long_poll_and_ndjson_share_one_cursor(
-    cluster: Cluster, api: RawClient, page: Page
+    deployment: Deployment, api: RawClient, page: Page
 ) -> None:
     generation_id = await api.start(BODY)
-    one, other = (events_url(url, generation_id) for url in cluster.urls)
+    one, other = (events_url(url, generation_id) for url in deployment.urls)
     await page.evaluate(f"watch('{one}') && 1")
     await page.until("seen.ids.length >= 10", "ten events")
     await page.evaluate(
@@ -144,14 +144,14 @@ async def test_event_source_long_poll_and_ndjson_share_one_cursor(
     await check(page, api, generation_id)
 
 
-async def test_a_page_may_read_the_documented_headers(cluster: Cluster, page: Page) -> None:
+async def test_a_page_may_read_the_documented_headers(deployment: Deployment, page: Page) -> None:
     """A preflight, and the headers that are exposed."""
     read = await page.evaluate(
         f"""
         (async () => {{
           const headers = {{"Content-Type": "application/json", "Idempotency-Key": "k1"}};
           const body = JSON.stringify({{prompt: "Hi"}});
-          const answer = await fetch("{cluster.urls[0]}/v1/generations",
+          const answer = await fetch("{deployment.urls[0]}/v1/generations",
             {{method: "POST", headers, body}});
           return [answer.status, answer.headers.get("location"), (await answer.json()).id];
         }})()
@@ -162,16 +162,16 @@ async def test_a_page_may_read_the_documented_headers(cluster: Cluster, page: Pa
 
 
 async def test_a_page_of_another_origin_reads_nothing(
-    cluster: Cluster, api: RawClient, browser: Browser, pages: PageServer
+    deployment: Deployment, api: RawClient, browser: Browser, pages: PageServer
 ) -> None:
     generation_id = await api.start(BODY)
     stranger = await browser.open(pages.origin.replace("127.0.0.1", "localhost") + "/")
     await stranger.evaluate(WATCH)
-    url = events_url(cluster.urls[0], generation_id)
+    url = events_url(deployment.urls[0], generation_id)
     await stranger.evaluate(f"watch('{url}') && 1")
     await stranger.until("source.readyState === EventSource.CLOSED", "the refusal")
     failed = await stranger.evaluate(f"fetch('{url}').then(() => 'read', (e) => e.name)")
-    ws = cluster.urls[0].replace("http", "ws", 1)
+    ws = deployment.urls[0].replace("http", "ws", 1)
     for path in ("/v1/ws", "/lobe/ws", "/deep-chat/ws"):
         opened = await stranger.evaluate(
             f"""new Promise((done) => {{
@@ -187,9 +187,9 @@ async def test_a_page_of_another_origin_reads_nothing(
     await stranger.close()
 
 
-async def test_the_lobe_protocol_in_a_browser(cluster: Cluster, page: Page) -> None:
+async def test_the_lobe_protocol_in_a_browser(deployment: Deployment, page: Page) -> None:
     """Start on one node, go away, resume on the other."""
-    one, other = (url.replace("http", "ws", 1) + "/lobe/ws" for url in cluster.urls)
+    one, other = (url.replace("http", "ws", 1) + "/lobe/ws" for url in deployment.urls)
     start = {"sessionId": "b1", "messageId": "b1", **BODY, "type": "startConversation"}
     frames = await page.evaluate(
         f"""

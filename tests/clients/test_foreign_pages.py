@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Browser, Page, PageServer
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 
 EVIL, REBOUND = "evil.test", "rebind.test"
@@ -42,7 +42,10 @@ window.form = () => {
 
 @pytest.fixture(scope="module")
 async def node() -> AsyncIterator[RawClient]:
-    async with Cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as raw_client:
+    async with (
+        Deployment(api=1, workers=1) as deployment,
+        RawClient(deployment.urls[0]) as raw_client,
+    ):
         await raw_client.start({"prompt": "a secret of mine"})
         yield raw_client
 

@@ -16,7 +16,7 @@ from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.node_program import NodeProgram
 from tests.support.npm import front_ends
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
@@ -49,9 +49,9 @@ def refusing(refusal: dict[str, Any] = TOO_LONG, at: int = 0) -> dict[str, Any]:
     return {"demo": {"tokens": 9, "tokens_per_s": 0, "fail_code": "upstream_refused", **told}}
 
 
-async def writer_of(cluster: Cluster, session: str) -> Role:
+async def writer_of(deployment: Deployment, session: str) -> Role:
     """Return the worker that writes the answer of a session, once the answer has some text."""
-    async with RawClient(*cluster.urls) as api:
+    async with RawClient(*deployment.urls) as api:
 
         async def has_text() -> str:
             active = (await api.get(f"/v1/sessions/{session}", node=api.other_url)).json()["active"]
@@ -61,10 +61,10 @@ async def writer_of(cluster: Cluster, session: str) -> Role:
             return active[0] if len(snapshot["text"]) > 40 else ""
 
         generation_id = await until(has_text, 20, "the answer has some text")
-    redis = cluster.redis()
+    redis = deployment.redis()
     name = str(await redis.hget(keys.meta(generation_id), "worker"), "ascii")
     await redis.aclose()
-    return next(role for role in cluster.workers if role.ready_name == name)
+    return next(role for role in deployment.workers if role.ready_name == name)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ async def program() -> AsyncIterator[NodeProgram]:
     ids=["too long", "no credit"],
 )
 async def test_lobe_knows_the_refusal_by_its_code(
-    cluster: Cluster,
+    deployment: Deployment,
     program: NodeProgram,
     product: str,
     is_responses: bool,
@@ -91,7 +91,7 @@ async def test_lobe_knows_the_refusal_by_its_code(
 ) -> None:
     mode = {"apiMode": "responses"} if is_responses else {}
     body = {**refusing(refusal), "stream": is_stream, **mode}
-    said = await program.ask(product, url=cluster.urls[0], body=body)
+    said = await program.ask(product, url=deployment.urls[0], body=body)
 
     assert said["refusal"]["error"]["message"] == refusal["message"]
     if is_responses:  # LobeChat throws the SDK's error here, and shows its sentence
@@ -106,10 +106,10 @@ async def test_lobe_knows_the_refusal_by_its_code(
 @LOBE
 @pytest.mark.parametrize("mode", [{}, {"apiMode": "responses"}], ids=["chat", "responses"])
 async def test_lobe_shows_a_failure_in_mid_stream_beside_the_text(
-    cluster: Cluster, program: NodeProgram, product: str, mode: dict[str, str]
+    deployment: Deployment, program: NodeProgram, product: str, mode: dict[str, str]
 ) -> None:
     body = {**refusing(at=3), "stream": True, **mode}
-    said = await program.ask(product, url=cluster.urls[0], body=body)
+    said = await program.ask(product, url=deployment.urls[0], body=body)
 
     assert said["text"]
     # LobeChat breaks its page's stream; LobeHub sends its page an `error` event.
@@ -119,9 +119,9 @@ async def test_lobe_shows_a_failure_in_mid_stream_beside_the_text(
 
 async def test_lobechat_shows_a_refusal_that_comes_after_the_head(program: NodeProgram) -> None:
     """As after `TAILRACE_HEAD_WAIT_S`: the stream has begun, and its first chunk is the error."""
-    async with Cluster(api=1, workers=1, settings={"head_wait_s": "0"}) as cluster:
+    async with Deployment(api=1, workers=1, settings={"head_wait_s": "0"}) as deployment:
         body = {**refusing(), "stream": True}
-        url = cluster.urls[0]
+        url = deployment.urls[0]
         chat = await program.ask("lobechat", url=url, body=body)
         response = await program.ask("lobechat", url=url, body={**body, "apiMode": "responses"})
 
@@ -132,10 +132,10 @@ async def test_lobechat_shows_a_refusal_that_comes_after_the_head(program: NodeP
 @WAYS
 @pytest.mark.parametrize("client", ["langchain", "librechat"])
 async def test_a_refusal_reaches_langchain_with_its_status_and_code_and_is_not_repeated(
-    cluster: Cluster, program: NodeProgram, client: str, is_responses: bool, is_stream: bool
+    deployment: Deployment, program: NodeProgram, client: str, is_responses: bool, is_stream: bool
 ) -> None:
     asked: dict[str, Any] = {
-        "url": cluster.urls[0], "isResponses": is_responses, "isStream": is_stream
+        "url": deployment.urls[0], "isResponses": is_responses, "isStream": is_stream
     }  # fmt: skip
     too_long = await program.ask(client, body=refusing(TOO_LONG), **asked)
     no_credit = await program.ask(client, body=refusing(NO_CREDIT), **asked)
@@ -150,10 +150,10 @@ async def test_a_refusal_reaches_langchain_with_its_status_and_code_and_is_not_r
 
 @pytest.mark.parametrize("client", ["langchain", "librechat"])
 async def test_a_response_that_fails_in_mid_stream_is_an_error_of_langchain(
-    cluster: Cluster, program: NodeProgram, client: str
+    deployment: Deployment, program: NodeProgram, client: str
 ) -> None:
     said = await program.ask(
-        client, url=cluster.urls[0], body=refusing(at=3), isResponses=True, isStream=True
+        client, url=deployment.urls[0], body=refusing(at=3), isResponses=True, isStream=True
     )
 
     assert said["text"]
@@ -162,10 +162,10 @@ async def test_a_response_that_fails_in_mid_stream_is_an_error_of_langchain(
 
 @WAYS
 async def test_langchain_does_not_repeat_a_bad_body(
-    cluster: Cluster, program: NodeProgram, is_responses: bool, is_stream: bool
+    deployment: Deployment, program: NodeProgram, is_responses: bool, is_stream: bool
 ) -> None:
     said = await program.ask(
-        "langchain", url=cluster.urls[0], body={"on_disconnect": "never"},
+        "langchain", url=deployment.urls[0], body={"on_disconnect": "never"},
         isResponses=is_responses, isStream=is_stream,
     )  # fmt: skip
 
@@ -179,12 +179,12 @@ async def test_lobe_does_not_notice_that_a_worker_was_killed(
     program: NodeProgram, product: str, mode: dict[str, str]
 ) -> None:
     settings = {"lease_s": "1"}
-    async with Cluster(api=2, workers=2, settings=settings) as cluster:
+    async with Deployment(api=2, workers=2, settings=settings) as deployment:
         demo = {"tokens": 80, "tokens_per_s": 40, "seed": 5, "first_token_s": 0.0}
         body = {"stream": True, "demo": demo, "session": "killed", **mode}
-        whole = await program.ask(product, url=cluster.urls[1], body=body)
-        asked = asyncio.ensure_future(program.ask(product, url=cluster.urls[0], body=body))
-        writer = await writer_of(cluster, "killed")
+        whole = await program.ask(product, url=deployment.urls[1], body=body)
+        asked = asyncio.ensure_future(program.ask(product, url=deployment.urls[0], body=body))
+        writer = await writer_of(deployment, "killed")
         writer.kill()
         said = await asked
 
@@ -194,12 +194,12 @@ async def test_lobe_does_not_notice_that_a_worker_was_killed(
 
 @LOBE
 async def test_lobe_shows_that_its_node_was_killed(program: NodeProgram, product: str) -> None:
-    async with Cluster(api=2, workers=1) as cluster:
+    async with Deployment(api=2, workers=1) as deployment:
         demo = {"tokens": 400, "tokens_per_s": 40, "first_token_s": 0.0}
         body = {"stream": True, "demo": demo, "session": "gone"}
-        asked = asyncio.ensure_future(program.ask(product, url=cluster.urls[0], body=body))
-        await writer_of(cluster, "gone")
-        cluster.api[0].kill()
+        asked = asyncio.ensure_future(program.ask(product, url=deployment.urls[0], body=body))
+        await writer_of(deployment, "gone")
+        deployment.api[0].kill()
         said = await asked
 
     assert "broken" in said or "error" in said
@@ -208,7 +208,7 @@ async def test_lobe_shows_that_its_node_was_killed(program: NodeProgram, product
 @LOBE
 @pytest.mark.parametrize("mode", [{}, {"apiMode": "responses"}], ids=["chat", "responses"])
 async def test_lobe_reads_reasoning_text_a_tool_call_and_the_usage(
-    cluster: Cluster, program: NodeProgram, product: str, mode: dict[str, str]
+    deployment: Deployment, program: NodeProgram, product: str, mode: dict[str, str]
 ) -> None:
     function = {"name": "weather", "parameters": {"type": "object", "properties": {}}}
     demo = {"tokens": 6, "tokens_per_s": 0, "reasoning_tokens": 4, "tool_call": "weather"}
@@ -220,7 +220,7 @@ async def test_lobe_reads_reasoning_text_a_tool_call_and_the_usage(
     }  # fmt: skip
     if mode:
         body["reasoning"] = {"effort": "low", "summary": "auto"}
-    said = await program.ask(product, url=cluster.urls[0], body=body, lists=True)
+    said = await program.ask(product, url=deployment.urls[0], body=body, lists=True)
 
     assert [kind for kind in said["kinds"] if kind in ("reasoning", "text", "tool_calls")] == [
         "reasoning", "text", "tool_calls"
@@ -229,24 +229,24 @@ async def test_lobe_reads_reasoning_text_a_tool_call_and_the_usage(
 
 
 async def test_lobehubs_reader_of_operations_goes_on_at_the_other_node(
-    program: NodeProgram, cluster: Cluster
+    program: NodeProgram, deployment: Deployment
 ) -> None:
     """Its connection is cut in mid-answer. It reports that, and reads on by the number."""
     body = {**demo_body(200, 40), "session": "operation"}
     async with (
-        RawClient(*cluster.urls) as api,
-        Proxy("127.0.0.1", cluster.api[0].port) as proxy,
+        RawClient(*deployment.urls) as api,
+        Proxy("127.0.0.1", deployment.api[0].port) as proxy,
     ):
         known = (await api.call("POST", "/v1/generations", body=demo_body(9, 0))).json()["id"]
-        whole = await program.ask("operation", url=cluster.urls[1], id=known)  # it runs, then
+        whole = await program.ask("operation", url=deployment.urls[1], id=known)  # it runs, then
         run = (await api.call("POST", "/v1/generations", body=body)).json()["id"]
         url = f"http://127.0.0.1:{proxy.port}"
         asked = asyncio.create_task(program.ask("operation", url=url, id=run))
-        await writer_of(cluster, "operation")
+        await writer_of(deployment, "operation")
         await proxy.cut()
         first = await asked
         seen = str(len(first["kinds"]) - 1)  # without the greeting
-        rest = await program.ask("operation", url=cluster.urls[1], id=run, lastEventId=seen)
+        rest = await program.ask("operation", url=deployment.urls[1], id=run, lastEventId=seen)
         text = (await api.ended(run))["text"]
 
     assert (len(first["errors"]), rest["errors"]) == (1, [])

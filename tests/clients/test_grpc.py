@@ -19,7 +19,7 @@ from tests.support.grpc_client import GrpcClient, Reading, check_order
 from tests.support.nginx import FOR_GRPC, Nginx
 from tests.support.node_program import NodeProgram
 from tests.support.npm import bundle
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -31,10 +31,10 @@ BODY = demo_body(60, 60)
 
 
 @pytest.fixture(scope="module")
-async def cluster(pages: PageServer) -> AsyncIterator[Cluster]:
+async def deployment(pages: PageServer) -> AsyncIterator[Deployment]:
     settings = {"cors_origins": pages.origin}
-    async with Cluster(api=2, workers=1, grpc=True, settings=settings) as cluster:
-        yield cluster
+    async with Deployment(api=2, workers=1, grpc=True, settings=settings) as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def descriptors() -> str:
     return base64.b64encode(files.SerializeToString()).decode()
 
 
-async def started(cluster: Cluster) -> str:
-    async with RawClient(*cluster.urls) as api:
+async def started(deployment: Deployment) -> str:
+    async with RawClient(*deployment.urls) as api:
         return await api.start(BODY)
 
 
@@ -81,9 +81,9 @@ def check_calls(said: dict[str, Any]) -> None:
     assert said["gone"] in ("NotFound", "5")
 
 
-async def test_nginx_passes_calls_on_and_a_killed_node_is_a_break(cluster: Cluster) -> None:
-    await cluster.heal()
-    ports = [int(node.grpc_target.rpartition(":")[2]) for node in cluster.api]
+async def test_nginx_passes_calls_on_and_a_killed_node_is_a_break(deployment: Deployment) -> None:
+    await deployment.heal()
+    ports = [int(node.grpc_target.rpartition(":")[2]) for node in deployment.api]
     async with Nginx(ports, FOR_GRPC) as nginx:
         target = f"127.0.0.1:{nginx.port}"
         async with GrpcClient(target) as client:
@@ -94,30 +94,30 @@ async def test_nginx_passes_calls_on_and_a_killed_node_is_a_break(cluster: Clust
                 group.create_task(reading.run())
             for reading in readings:
                 await reading.has(10)
-            cluster.api[0].kill()
+            deployment.api[0].kill()
         for reading in readings:
             check_order(reading.events)
             assert reading.text == expected_text(BODY, generation_id)
         assert any(reading.breaks for reading in readings)
-        cluster.api[1].kill()
+        deployment.api[1].kill()
         async with GrpcClient(target) as client:
             code = await client.call("Start", tailrace_pb2.GenerateRequest(prompt="x")).code()
         assert code is grpc.StatusCode.UNAVAILABLE
-    await cluster.heal()
+    await deployment.heal()
 
 
 @pytest.mark.parametrize("client", IN_PAGES)
 async def test_a_page_reads_over_a_cut_and_calls_every_method(
-    cluster: Cluster, browser: Browser, pages: PageServer, client: str
+    deployment: Deployment, browser: Browser, pages: PageServer, client: str
 ) -> None:
     pages.pages["/grpc"] = f"<!doctype html><script>{bundle('grpc-page.mjs')}</script>"
     page = await browser.open(pages.origin + "/grpc")
-    generation_id = await started(cluster)
-    told = json.dumps([client, cluster.urls, descriptors(), generation_id, CUT_AFTER])
+    generation_id = await started(deployment)
+    told = json.dumps([client, deployment.urls, descriptors(), generation_id, CUT_AFTER])
     # In binary form this client gives its page nothing before the whole answer is there.
     breaks = 0 if client == "grpc-web" else 1
     check_reading(await page.evaluate(f"read(...{told})"), generation_id, breaks)
-    told = json.dumps([client, cluster.urls[0], descriptors(), "a long answer"])
+    told = json.dumps([client, deployment.urls[0], descriptors(), "a long answer"])
     check_calls(await page.evaluate(f"call(...{told})"))
 
     assert await page.errors() == []
@@ -126,10 +126,12 @@ async def test_a_page_reads_over_a_cut_and_calls_every_method(
 
 @pytest.mark.parametrize("client", IN_NODE)
 async def test_a_program_reads_over_a_cut_and_calls_every_method(
-    cluster: Cluster, program: NodeProgram, client: str
+    deployment: Deployment, program: NodeProgram, client: str
 ) -> None:
-    targets = [node.grpc_target for node in cluster.api] if client in OVER_GRPC else cluster.urls
-    generation_id = await started(cluster)
+    targets = (
+        [node.grpc_target for node in deployment.api] if client in OVER_GRPC else deployment.urls
+    )
+    generation_id = await started(deployment)
     said = await program.ask(
         "read", client=client, urls=targets, descriptors=descriptors(), id=generation_id,
         cutAfter=CUT_AFTER,
@@ -145,11 +147,13 @@ async def test_a_program_reads_over_a_cut_and_calls_every_method(
 
 @pytest.mark.parametrize("client", [*IN_PAGES[1:4:2], *OVER_GRPC])
 async def test_a_killed_node_is_a_break_and_nothing_is_lost(
-    cluster: Cluster, browser: Browser, pages: PageServer, program: NodeProgram, client: str
+    deployment: Deployment, browser: Browser, pages: PageServer, program: NodeProgram, client: str
 ) -> None:
-    await cluster.heal()
-    targets = [node.grpc_target for node in cluster.api] if client in OVER_GRPC else cluster.urls
-    async with RawClient(cluster.urls[1]) as api:
+    await deployment.heal()
+    targets = (
+        [node.grpc_target for node in deployment.api] if client in OVER_GRPC else deployment.urls
+    )
+    async with RawClient(deployment.urls[1]) as api:
         generation_id = await api.start(BODY)
     never = 10_000
     if client in OVER_GRPC:
@@ -164,9 +168,9 @@ async def test_a_killed_node_is_a_break_and_nothing_is_lost(
         reading = page.evaluate(f"read(...{told})")
     async with asyncio.TaskGroup() as group:
         task = group.create_task(reading)
-        async with RawClient(cluster.urls[1]) as api:
+        async with RawClient(deployment.urls[1]) as api:
             await until(lambda: is_under_way(api, generation_id), 20, "a part of the answer")
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         said = await task
     check_reading(said["value"] if client in OVER_GRPC else said, generation_id)
-    await cluster.heal()
+    await deployment.heal()

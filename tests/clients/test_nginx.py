@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.nginx import Nginx
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import Answer, RawClient
 from tests.support.raw_wire import exchange, handshake, raw_connection
 
@@ -28,13 +28,13 @@ BODY = {
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1) as cluster:
-        yield cluster
+async def nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def nginx(nodes: Cluster) -> AsyncIterator[Nginx]:
+async def nginx(nodes: Deployment) -> AsyncIterator[Nginx]:
     await nodes.heal()
     async with Nginx([role.port for role in nodes.api]) as nginx:
         yield nginx
@@ -73,7 +73,7 @@ async def test_upgrades_with_a_body_take_no_node_out_of_service(
     assert set(refusals) == {b"HTTP/1.1 400"}
 
 
-async def test_nginx_passes_over_a_killed_node(raw_client: RawClient, nodes: Cluster) -> None:
+async def test_nginx_passes_over_a_killed_node(raw_client: RawClient, nodes: Deployment) -> None:
     nodes.api[0].kill()
 
     statuses = [(await raw_client.get("/v1/models")).status for _ in range(REQUESTS)]

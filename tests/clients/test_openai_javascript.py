@@ -15,7 +15,7 @@ from shared.redis import keys
 from tests.support.browser import Browser, PageServer
 from tests.support.node_program import NodeProgram
 from tests.support.npm import bundle
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
@@ -45,25 +45,25 @@ def numbers(events: list[dict[str, Any]]) -> list[int]:
     return [event["sequence_number"] for event in events]
 
 
-async def holder(cluster: Cluster, response_id: str) -> Role:
+async def holder(deployment: Deployment, response_id: str) -> Role:
     generation_id = response_id.replace("resp_", "gen_")
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    return next(role for role in cluster.workers if role.ready_name == name.decode())
+    return next(role for role in deployment.workers if role.ready_name == name.decode())
 
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_cut_stream_continues_on_the_other_node_after_its_worker_died(
-    cluster: Cluster, program: NodeProgram, model: str
+    deployment: Deployment, program: NodeProgram, model: str
 ) -> None:
-    here, there = cluster.urls
+    here, there = deployment.urls
     body = asked(model, background=True)
     events = value_of(await program.ask("create", url=here, body=body, upto=11))
     assert numbers(events) == list(range(12))
     response_id = events[0]["response"]["id"]
-    (await holder(cluster, response_id)).kill()
+    (await holder(deployment, response_id)).kill()
     query = {"stream": True, "starting_after": 11}
     events += value_of(await program.ask("retrieve", url=there, id=response_id, query=query))
 
@@ -81,11 +81,11 @@ async def test_a_cut_stream_continues_on_the_other_node_after_its_worker_died(
 
 
 async def test_the_create_helper_survives_a_restart_of_the_answer(
-    cluster: Cluster, program: NodeProgram
+    deployment: Deployment, program: NodeProgram
 ) -> None:
     body = asked("restart")
-    begun = await program.ask("helper", url=cluster.urls[0], body=body, upto=11)
-    (await holder(cluster, begun["events"][0]["response"]["id"])).kill()
+    begun = await program.ask("helper", url=deployment.urls[0], body=body, upto=11)
+    (await holder(deployment, begun["events"][0]["response"]["id"])).kill()
     found = value_of(await program.said())
 
     assert numbers(found["events"]) == list(range(len(found["events"])))
@@ -93,8 +93,10 @@ async def test_the_create_helper_survives_a_restart_of_the_answer(
     assert len(found["final"]["output"]) == 1
 
 
-async def test_a_cancel_works_from_the_other_node(cluster: Cluster, program: NodeProgram) -> None:
-    here, there = cluster.urls
+async def test_a_cancel_works_from_the_other_node(
+    deployment: Deployment, program: NodeProgram
+) -> None:
+    here, there = deployment.urls
     body = asked("restart", background=True, script={"tokens": 2_000})
     events = value_of(await program.ask("create", url=here, body=body, upto=11))
     response_id = events[0]["response"]["id"]
@@ -112,8 +114,8 @@ async def test_a_cancel_works_from_the_other_node(cluster: Cluster, program: Nod
     assert found["final"]["output_text"] == text
 
 
-async def test_a_deleted_response_is_gone(cluster: Cluster, program: NodeProgram) -> None:
-    here, there = cluster.urls
+async def test_a_deleted_response_is_gone(deployment: Deployment, program: NodeProgram) -> None:
+    here, there = deployment.urls
     body = asked("restart", stream=False, script={"tokens": 3})
     made = value_of(await program.ask("call", url=here, name="create", args=[body]))
     assert made["status"] == "completed"
@@ -126,19 +128,19 @@ async def test_a_deleted_response_is_gone(cluster: Cluster, program: NodeProgram
 
 
 async def test_the_client_is_told_of_a_model_server_that_always_fails(
-    cluster: Cluster, program: NodeProgram
+    deployment: Deployment, program: NodeProgram
 ) -> None:
     script = {"tokens": 20, "fault": "eof", "fault_at": 5, "fault_requests": 0}
     body = asked("restart", script=script)
-    found = await program.ask("create", url=cluster.urls[0], body=body)
+    found = await program.ask("create", url=deployment.urls[0], body=body)
     assert (found["error"]["kind"], found["error"]["code"]) == ("APIError", "attempts_exhausted")
 
 
 async def test_the_streams_of_a_socket_go_on_at_the_other_node(
-    cluster: Cluster, program: NodeProgram
+    deployment: Deployment, program: NodeProgram
 ) -> None:
     """The WebSocket mode: the SDK opens another socket, and the rest is asked for by number."""
-    ports = [int(url.rpartition(":")[2]) for url in cluster.urls]
+    ports = [int(url.rpartition(":")[2]) for url in deployment.urls]
     events = [
         {"type": "response.create", **asked("continue", stream_id=name, on_disconnect="continue")}
         for name in ("a", "b")
@@ -147,7 +149,7 @@ async def test_the_streams_of_a_socket_go_on_at_the_other_node(
         url = f"http://127.0.0.1:{proxy.port}"
         await program.ask("socket", url=url, events=events, ends=2, upto=24)
         proxy.lead_to(ports[1])
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         found = value_of(await program.said())
 
     assert found["cuts"] == 1
@@ -159,9 +161,9 @@ async def test_the_streams_of_a_socket_go_on_at_the_other_node(
 
 
 async def test_a_socket_warms_up_continues_and_tells_of_errors(
-    cluster: Cluster, program: NodeProgram
+    deployment: Deployment, program: NodeProgram
 ) -> None:
-    here, there = cluster.urls
+    here, there = deployment.urls
     warm = {"type": "response.create", "model": "continue", "input": "x", "generate": False}
     found = value_of(await program.ask("socket", url=here, events=[warm], ends=1))
     warm_id = found["heard"][-1]["response"]["id"]
@@ -177,14 +179,14 @@ async def test_a_socket_warms_up_continues_and_tells_of_errors(
 
 
 async def test_a_page_of_another_origin_uses_the_sdk_directly(
-    cluster: Cluster, browser: Browser, pages: PageServer
+    deployment: Deployment, browser: Browser, pages: PageServer
 ) -> None:
     """Preflights with all the headers that the SDK sends, and those of ours that it may read."""
     pages.pages["/openai"] = f"<!doctype html><script>{bundle('openai-page.mjs')}</script>"
     page = await browser.open(pages.origin + "/openai")
     messages = [{"role": "user", "content": PROMPT}]
     body = {"model": "continue", "messages": messages, "stream": True, "upstream": SCRIPT}
-    said = await page.evaluate(f"ask('{cluster.urls[0]}/v1', {json.dumps(body)})")
+    said = await page.evaluate(f"ask('{deployment.urls[0]}/v1', {json.dumps(body)})")
 
     assert said["text"] == TEXT
     assert "continue" in said["models"]

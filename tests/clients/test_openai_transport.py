@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, NotFoundError, OpenAI
 
 from tailrace_client.openai import AsyncResumingTransport, ResumingTransport
 from tests.support.demo import demo_body, expected_text
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 
 MESSAGES = [{"role": "user", "content": "tell me"}]
@@ -25,9 +25,9 @@ FAULTS = {
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1, settings={"heartbeat_s": "1"}) as cluster:
-        yield cluster
+async def nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1, settings={"heartbeat_s": "1"}) as deployment:
+        yield deployment
 
 
 def jitter() -> float:
@@ -63,7 +63,7 @@ def read(chunks: list[Any]) -> tuple[str, str, list[str]]:
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("kind", ["async", "sync"])
 async def test_a_chat_completion_does_not_notice_the_network(
-    nodes: Cluster, kind: str, name: str
+    nodes: Deployment, kind: str, name: str
 ) -> None:
     async with ScenarioProxy([role.port for role in nodes.api], FAULTS[name]) as proxy:
         url, body = f"{proxy.url}/v1", {"extra_body": PARAMS}
@@ -77,7 +77,7 @@ async def test_a_chat_completion_does_not_notice_the_network(
     assert proxy.connections > 1
 
 
-async def test_a_refusal_of_the_node_reaches_the_sdk(nodes: Cluster) -> None:
+async def test_a_refusal_of_the_node_reaches_the_sdk(nodes: Deployment) -> None:
     http = httpx2.AsyncClient(transport=AsyncResumingTransport())
     url = f"{nodes.urls[0]}/v1"
     async with AsyncOpenAI(base_url=url, api_key="none", http_client=http) as client:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.browser import Browser
 from tests.support.chat_page import PROMPT, SEND, STOP, TRANSPORT, ChatPage
 from tests.support.parrot import Parrot
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 MODEL = '[models.parrot]\nbackend = "openai"\nbase_url = "{url}"\non_takeover = "restart"\n'
 STORY = " ".join(f"word-{number}" for number in range(400))
@@ -42,8 +42,8 @@ async def parrot() -> AsyncIterator[Parrot]:
 @pytest.fixture(scope="module")
 async def url(parrot: Parrot) -> AsyncIterator[str]:
     models = MODEL.format(url=parrot.base_url)
-    async with Cluster(api=1, workers=1, models=models) as cluster:
-        yield cluster.urls[0]
+    async with Deployment(api=1, workers=1, models=models) as deployment:
+        yield deployment.urls[0]
 
 
 @pytest.mark.parametrize("transport", ["websocket", "sse", "ndjson", "poll"])

@@ -14,7 +14,7 @@ from tests.support.axe import serious
 from tests.support.browser import Browser
 from tests.support.chat_page import ChatPage
 from tests.support.parrot import Parrot
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 DOCS = Path(__file__).parents[2] / "docs"
 MODEL = '[models.assistant]\nbackend = "openai"\nbase_url = "{url}"\non_takeover = "restart"\n'
@@ -60,8 +60,8 @@ async def url() -> AsyncIterator[str]:
             piece=10,
         )
         models = MODEL.format(url=parrot.base_url)
-        async with Cluster(api=1, workers=1, models=models) as cluster:
-            yield cluster.urls[0]
+        async with Deployment(api=1, workers=1, models=models) as deployment:
+            yield deployment.urls[0]
 
 
 @pytest.mark.parametrize("look", LOOKS)

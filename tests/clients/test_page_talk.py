@@ -24,7 +24,7 @@ from tests.support.chat_page import (
 from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.parrot import Parrot
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 
 MODELS = """
@@ -44,13 +44,13 @@ STORY = " ".join(f"word-{number}" for number in range(400))
 
 @dataclass
 class Place:
-    cluster: Cluster
+    deployment: Deployment
     parrot: Parrot
     browser: Browser
 
     @property
     def url(self) -> str:
-        return self.cluster.urls[0]
+        return self.deployment.urls[0]
 
     async def open(self, path: str = "/", **options: object) -> ChatPage:
         return await ChatPage.open(self.browser, self.url + path, **options)
@@ -60,8 +60,8 @@ class Place:
 async def place(browser: Browser) -> AsyncIterator[Place]:
     async with Parrot() as parrot:
         models = MODELS.format(url=parrot.base_url)
-        async with Cluster(api=2, workers=1, models=models) as cluster:
-            yield Place(cluster, parrot, browser)
+        async with Deployment(api=2, workers=1, models=models) as deployment:
+            yield Place(deployment, parrot, browser)
 
 
 async def test_an_answer_has_exactly_the_text_of_the_model(place: Place) -> None:
@@ -109,7 +109,7 @@ async def test_a_second_device_shows_the_conversation_live(place: Place) -> None
     """Each one also shows the prompts of the other. The devices are at two nodes."""
     line = place.parrot.says("from here", STORY, hold_at=200)
     here = await place.open("/#two")
-    there = await ChatPage.open(place.browser, place.cluster.urls[1] + "/#two")
+    there = await ChatPage.open(place.browser, place.deployment.urls[1] + "/#two")
     await here.ask("from here", "parrot")
     await there.shows("word-80")
     assert await there.prompts() == ["from here"]
@@ -174,7 +174,7 @@ async def test_a_new_name_reaches_the_other_tabs_at_once(place: Place) -> None:
 
 async def test_a_prompt_of_another_program_appears_in_the_conversation(place: Place) -> None:
     chat = await place.open("/#shared")
-    async with Client(place.cluster.urls) as client:
+    async with Client(place.deployment.urls) as client:
         body = {**demo_body(30, 0, prompt="from a program"), "session": "shared"}
         generation = await client.start(body)
     (answer,) = await chat.done()
@@ -335,7 +335,7 @@ async def test_a_refused_prompt_stays_with_its_reason(place: Place) -> None:
 
 async def test_a_failed_answer_keeps_its_text_and_can_be_tried_again(place: Place) -> None:
     chat = await place.open("/#failed")
-    async with Client(place.cluster.urls) as client:
+    async with Client(place.deployment.urls) as client:
         body = demo_body(20, 0, fail_at=5, fail_retryable=False)
         await client.start({**body, "session": "failed"})
     (answer,) = await chat.done()
@@ -379,7 +379,7 @@ async def test_conversations_can_be_found_renamed_and_deleted(place: Place) -> N
     await chat.page.until(f"{both}.includes('Ships')", "the new name")
     await chat.ask("More", "parrot")
     await chat.done(2)
-    elsewhere = await ChatPage.open(place.browser, place.cluster.urls[1] + "/#other")
+    elsewhere = await ChatPage.open(place.browser, place.deployment.urls[1] + "/#other")
     await elsewhere.page.until(f"{both}.includes('Ships')", "the name on another device")
 
     await chat.page.evaluate("document.querySelector('[aria-label*=\"Delete “Ships”\"]').click()")
@@ -477,7 +477,7 @@ async def test_progress_and_data_of_a_producer_are_shown(place: Place) -> None:
 
     assert await chat.done() == ["All is well."]
     assert await chat.page.evaluate("document.querySelector('.progress').hidden")
-    there = await ChatPage.open(place.browser, place.cluster.urls[1] + "/#producer")
+    there = await ChatPage.open(place.browser, place.deployment.urls[1] + "/#producer")
     await there.done()
     for each in (chat, there):
         assert '"pages": 12' in await each.page.evaluate(
@@ -543,7 +543,7 @@ async def test_a_screen_reader_hears_the_end_and_not_each_token(place: Place) ->
 async def test_only_what_is_near_the_window_is_rendered(place: Place) -> None:
     """The rest of a long conversation has its plain text, and its Markdown when it is seen."""
     chat = await place.open("/#long")
-    async with Client(place.cluster.urls) as client:
+    async with Client(place.deployment.urls) as client:
         for number in range(30):
             body = {**demo_body(60, 0, prompt=f"prompt {number}"), "session": "long"}
             await client.start(body)

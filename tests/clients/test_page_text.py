@@ -10,7 +10,7 @@ import pytest
 from tests.support.browser import Browser
 from tests.support.chat_page import ChatPage
 from tests.support.parrot import Parrot
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 MODEL = '[models.parrot]\nbackend = "openai"\nbase_url = "{url}"\non_takeover = "restart"\n'
 RICH = """# Title
@@ -92,8 +92,8 @@ async def parrot() -> AsyncIterator[Parrot]:
 @pytest.fixture(scope="module")
 async def url(parrot: Parrot) -> AsyncIterator[str]:
     models = MODEL.format(url=parrot.base_url)
-    async with Cluster(api=1, workers=1, models=models) as cluster:
-        yield cluster.urls[0]
+    async with Deployment(api=1, workers=1, models=models) as deployment:
+        yield deployment.urls[0]
 
 
 async def test_markdown_is_rendered(browser: Browser, url: str, parrot: Parrot) -> None:

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from tests.support.client import Client
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_server import free_port
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import until
@@ -98,13 +98,13 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 async def prometheus() -> AsyncIterator[Prometheus]:
-    async with Cluster(api=1, workers=0, jobs=0, is_waiting_for_workers=False) as cluster:
-        ports = {"api": cluster.api[0].port, "worker": free_port(), "jobs": free_port()}
-        await cluster.add_worker(metrics_port=str(ports["worker"])).ready()
-        jobs = cluster._role("jobs", metrics_port=str(ports["jobs"]))
-        cluster.jobs.append(jobs)
+    async with Deployment(api=1, workers=0, jobs=0, is_waiting_for_workers=False) as deployment:
+        ports = {"api": deployment.api[0].port, "worker": free_port(), "jobs": free_port()}
+        await deployment.add_worker(metrics_port=str(ports["worker"])).ready()
+        jobs = deployment._role("jobs", metrics_port=str(ports["jobs"]))
+        deployment.jobs.append(jobs)
         await jobs.start().ready()
-        async with Client(cluster.urls) as client:
+        async with Client(deployment.urls) as client:
             name = (await client.start({"prompt": "Hello"}))["id"]
 
             async def has_ended() -> Any:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.demo import demo_body
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.scenarios import (
     LANGUAGES,
@@ -34,13 +34,13 @@ SHORT = demo_body(4, 0)
 
 
 @pytest.fixture(scope="module")
-async def shared_nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=2, settings={"heartbeat_s": "1"}) as cluster:
-        yield cluster
+async def shared_nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=2, settings={"heartbeat_s": "1"}) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def nodes(shared_nodes: Cluster) -> AsyncIterator[Cluster]:
+async def nodes(shared_nodes: Deployment) -> AsyncIterator[Deployment]:
     await shared_nodes.heal()
     yield shared_nodes
 
@@ -72,20 +72,20 @@ async def program(request: pytest.FixtureRequest) -> AsyncIterator[ClientProgram
 
 
 @pytest.fixture(scope="module")
-async def nodes_with_tokens() -> AsyncIterator[Cluster]:
+async def nodes_with_tokens() -> AsyncIterator[Deployment]:
     settings = {"heartbeat_s": "1", "jwt_secret": SECRET}
-    async with Cluster(api=1, workers=1, settings=settings) as cluster:
-        yield cluster
+    async with Deployment(api=1, workers=1, settings=settings) as deployment:
+        yield deployment
 
 
 async def test_each_scenario_ends_with_the_exact_answer_within_its_bounds(
-    nodes: Cluster, program: ClientProgram, open_row: str
+    nodes: Deployment, program: ClientProgram, open_row: str
 ) -> None:
     assert await Scenario(ROWS[open_row], nodes, program).run() == []
 
 
 async def test_a_token_that_expires_is_replaced_and_the_answer_goes_on(
-    nodes_with_tokens: Cluster, program: ClientProgram, guarded_row: str
+    nodes_with_tokens: Deployment, program: ClientProgram, guarded_row: str
 ) -> None:
     assert await Scenario(ROWS[guarded_row], nodes_with_tokens, program).run() == []
 
@@ -103,7 +103,7 @@ def slices(positions: range) -> Iterator[range]:
 
 
 async def cut_at(
-    positions: range, nodes: Cluster, program: ClientProgram, run: dict[str, Any]
+    positions: range, nodes: Deployment, program: ClientProgram, run: dict[str, Any]
 ) -> list[str]:
     """Read once for each position, with the first connection cut there; return the problems."""
     ports = [role.port for role in nodes.api]
@@ -123,7 +123,7 @@ async def cut_at(
 
 @pytest.mark.parametrize("transport", ["websocket", "sse", "ndjson", "poll"])
 async def test_a_cut_at_any_byte_of_an_answer_loses_nothing(
-    nodes: Cluster, program: ClientProgram, transport: str, step: int
+    nodes: Deployment, program: ClientProgram, transport: str, step: int
 ) -> None:
     async with Client(nodes.urls) as client:
         generation_id = (await client.start(SHORT))["id"]
@@ -146,7 +146,7 @@ async def test_a_cut_at_any_byte_of_an_answer_loses_nothing(
 
 
 async def test_a_start_whose_reply_is_cut_at_any_byte_is_one_generation(
-    nodes: Cluster, program: ClientProgram, step: int
+    nodes: Deployment, program: ClientProgram, step: int
 ) -> None:
     """The reply of a POST has about 420 bytes, and the stream follows on the same connection."""
     cuts = range(1, 451, step)
@@ -159,7 +159,7 @@ async def test_a_start_whose_reply_is_cut_at_any_byte_is_one_generation(
     assert await generations_of(nodes, body["session"]) == len(cuts)
 
 
-async def generations_of(nodes: Cluster, session: str) -> int:
+async def generations_of(nodes: Deployment, session: str) -> int:
     """Count the generations of a session, over all pages."""
     found, before = 0, ""
     async with aiohttp.ClientSession() as http:

@@ -9,7 +9,7 @@ from tests.support import npm
 from tests.support.browser import Browser, Page, PageServer
 from tests.support.client import Client
 from tests.support.demo import demo_body
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.scenario_proxy import ScenarioProxy
 from tests.support.scenarios import problems_of
 
@@ -46,10 +46,10 @@ async def outcomes(page: Page, generation_id: str) -> list[dict[str, Any]]:
 
 
 async def test_all_tabs_read_over_one_socket(
-    cluster: Cluster, browser: Browser, pages: PageServer
+    deployment: Deployment, browser: Browser, pages: PageServer
 ) -> None:
     body = demo_body(60, 40)
-    async with ScenarioProxy([cluster.api[0].port]) as proxy, Client(cluster.urls) as client:
+    async with ScenarioProxy([deployment.api[0].port]) as proxy, Client(deployment.urls) as client:
         page = await opened(browser, pages, proxy.url)
         generation_id = (await client.start(body))["id"]
         await page.evaluate(f"{WINDOWS}.forEach((tab) => void tab.read('{generation_id}'))")
@@ -61,11 +61,11 @@ async def test_all_tabs_read_over_one_socket(
 
 
 async def test_the_tabs_go_on_when_the_tab_that_leads_is_closed(
-    cluster: Cluster, browser: Browser, pages: PageServer
+    deployment: Deployment, browser: Browser, pages: PageServer
 ) -> None:
     """The first frame asked for the lock first, or another did: each is closed in its turn."""
     body = demo_body(150, 30)
-    async with ScenarioProxy([cluster.api[0].port]) as proxy, Client(cluster.urls) as client:
+    async with ScenarioProxy([deployment.api[0].port]) as proxy, Client(deployment.urls) as client:
         page = await opened(browser, pages, proxy.url)
         generation_id = (await client.start(body))["id"]
         await page.evaluate(f"{WINDOWS}.forEach((tab) => void tab.read('{generation_id}'))")
@@ -82,9 +82,9 @@ async def test_the_tabs_go_on_when_the_tab_that_leads_is_closed(
 
 
 async def test_a_refusal_reaches_the_tab_that_asked(
-    cluster: Cluster, browser: Browser, pages: PageServer
+    deployment: Deployment, browser: Browser, pages: PageServer
 ) -> None:
-    page = await opened(browser, pages, cluster.urls[0])
+    page = await opened(browser, pages, deployment.urls[0])
     unknown = "gen_00000000000000000000"
     await page.evaluate(f"{WINDOWS}.forEach((tab) => void tab.read('{unknown}'))")
     await page.until(OVER, "the errors")

@@ -12,7 +12,7 @@ import pytest
 from tests.support import npm
 from tests.support.browser import Browser, PageServer
 from tests.support.demo import demo_body, expected_text
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 HTML = """<!doctype html><meta charset="utf-8"><title>hooks</title>
 <body><script>window.options = %s;</script><script>%s</script></body>"""
@@ -94,11 +94,11 @@ def test_the_lock_file_names_no_index() -> None:
 
 
 async def test_the_hooks_show_an_answer_and_the_answers_of_other_tabs(
-    cluster: Cluster, browser: Browser, pages: PageServer
+    deployment: Deployment, browser: Browser, pages: PageServer
 ) -> None:
     """A page of another origin, so the heartbeat's header and the token's path pass CORS."""
     npm.built()
-    url, session = cluster.urls[0], "hooks"
+    url, session = deployment.urls[0], "hooks"
     options = json.dumps({"url": url, "session": session})
     pages.pages["/hooks"] = HTML % (options, npm.bundle("tailrace-react.mjs"))
     page = await browser.open(pages.origin + "/hooks")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.client import Client
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,14 +73,14 @@ def opened() -> Iterator[list[Tmux]]:
         terminal.close()
 
 
-async def start_long_answer(cluster: Cluster) -> str:
-    async with Client(cluster.urls) as client:
+async def start_long_answer(deployment: Deployment) -> str:
+    async with Client(deployment.urls) as client:
         body = {"prompt": "A long story", "model": "demo", "params": {"max_tokens": 2_000}}
         return str((await client.start(body))["id"])
 
 
 async def test_top_shows_running_answers_until_ctrl_c(
-    shared_cluster: Cluster, width: int, opened: list[Tmux]
+    shared_cluster: Deployment, width: int, opened: list[Tmux]
 ) -> None:
     name = await start_long_answer(shared_cluster)
     terminal = Tmux(width, {"TAILRACE_URL": shared_cluster.urls[0]}, "top")
@@ -97,7 +97,7 @@ async def test_top_shows_running_answers_until_ctrl_c(
 
 
 async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
-    shared_cluster: Cluster, width: int, opened: list[Tmux], tmp_path: Path
+    shared_cluster: Deployment, width: int, opened: list[Tmux], tmp_path: Path
 ) -> None:
     environ = {"TAILRACE_URL": shared_cluster.urls[0], "XDG_STATE_HOME": str(tmp_path)}
     session = f"talk-{width}"
@@ -134,7 +134,7 @@ async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
 
 
 async def test_trace_fits_the_terminal(
-    shared_cluster: Cluster, width: int, opened: list[Tmux]
+    shared_cluster: Deployment, width: int, opened: list[Tmux]
 ) -> None:
     name = await start_long_answer(shared_cluster)
     async with Client(shared_cluster.urls) as client:

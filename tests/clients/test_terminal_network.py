@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
-from tests.support.processes import ROOT, Cluster
+from tests.support.processes import ROOT, Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 
 BODY = demo_body(120, 40)
@@ -40,11 +40,11 @@ async def tail(url: str, generation_id: str) -> tuple[int, list[str], str]:
 
 @pytest.mark.parametrize("network", NETWORKS)
 async def test_tail_prints_each_event_once_over_a_broken_network(
-    cluster: Cluster, network: str
+    deployment: Deployment, network: str
 ) -> None:
-    async with Client(cluster.urls) as client:
+    async with Client(deployment.urls) as client:
         generation_id = (await client.start(BODY))["id"]
-    ports = [role.port for role in cluster.api]
+    ports = [role.port for role in deployment.api]
     async with ScenarioProxy(ports, NETWORKS[network]) as proxy:
         code, lines, err = await tail(proxy.url, generation_id)
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.support.browser import Browser, Page
 from tests.support.demo import demo_body, expected_text
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.tls_proxies import TlsProxy
 from tests.support.wait import until
@@ -54,13 +54,13 @@ window.socket = (url) => new Promise((resolve, reject) => {
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1, settings={"drain_s": "2"}) as cluster:
-        yield cluster
+async def nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1, settings={"drain_s": "2"}) as deployment:
+        yield deployment
 
 
 @pytest.fixture(params=["nginx", "caddy", "haproxy"])
-async def proxy(nodes: Cluster, request: pytest.FixtureRequest) -> AsyncIterator[TlsProxy]:
+async def proxy(nodes: Deployment, request: pytest.FixtureRequest) -> AsyncIterator[TlsProxy]:
     await nodes.heal()
     async with TlsProxy(request.param, [role.port for role in nodes.api]) as proxy:
         yield proxy
@@ -83,7 +83,7 @@ async def opened(stack: AsyncExitStack, proxy: TlsProxy, *flags: str) -> Page:
     return page
 
 
-async def readers(nodes: Cluster) -> float:
+async def readers(nodes: Deployment) -> float:
     count = 0.0
     for url in nodes.urls:
         async with RawClient(url) as client:
@@ -93,7 +93,7 @@ async def readers(nodes: Cluster) -> float:
 
 
 async def test_twenty_event_sources_of_one_page_survive_a_drain(
-    nodes: Cluster, proxy: TlsProxy
+    nodes: Deployment, proxy: TlsProxy
 ) -> None:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(RawClient(*nodes.urls))
@@ -121,7 +121,7 @@ async def test_twenty_event_sources_of_one_page_survive_a_drain(
     assert max(stream["gap"] for stream in seen) < 1000 * GAP_S_MAX
 
 
-async def test_a_reader_that_leaves_is_gone_at_the_node(nodes: Cluster, proxy: TlsProxy) -> None:
+async def test_a_reader_that_leaves_is_gone_at_the_node(nodes: Deployment, proxy: TlsProxy) -> None:
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(RawClient(*nodes.urls))
         page = await opened(stack, proxy)
@@ -138,7 +138,7 @@ async def test_a_reader_that_leaves_is_gone_at_the_node(nodes: Cluster, proxy: T
         await until(has_left, 5, "the reader has left")
 
 
-async def test_caddy_serves_streams_over_http_3(nodes: Cluster) -> None:
+async def test_caddy_serves_streams_over_http_3(nodes: Deployment) -> None:
     await nodes.heal()
     async with AsyncExitStack() as stack:
         ports = [role.port for role in nodes.api]

@@ -13,7 +13,7 @@ import pytest
 from shared.redis import keys
 from tests.support.browser import Browser, Page, PageServer
 from tests.support.npm import bundle
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
@@ -36,8 +36,8 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
@@ -90,60 +90,60 @@ async def run_of(api: RawClient, chat: str) -> str:
     return str(found[0]["id"])
 
 
-async def test_an_answer_is_shown(cluster: Cluster, open_page: OpenPage) -> None:
-    page = await open_page(cluster.urls[0], new_chat(), **asking("continue"))
+async def test_an_answer_is_shown(deployment: Deployment, open_page: OpenPage) -> None:
+    page = await open_page(deployment.urls[0], new_chat(), **asking("continue"))
     shown = await send(page)
     assert shown == {"status": "ready", "asked": [PROMPT], "answers": [TEXT], "error": None}
 
 
 async def test_a_reloaded_page_shows_the_running_answer_from_the_other_node(
-    cluster: Cluster, open_page: OpenPage
+    deployment: Deployment, open_page: OpenPage
 ) -> None:
     chat = new_chat()
-    page = await open_page(cluster.urls[0], chat, **asking("continue"))
+    page = await open_page(deployment.urls[0], chat, **asking("continue"))
     assert (await send(page, characters=50))["status"] == "streaming"
-    again = await open_page(cluster.urls[1], chat, resume=True)
+    again = await open_page(deployment.urls[1], chat, resume=True)
     assert (await over(again))["answers"] == [TEXT]
     assert (await over(page))["answers"] == [TEXT]
 
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: RawClient, open_page: OpenPage, model: str
+    deployment: Deployment, api: RawClient, open_page: OpenPage, model: str
 ) -> None:
     chat = new_chat()
-    page = await open_page(cluster.urls[0], chat, **asking(model))
+    page = await open_page(deployment.urls[0], chat, **asking(model))
     await send(page, characters=50)
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         name: Any = await redis.hget(keys.meta(await run_of(api, chat)), "worker")
-    next(role for role in cluster.workers if role.ready_name == name.decode()).kill()
+    next(role for role in deployment.workers if role.ready_name == name.decode()).kill()
     shown = await over(page)
     assert (shown["status"], shown["answers"]) == ("ready", [TEXT])
 
 
 async def test_a_stop_at_the_other_node_is_final(
-    cluster: Cluster, api: RawClient, open_page: OpenPage
+    deployment: Deployment, api: RawClient, open_page: OpenPage
 ) -> None:
     chat = new_chat()
-    page = await open_page(cluster.urls[0], chat, **asking("continue", tokens=9_999))
+    page = await open_page(deployment.urls[0], chat, **asking("continue", tokens=9_999))
     await send(page, characters=50)
     # As docs/clients.md has it: from the page, and then the client's own.
-    stop = f"{cluster.urls[1]}/ai-sdk/chat/{quote(chat, safe='')}/stop"
+    stop = f"{deployment.urls[1]}/ai-sdk/chat/{quote(chat, safe='')}/stop"
     await page.evaluate(f"fetch('{stop}', {{method: 'POST'}}).then(() => chat.stop())")
     shown = await over(page)
     assert shown["status"] == "ready" and shown["answers"] != [""]
     assert (await api.ended(await run_of(api, chat)))["status"] == "cancelled"
-    again = await open_page(cluster.urls[1], chat, resume=True)
+    again = await open_page(deployment.urls[1], chat, resume=True)
     assert (await again.evaluate(SHOWN))["answers"] == []
 
 
-async def test_errors_are_shown_in_words(cluster: Cluster, open_page: OpenPage) -> None:
-    page = await open_page(cluster.urls[0], new_chat(), model="no-such-model")
+async def test_errors_are_shown_in_words(deployment: Deployment, open_page: OpenPage) -> None:
+    page = await open_page(deployment.urls[0], new_chat(), model="no-such-model")
     shown = await send(page)
     assert shown["status"] == "error" and "no model 'no-such-model'" in shown["error"]
 
     fault = {"fault": "error", "fault_at": 5, "fault_requests": 0, "delay_s": 0}
-    page = await open_page(cluster.urls[0], new_chat(), **asking("continue", **fault))
+    page = await open_page(deployment.urls[0], new_chat(), **asking("continue", **fault))
     shown = await send(page)
     (partial,) = shown["answers"]
     assert shown["status"] == "error" and partial and TEXT.startswith(partial)

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.codex.model import TEXT, SlowModel
 from tests.support.npm import installed, tool
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 
 FOLDER = Path(__file__).parent
@@ -79,36 +79,38 @@ async def play(scenario: Scenario) -> str:
     """Run one scenario; return what is wrong, or nothing."""
     async with SlowModel(COMMAND if scenario.has_command else "") as model:
         models = MODELS.format(port=model.port)
-        async with Cluster(api=2, workers=2, lease_s=0.8, models=models) as cluster:
-            ports = [role.port for role in cluster.api]
+        async with Deployment(api=2, workers=2, lease_s=0.8, models=models) as deployment:
+            ports = [role.port for role in deployment.api]
             async with Proxy("127.0.0.1", ports[0]) as proxy:
                 with tempfile.TemporaryDirectory(prefix="tailrace-codex-") as directory:
-                    disturbing = asyncio.create_task(disturb(scenario, model, cluster, proxy))
+                    disturbing = asyncio.create_task(disturb(scenario, model, deployment, proxy))
                     try:
                         said = await run_codex(Path(directory), proxy.port)
                     finally:
                         disturbing.cancel()
                     runs = lines_of(Path(directory, "project", "ran.txt"))
-            has_warm_up = await count_of_warm_ups(cluster) > 0
+            has_warm_up = await count_of_warm_ups(deployment) > 0
     return judge(scenario, said, runs, model.asked, has_warm_up=has_warm_up)
 
 
-async def disturb(scenario: Scenario, model: SlowModel, cluster: Cluster, proxy: Proxy) -> None:
+async def disturb(
+    scenario: Scenario, model: SlowModel, deployment: Deployment, proxy: Proxy
+) -> None:
     await model.middle.wait()
     match scenario.fault:
         case "kill":
-            proxy.lead_to(cluster.api[1].port)
-            cluster.api[0].kill()
+            proxy.lead_to(deployment.api[1].port)
+            deployment.api[0].kill()
         case "drain":
-            proxy.lead_to(cluster.api[1].port)
-            cluster.api[0].terminate()
+            proxy.lead_to(deployment.api[1].port)
+            deployment.api[0].terminate()
         case "worker":
-            async with cluster.redis() as redis:
+            async with deployment.redis() as redis:
                 names = [
                     await redis.hget(key, "worker") async for key in redis.scan_iter("tr:*:meta")
                 ]
             held = {name.decode() for name in names if name}
-            next(role for role in cluster.workers if role.ready_name in held).kill()
+            next(role for role in deployment.workers if role.ready_name in held).kill()
 
 
 async def run_codex(directory: Path, port: int) -> list[dict[str, Any]]:
@@ -135,9 +137,9 @@ async def run_codex(directory: Path, port: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
 
 
-async def count_of_warm_ups(cluster: Cluster) -> int:
+async def count_of_warm_ups(deployment: Deployment) -> int:
     """Count the generations that no worker wrote: only the WebSocket mode makes such ones."""
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         keys = [key async for key in redis.scan_iter("tr:*:meta")]
         return sum([await redis.hexists(key, "producer") for key in keys])
 

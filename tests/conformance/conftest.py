@@ -12,10 +12,10 @@ from functools import partial
 
 import pytest
 
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 
-OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
+OwnDeployment = Callable[..., contextlib.AbstractAsyncContextManager[Deployment]]
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +31,8 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str,
     if base := option("--base-url"):
         yield base, option("--other-url") or base, option("--key")
         return
-    async with Cluster(api=2, workers=1, jobs=1, lease_s=3, moves_slots=True) as cluster:
-        yield cluster.urls[0], cluster.urls[1], ""
+    async with Deployment(api=2, workers=1, jobs=1, lease_s=3, moves_slots=True) as deployment:
+        yield deployment.urls[0], deployment.urls[1], ""
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ async def api(deployment: tuple[str, str, str]) -> AsyncIterator[RawClient]:
 
 
 @pytest.fixture(scope="session")
-def own_cluster(request: pytest.FixtureRequest) -> OwnCluster:
-    """Start a cluster: `async with own_cluster(workers=0, settings={…}) as cluster`."""
+def own_deployment(request: pytest.FixtureRequest) -> OwnDeployment:
+    """Start a cluster: `async with own_deployment(workers=0, settings={…}) as cluster`."""
     if request.config.getoption("--base-url"):
         pytest.skip("needs a node with settings of its own; --base-url names a running one")
-    return partial(Cluster, moves_slots=True)
+    return partial(Deployment, moves_slots=True)

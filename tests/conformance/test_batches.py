@@ -400,10 +400,10 @@ async def test_a_batch_without_failed_lines_cannot_be_redriven(client: openai.As
 # Owners, and time
 
 
-async def test_only_its_owner_sees_a_batch_and_its_events_expire(own_cluster: Any) -> None:
+async def test_only_its_owner_sees_a_batch_and_its_events_expire(own_deployment: Any) -> None:
     settings = {"api_keys": "key-of-alice-12345:alice,key-of-bob-1234567:bob", "retention_s": "1"}
-    async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        url = cluster.urls[0]
+    async with own_deployment(api=1, workers=1, jobs=1, settings=settings) as deployment:
+        url = deployment.urls[0]
         async with sdk(f"{url}/v1", "key-of-alice-12345") as alice:
             made = await submit(alice, encoded([demo_line(0)]))
             batch = await ended(alice, made.id)

@@ -28,31 +28,31 @@ PROTECTED = [
 
 
 @pytest.fixture(scope="module")
-async def cluster(own_cluster):
+async def deployment(own_deployment):
     settings = {
         "api_keys": f"{ALICE}:alice,{BOB}:bob,{OLGA}:olga:admin",
         "cors_origins": ORIGIN,
         "log": "json",
     }
-    async with own_cluster(api=1, workers=1, settings=settings) as it:
+    async with own_deployment(api=1, workers=1, settings=settings) as it:
         yield it
 
 
 @pytest.fixture
-async def api(cluster):
-    async with RawClient(cluster.urls[0], key=ALICE) as raw_client:
+async def api(deployment):
+    async with RawClient(deployment.urls[0], key=ALICE) as raw_client:
         yield raw_client
 
 
 @pytest.fixture
-async def bob(cluster):
-    async with RawClient(cluster.urls[0], key=BOB) as raw_client:
+async def bob(deployment):
+    async with RawClient(deployment.urls[0], key=BOB) as raw_client:
         yield raw_client
 
 
 @pytest.fixture
-async def olga(cluster):
-    async with RawClient(cluster.urls[0], key=OLGA) as raw_client:
+async def olga(deployment):
+    async with RawClient(deployment.urls[0], key=OLGA) as raw_client:
         yield raw_client
 
 
@@ -77,7 +77,7 @@ async def test_a_bearer_key_is_accepted(api):
     assert (await api.get("/v1/models")).status == 200
 
 
-async def test_a_key_in_the_query_is_accepted_and_no_log_shows_the_key(api, cluster):
+async def test_a_key_in_the_query_is_accepted_and_no_log_shows_the_key(api, deployment):
     generation_id = await api.finished(SHORT)
     path = f"/v1/generations/{generation_id}/events?access_token={ALICE}"
 
@@ -85,7 +85,7 @@ async def test_a_key_in_the_query_is_accepted_and_no_log_shows_the_key(api, clus
 
     assert answer.status == 200
     assert answer.events[-1].type == "end"
-    assert all(ALICE not in role.output.read_text() for role in cluster.roles)
+    assert all(ALICE not in role.output.read_text() for role in deployment.roles)
 
 
 async def test_a_bad_key_in_the_query_is_401(api):
@@ -199,8 +199,8 @@ async def test_a_key_is_taken_in_every_header(api, name):
     assert (answer.status, wrong.status) == (200, 401)
 
 
-async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(cluster):
-    async with RawClient(cluster.urls[0]) as stranger:
+async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(deployment):
+    async with RawClient(deployment.urls[0]) as stranger:
         offered = [f"bearer.{ALICE}", "tailrace.v1"]
         async with stranger.socket(subprotocols=offered) as socket:
             assert socket.subprotocol == "tailrace.v1"
@@ -208,8 +208,8 @@ async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(
             assert await hear(socket) == {"type": "pong"}
 
 
-async def test_a_socket_without_credentials_brings_them_in_its_first_frame(cluster):
-    async with RawClient(cluster.urls[0]) as stranger, stranger.socket() as socket:
+async def test_a_socket_without_credentials_brings_them_in_its_first_frame(deployment):
+    async with RawClient(deployment.urls[0]) as stranger, stranger.socket() as socket:
         await tell(socket, type="auth", token=ALICE)
         await tell(socket, type="start", ref="r", **SHORT)
         accepted = await hear(socket)
@@ -222,8 +222,8 @@ async def test_a_socket_without_credentials_brings_them_in_its_first_frame(clust
     [{"type": "start", **SHORT}, {"type": "auth", "token": "wrong"}, {"type": "auth"}],
     ids=["start", "wrong", "empty"],
 )
-async def test_any_other_first_frame_is_4501(cluster, frame):
-    async with RawClient(cluster.urls[0]) as stranger, stranger.socket() as socket:
+async def test_any_other_first_frame_is_4501(deployment, frame):
+    async with RawClient(deployment.urls[0]) as stranger, stranger.socket() as socket:
         await tell(socket, **frame)
         error = await hear(socket)
         with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -233,10 +233,10 @@ async def test_any_other_first_frame_is_4501(cluster, frame):
     assert closed.value.rcvd.code == 4501
 
 
-async def test_a_share_reads_one_generation_until_it_is_deleted(api, cluster):
+async def test_a_share_reads_one_generation_until_it_is_deleted(api, deployment):
     shown, other = await api.finished(SHORT), await api.finished(SHORT)
     made = (await api.call("POST", "/v1/share", body={"generation": shown, "ttl_s": 60})).json()
-    async with RawClient(cluster.urls[0], key=made["token"]) as guest:
+    async with RawClient(deployment.urls[0], key=made["token"]) as guest:
         assert (await guest.events(shown)).events[-1].type == "end"
         assert (await guest.get(f"/v1/generations/{other}")).status == 404
         assert (await guest.post(SHORT)).status == 403
@@ -305,8 +305,8 @@ async def test_another_origin_may_not_start_or_end_anything(api, headers):
         assert (answer.status, answer.error_code) == (403, "forbidden")
 
 
-async def test_an_allowed_origin_and_the_nodes_own_may_start(api, cluster):
-    for origin in (ORIGIN, cluster.urls[0]):
+async def test_an_allowed_origin_and_the_nodes_own_may_start(api, deployment):
+    for origin in (ORIGIN, deployment.urls[0]):
         assert (await api.post(SHORT, headers={"Origin": origin})).status == 202
 
 
@@ -316,8 +316,8 @@ async def test_another_origin_may_not_read(api):
     assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_listening_beyond_loopback_needs_credentials_or_an_explicit_setting(cluster):
-    settings = dict(cluster.api[0].settings, TAILRACE_HOST="0.0.0.0", TAILRACE_PORT="0")
+async def test_listening_beyond_loopback_needs_credentials_or_an_explicit_setting(deployment):
+    settings = dict(deployment.api[0].settings, TAILRACE_HOST="0.0.0.0", TAILRACE_PORT="0")
     del settings["TAILRACE_API_KEYS"]
 
     code, said = await run_role("api", settings)
@@ -328,8 +328,8 @@ async def test_listening_beyond_loopback_needs_credentials_or_an_explicit_settin
 
 
 @pytest.mark.parametrize("role", ["api", "worker", "jobs"])
-async def test_a_misspelt_setting_is_one_line_and_exit_2(cluster, role):
-    settings = dict(cluster.api[0].settings, TAILRACE_LEASE="3")
+async def test_a_misspelt_setting_is_one_line_and_exit_2(deployment, role):
+    settings = dict(deployment.api[0].settings, TAILRACE_LEASE="3")
 
     code, said = await run_role(role, settings)
 
@@ -338,9 +338,9 @@ async def test_a_misspelt_setting_is_one_line_and_exit_2(cluster, role):
     assert "TAILRACE_LEASE" in said
 
 
-async def test_a_taken_port_is_one_line_and_exit_2(cluster):
-    code, said = await run_role("api", cluster.api[0].settings)
+async def test_a_taken_port_is_one_line_and_exit_2(deployment):
+    code, said = await run_role("api", deployment.api[0].settings)
 
     assert code == 2
     assert len(said.strip().splitlines()) == 1, said
-    assert str(cluster.api[0].port) in said
+    assert str(deployment.api[0].port) in said

@@ -23,9 +23,9 @@ QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s
 RUN_S = 300.0  # it takes a minute or two on a busy machine
 
 
-async def test_a_node_behaves_as_its_openapi_document_says(own_cluster, tmp_path: Path):
-    async with own_cluster(api=1, workers=1, models=QUICK) as cluster:
-        node = cluster.api[0]
+async def test_a_node_behaves_as_its_openapi_document_says(own_deployment, tmp_path: Path):
+    async with own_deployment(api=1, workers=1, models=QUICK) as deployment:
+        node = deployment.api[0]
         pid = node.pid
         async with RawClient(node.url) as api:
             paths = (await api.get("/openapi.json")).json()["paths"]
@@ -33,7 +33,7 @@ async def test_a_node_behaves_as_its_openapi_document_says(own_cluster, tmp_path
         count -= 1  # the GET by which it reads the document
         code, said = await schemathesis(f"{node.url}/openapi.json", tmp_path)
 
-        assert code == 0, f"{said}\n{cluster.report()}"
+        assert code == 0, f"{said}\n{deployment.report()}"
         # GET and HEAD of the console, whose stream does not end, and the methods of gRPC.
         assert f"{count - 2 - 6} selected / {count} total" in said, said
         assert "No issues found" in said, said

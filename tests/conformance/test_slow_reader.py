@@ -21,16 +21,16 @@ FLOOD = demo_body(120_000, 20_000)
 
 
 @pytest.fixture(scope="module")
-async def cluster(own_cluster):
+async def deployment(own_deployment):
     # Without the long heartbeat a socket would be ended for its missing pongs first.
     settings = {"subscriber_bytes_max": "65536", "heartbeat_s": "15"}
-    async with own_cluster(api=2, workers=1, settings=settings) as it:
+    async with own_deployment(api=2, workers=1, settings=settings) as it:
         yield it
 
 
 @pytest.fixture
-async def api(cluster):
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment):
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.demo import demo_body
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.stream_client import Refused, StreamClient
 from tests.support.wait import until
 
@@ -22,19 +22,19 @@ KEYS = {"api_keys": "key-of-alice-000000:alice,key-of-mallory-0000:mallory"}
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1, settings={**KEYS, "stream_poll_s": "5"}) as cluster:
-        yield cluster
+async def nodes() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1, settings={**KEYS, "stream_poll_s": "5"}) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def alice(nodes: Cluster) -> AsyncIterator[StreamClient]:
+async def alice(nodes: Deployment) -> AsyncIterator[StreamClient]:
     async with StreamClient(nodes.urls, key="key-of-alice-000000") as client:
         yield client
 
 
 @pytest.fixture
-async def mallory(nodes: Cluster) -> AsyncIterator[StreamClient]:
+async def mallory(nodes: Deployment) -> AsyncIterator[StreamClient]:
     async with StreamClient(nodes.urls, key="key-of-mallory-0000") as client:
         yield client
 
@@ -56,7 +56,7 @@ async def test_the_streams_of_another_owner_do_not_exist(alice, mallory, name) -
     assert (await alice.read(name)).body == b"mine"
 
 
-async def test_without_credentials_nothing_is_served(nodes: Cluster, name: str) -> None:
+async def test_without_credentials_nothing_is_served(nodes: Deployment, name: str) -> None:
     async with StreamClient(nodes.urls) as nobody:
         for method in ("GET", "PUT", "POST", "DELETE"):
             answer = await nobody.ask(method, name, b"x" if method == "POST" else b"")
@@ -112,7 +112,7 @@ async def test_the_token_of_a_wake_is_good_for_its_subscription_alone(alice, mal
     assert await acknowledge(theirs["token"], theirs) == 200
 
 
-async def start(nodes: Cluster, *, tokens_per_s: int, tokens: int) -> str:
+async def start(nodes: Deployment, *, tokens_per_s: int, tokens: int) -> str:
     async with Client(nodes.urls, key="key-of-alice-000000") as client:
         started = await client.start(demo_body(tokens, tokens_per_s))
     return str(started["id"])

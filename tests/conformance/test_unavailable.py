@@ -17,9 +17,9 @@ LONG = demo_body(10_000, 20)
 SSE, NDJSON, POLL = "text/event-stream", "application/x-ndjson", "application/json"
 
 
-async def test_a_generation_past_its_retention_is_410_everywhere_and_later_404(own_cluster):
-    async with own_cluster(api=2, workers=1, settings={"retention_s": "2"}) as cluster:
-        async with RawClient(*cluster.urls) as api:
+async def test_a_generation_past_its_retention_is_410_everywhere_and_later_404(own_deployment):
+    async with own_deployment(api=2, workers=1, settings={"retention_s": "2"}) as deployment:
+        async with RawClient(*deployment.urls) as api:
             generation_id = await api.finished(SHORT)
             path = f"/v1/generations/{generation_id}"
             top = (await api.log(generation_id))[-1].event_id
@@ -47,11 +47,11 @@ async def _is(status, wanted: int) -> bool:
     return await status() == wanted
 
 
-async def test_every_route_answers_503_while_redis_is_away(own_cluster):
-    async with own_cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as api:
+async def test_every_route_answers_503_while_redis_is_away(own_deployment):
+    async with own_deployment(api=1, workers=1) as deployment, RawClient(deployment.urls[0]) as api:
         generation_id = await api.finished(SHORT)
         top = (await api.log(generation_id))[-1].event_id
-        cluster.server.kill()
+        deployment.server.kill()
 
         begun = time.monotonic()
         answers = [
@@ -78,7 +78,7 @@ async def test_every_route_answers_503_while_redis_is_away(own_cluster):
         assert ready.status == 503
         assert b"redis" in ready.body.lower()
 
-        cluster.server.start()
+        deployment.server.start()
         await until(lambda: _is_ready(api), 15, "readyz after Redis is back")
         assert (await api.post(SHORT)).status == 202
 
@@ -87,25 +87,25 @@ async def _is_ready(api: RawClient) -> bool:
     return (await api.get("/readyz")).status == 200
 
 
-async def test_with_redis_frozen_a_post_is_503_within_5_s(own_cluster):
-    async with own_cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as api:
-        cluster.server.freeze()
+async def test_with_redis_frozen_a_post_is_503_within_5_s(own_deployment):
+    async with own_deployment(api=1, workers=1) as deployment, RawClient(deployment.urls[0]) as api:
+        deployment.server.freeze()
         try:
             begun = time.monotonic()
             answer = await api.post(SHORT)
             elapsed = time.monotonic() - begun
         finally:
-            cluster.server.thaw()
+            deployment.server.thaw()
 
         assert (answer.status, answer.error_code) == (503, "unavailable")
         assert elapsed < 5
         await until(lambda: _is_ready(api), 15, "readyz after the thaw")
 
 
-async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_cluster):
+async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_deployment):
     """Many at once: a node has to connect anew for each of them."""
     messages = [{"role": "user", "content": "hi"}]
-    async with own_cluster(api=1, workers=1) as cluster, RawClient(cluster.urls[0]) as api:
+    async with own_deployment(api=1, workers=1) as deployment, RawClient(deployment.urls[0]) as api:
         generation_id = await api.finished(SHORT)
         run, response_id = generation_id, generation_id.replace("gen_", "resp_")
         lost = "aaaaaaaaaaaaaaaaaaaaaaaaaa"
@@ -134,20 +134,20 @@ async def test_with_redis_frozen_every_dialect_answers_within_5_s(own_cluster):
             answer = await api.call(method, path, body=body)
             return time.monotonic() - begun, answer.status, f"{method} {path}"
 
-        cluster.server.freeze()
+        deployment.server.freeze()
         try:
             answers = await asyncio.gather(*[ask(*each) for each in asked])
         finally:
-            cluster.server.thaw()
+            deployment.server.thaw()
 
         assert [each for each in answers if each[0] >= 5 or each[1] != 503] == []
         await until(lambda: _is_ready(api), 15, "readyz after the thaw")
 
 
-async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resume(own_cluster):
+async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resume(own_deployment):
     """Readiness fails first; nothing ends as if it were complete; the exit code is 0."""
-    async with own_cluster(api=2, workers=1, settings={"drain_s": "3"}) as cluster:
-        async with RawClient(*cluster.urls) as api:
+    async with own_deployment(api=2, workers=1, settings={"drain_s": "3"}) as deployment:
+        async with RawClient(*deployment.urls) as api:
             generation_id = await api.start(LONG)
             await api.running(generation_id)
             sse = asyncio.create_task(api.events(generation_id))
@@ -157,7 +157,7 @@ async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resu
             await hear_until(socket, "token")
 
             begun = time.monotonic()
-            cluster.api[0].terminate()
+            deployment.api[0].terminate()
 
             async def refused() -> int:
                 try:
@@ -166,9 +166,9 @@ async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resu
                     return 0
 
             statuses = set()
-            while cluster.api[0].is_running and time.monotonic() - begun < 10:
+            while deployment.api[0].is_running and time.monotonic() - begun < 10:
                 statuses.add(await refused())
-            assert await cluster.api[0].ended(5) == 0
+            assert await deployment.api[0].ended(5) == 0
             assert time.monotonic() - begun < 3 + 3
             assert 503 in statuses
             assert (await sse).is_broken
@@ -180,14 +180,14 @@ async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resu
             await api.call("POST", f"/v1/generations/{generation_id}/cancel", node=api.other_url)
 
 
-async def test_a_draining_node_fails_readiness_and_says_draining(own_cluster):
-    async with own_cluster(api=1, workers=1, settings={"drain_s": "4"}) as cluster:
-        async with RawClient(cluster.urls[0]) as api:
+async def test_a_draining_node_fails_readiness_and_says_draining(own_deployment):
+    async with own_deployment(api=1, workers=1, settings={"drain_s": "4"}) as deployment:
+        async with RawClient(deployment.urls[0]) as api:
             generation_id = await api.start(LONG)
             await api.running(generation_id)
             async with api.stream(generation_id) as reading:
                 await reading.content.readany()
-                cluster.api[0].terminate()
+                deployment.api[0].terminate()
 
                 async def is_unready() -> bool:
                     return (await api.get("/readyz")).status == 503
@@ -198,10 +198,10 @@ async def test_a_draining_node_fails_readiness_and_says_draining(own_cluster):
                 assert int(answer.headers["Retry-After"]) >= 0
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await reading.read()
-            assert await cluster.api[0].ended(10) == 0
+            assert await deployment.api[0].ended(10) == 0
 
 
-async def test_an_answer_in_one_piece_that_a_drain_cuts_names_its_generation(own_cluster):
+async def test_an_answer_in_one_piece_that_a_drain_cuts_names_its_generation(own_deployment):
     """It goes on, and is read natively at the other node."""
     messages, demo = [{"role": "user", "content": "hi"}], LONG["params"]
     asked = {
@@ -209,8 +209,8 @@ async def test_an_answer_in_one_piece_that_a_drain_cuts_names_its_generation(own
         "/v1/responses": {"input": "hi", **demo},
         "/deep-chat": {"messages": [{"text": "hi"}], "params": demo},
     }
-    async with own_cluster(api=2, workers=1, settings={"drain_s": "1"}) as cluster:
-        async with RawClient(*cluster.urls) as api:
+    async with own_deployment(api=2, workers=1, settings={"drain_s": "1"}) as deployment:
+        async with RawClient(*deployment.urls) as api:
             waiting = [
                 asyncio.ensure_future(
                     api.call("POST", path, body={**body, "session": "w", "on_disconnect": 30})
@@ -222,7 +222,7 @@ async def test_an_answer_in_one_piece_that_a_drain_cuts_names_its_generation(own
                 return len((await api.get("/v1/sessions/w")).json()["active"]) == len(asked)
 
             await until(are_started, 5, "three generations")
-            cluster.api[0].terminate()
+            deployment.api[0].terminate()
             answers = await asyncio.gather(*waiting)
             named = {answer.headers.get("X-Generation-Id") for answer in answers}
             listed = (await api.get("/v1/sessions/w", node=api.other_url)).json()

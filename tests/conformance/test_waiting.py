@@ -18,9 +18,11 @@ SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 
 
 @pytest.fixture(scope="module")
-async def workerless(own_cluster):
+async def workerless(own_deployment):
     settings = {"heartbeat_s": "0.3", "ws_idle_s": "2", "queue_max": "30"}
-    async with own_cluster(api=2, workers=0, settings=settings, is_waiting_for_workers=False) as it:
+    async with own_deployment(
+        api=2, workers=0, settings=settings, is_waiting_for_workers=False
+    ) as it:
         yield it
 
 

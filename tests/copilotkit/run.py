@@ -23,7 +23,7 @@ from typing import Any
 from shared.redis import keys
 from tests.support.browser import Browser, Page, PageServer
 from tests.support.npm import INSTALL_S, built, installed
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.upstream import Upstream, expected_text, script_of
 
@@ -50,8 +50,8 @@ def text_of(script: dict[str, Any]) -> str:
 class Chat:
     """A page with a chat, and the way to its node, which can be led to the other one."""
 
-    def __init__(self, cluster: Cluster, proxy: Proxy, page: Page) -> None:
-        self.cluster = cluster
+    def __init__(self, deployment: Deployment, proxy: Proxy, page: Page) -> None:
+        self.deployment = deployment
         self.proxy = proxy
         self.page = page
 
@@ -74,11 +74,11 @@ class Chat:
 
     async def writer(self) -> Role:
         """Return the worker that writes an answer now."""
-        async with self.cluster.redis() as redis:
+        async with self.deployment.redis() as redis:
             async for key in redis.scan_iter(match=keys.meta("*").replace("{*}", "*")):
                 status, name = await redis.hmget(key, "status", "worker")
                 if status == b"running" and name:
-                    return next(r for r in self.cluster.workers if r.ready_name == name.decode())
+                    return next(r for r in self.deployment.workers if r.ready_name == name.decode())
         raise AssertionError("no worker writes an answer")
 
 
@@ -92,8 +92,8 @@ async def a_chat(chat: Chat) -> None:
 async def its_node_dies(chat: Chat) -> None:
     await chat.ask()
     await chat.begins()
-    chat.proxy.aim("127.0.0.1", chat.cluster.api[1].port)
-    chat.cluster.api[0].kill()
+    chat.proxy.aim("127.0.0.1", chat.deployment.api[1].port)
+    chat.deployment.api[0].kill()
     await chat.shows(text_of(SCRIPT))
 
 
@@ -157,10 +157,10 @@ def bundle() -> None:
 
 @asynccontextmanager
 async def chatting(
-    cluster: Cluster, browser: Browser, pages: PageServer, model: str, script: dict[str, Any]
+    deployment: Deployment, browser: Browser, pages: PageServer, model: str, script: dict[str, Any]
 ) -> AsyncIterator[Chat]:
     """Open a page with a chat at the first node."""
-    async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
+    async with Proxy("127.0.0.1", deployment.api[0].port) as proxy:
         url = f"http://127.0.0.1:{proxy.port}/ag-ui/{model}"
         asked = {"url": url, "params": {"upstream": script}, "thread": uuid.uuid4().hex}
         pages.pages["/copilotkit"] = (
@@ -169,7 +169,7 @@ async def chatting(
             f"<script src='/modules/{BUNDLE}'></script>"
         )
         page = await browser.open(f"{pages.origin}/copilotkit")
-        yield Chat(cluster, proxy, page)
+        yield Chat(deployment, proxy, page)
         await page.close()
 
 
@@ -182,13 +182,13 @@ async def run() -> int:
             TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
         )
         settings = {"cors_origins": pages.origin, "attempts_max": "2"}
-        async with Cluster(
+        async with Deployment(
             api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
-        ) as cluster:
+        ) as deployment:
             for name, (play, model, script) in SCENARIOS.items():
-                await cluster.heal()
+                await deployment.heal()
                 try:
-                    async with chatting(cluster, browser, pages, model, script) as chat:
+                    async with chatting(deployment, browser, pages, model, script) as chat:
                         await play(chat)
                     print(f"ok      {name}", flush=True)
                 except (AssertionError, TimeoutError) as exc:

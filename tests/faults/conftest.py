@@ -9,7 +9,7 @@ from signal import SIGKILL
 import pytest
 
 from tests.support.fault_run import FaultRun
-from tests.support.processes import MASTERS_MODE, Cluster
+from tests.support.processes import MASTERS_MODE, Deployment
 from tests.support.redis_server import RedisServer
 from tests.support.stream_client import StreamClient
 
@@ -23,19 +23,21 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Cluster]:
+async def shared_cluster() -> AsyncIterator[Deployment]:
     if MASTERS_MODE:
-        async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S) as cluster:
-            yield cluster
+        async with Deployment(api=2, workers=2, jobs=True, lease_s=LEASE_S) as deployment:
+            yield deployment
         return
     debug = {"enable-debug-command": "yes"}  # DEBUG SLEEP
     with RedisServer(aof="everysec", tcp=True, options=debug) as server:
-        async with Cluster(api=2, workers=2, jobs=True, lease_s=LEASE_S, server=server) as cluster:
-            yield cluster
+        async with Deployment(
+            api=2, workers=2, jobs=True, lease_s=LEASE_S, server=server
+        ) as deployment:
+            yield deployment
 
 
 @pytest.fixture
-async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared_cluster: Deployment) -> AsyncIterator[Deployment]:
     await shared_cluster.heal()
     yield shared_cluster
     for role in shared_cluster.roles:
@@ -45,14 +47,14 @@ async def cluster(shared_cluster: Cluster) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def fault_run(cluster: Cluster) -> AsyncIterator[FaultRun]:
-    async with FaultRun(cluster) as fault_run:
+async def fault_run(deployment: Deployment) -> AsyncIterator[FaultRun]:
+    async with FaultRun(deployment) as fault_run:
         yield fault_run
 
 
 @pytest.fixture
-async def streams(cluster: Cluster) -> AsyncIterator[StreamClient]:
-    async with StreamClient(cluster.urls) as client:
+async def streams(deployment: Deployment) -> AsyncIterator[StreamClient]:
+    async with StreamClient(deployment.urls) as client:
         yield client
 
 

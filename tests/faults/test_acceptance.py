@@ -16,7 +16,7 @@ import pytest
 from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.dying_node import DEATHS
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
@@ -25,14 +25,14 @@ ROUNDS = 12
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[tuple[Cluster, Proxy]]:
+async def shared() -> AsyncIterator[tuple[Deployment, Proxy]]:
     """A node that may die, one whose Redis is behind a proxy, and an ordinary one."""
-    cluster = Cluster(api=3, workers=1, lease_s=0.8)
-    cluster.api[0].module = "tests.support.dying_node"
-    async with Proxy("127.0.0.1", cluster.server.port) as proxy:
-        cluster.api[1].settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-        async with cluster:
-            yield cluster, proxy
+    deployment = Deployment(api=3, workers=1, lease_s=0.8)
+    deployment.api[0].module = "tests.support.dying_node"
+    async with Proxy("127.0.0.1", deployment.server.port) as proxy:
+        deployment.api[1].settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+        async with deployment:
+            yield deployment, proxy
 
 
 async def session_of(raw_client: RawClient, name: str) -> list[dict[str, Any]]:
@@ -50,18 +50,18 @@ async def session_of(raw_client: RawClient, name: str) -> list[dict[str, Any]]:
 async def test_a_prompt_repeated_after_a_node_died_between_two_steps_is_the_same_generation(
     shared, death
 ):
-    cluster, _ = shared
-    await cluster.heal()
+    deployment, _ = shared
+    await deployment.heal()
     name = f"session-{secrets.token_hex(4)}"
     body = demo_body(5, 0, prompt=death) | {"session": name}
     headers = {"Idempotency-Key": secrets.token_hex(8)}
-    async with RawClient(cluster.urls[2]) as raw_client:
+    async with RawClient(deployment.urls[2]) as raw_client:
         with pytest.raises((aiohttp.ClientError, OSError)):
-            await raw_client.post(body, headers=headers, node=cluster.urls[0])
-        await until(lambda: not cluster.api[0].is_running, 5, "the node is dead")
+            await raw_client.post(body, headers=headers, node=deployment.urls[0])
+        await until(lambda: not deployment.api[0].is_running, 5, "the node is dead")
 
         repeats = [
-            await raw_client.post(body, headers=headers, node=cluster.urls[n]) for n in (1, 2, 1)
+            await raw_client.post(body, headers=headers, node=deployment.urls[n]) for n in (1, 2, 1)
         ]
         ids = {answer.json()["id"] for answer in repeats}
         (only,) = await session_of(raw_client, name)
@@ -74,10 +74,10 @@ async def test_a_prompt_repeated_after_a_node_died_between_two_steps_is_the_same
 
 async def test_a_lost_reply_of_redis_makes_no_second_generation(shared):
     """Whichever reply of those that the node waits for it was: the client comes again."""
-    cluster, proxy = shared
-    await cluster.heal()
+    deployment, proxy = shared
+    await deployment.heal()
     name = f"session-{secrets.token_hex(4)}"
-    async with RawClient(cluster.urls[2]) as raw_client, Client(cluster.urls[1:]) as client:
+    async with RawClient(deployment.urls[2]) as raw_client, Client(deployment.urls[1:]) as client:
         before = proxy.cuts
         ids = []
         for n in range(ROUNDS):

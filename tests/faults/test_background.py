@@ -11,7 +11,7 @@ import pytest
 from shared.redis import keys
 from tests.support.background_server import BackgroundServer
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import expected_text
 from tests.support.wait import until
 
@@ -30,13 +30,15 @@ async def upstream() -> AsyncIterator[BackgroundServer]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: BackgroundServer) -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=2, models=TABLE.format(url=upstream.base_url)) as cluster:
-        yield cluster
+async def shared(upstream: BackgroundServer) -> AsyncIterator[Deployment]:
+    async with Deployment(
+        api=2, workers=2, models=TABLE.format(url=upstream.base_url)
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster, upstream: BackgroundServer) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment, upstream: BackgroundServer) -> AsyncIterator[FaultRun]:
     await shared.heal()
     upstream.made.clear()
     upstream.reads.clear()
@@ -97,7 +99,7 @@ async def test_an_answer_is_paid_for_once_when_redis_and_its_worker_are_lost(
     """The worker writes the name of the answer again, as every other event."""
     answer = await begin(fault_run)
     holder = await fault_run.holder(answer)
-    redis = fault_run.cluster.redis()
+    redis = fault_run.deployment.redis()
     await redis.flushall()
     await until(lambda: redis.exists(keys.log(answer.id)), DEADLINE_S, "the log is written again")
     await redis.aclose()
@@ -151,11 +153,11 @@ async def test_a_cancel_without_a_worker_reaches_the_model_server_later(
     fault_run: FaultRun, upstream: BackgroundServer
 ) -> None:
     answer = await begin(fault_run, is_cut_short=True)
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.kill()
 
     await fault_run.cancel(answer)
-    await fault_run.cluster.heal()
+    await fault_run.deployment.heal()
 
     await until(lambda: bool(upstream.cancels), DEADLINE_S, "the cancel at the server")
     await fault_run.finish(bound_s=DEADLINE_S)

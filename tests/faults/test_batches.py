@@ -21,7 +21,7 @@ from shared.redis import keys
 from tests.support.batch import by_id, chat_line, encoded, ended, rows, submit, text_of
 from tests.support.deliveries import Reading, Record, read_log
 from tests.support.history import check_record
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.reader import CarefulReader
 from tests.support.sdk import sdk
 from tests.support.upstream import Upstream, expected_text, script_of
@@ -48,17 +48,17 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     settings = {"worker_slots": str(SLOTS), "queue_wait_s": "1"}
     models = MODELS.format(url=upstream.base_url)
-    async with Cluster(
+    async with Deployment(
         api=2, workers=2, jobs=2, lease_s=LEASE_S, models=models, settings=settings
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster, upstream: Upstream) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment, upstream: Upstream) -> AsyncIterator[Deployment]:
     await shared.heal()
     upstream.calls.clear()
     yield shared
@@ -68,8 +68,10 @@ async def cluster(shared: Cluster, upstream: Upstream) -> AsyncIterator[Cluster]
 class Run:
     """One batch of `lines` lines, what it must say, and who watches it."""
 
-    def __init__(self, cluster: Cluster, client: openai.AsyncOpenAI, batch_id: str, lines: int):
-        self.cluster = cluster
+    def __init__(
+        self, deployment: Deployment, client: openai.AsyncOpenAI, batch_id: str, lines: int
+    ):
+        self.deployment = deployment
         self.client = client
         self.id = batch_id
         self.lines = lines
@@ -93,31 +95,31 @@ class Run:
             except openai.APIError as exc:  # told when it does not pass
                 raise RuntimeError(f"{exc!r} {exc.__cause__!r}") from exc
 
-        await until(enough, deadline_s, f"{lines} lines done\n{self.cluster.report()}")
+        await until(enough, deadline_s, f"{lines} lines done\n{self.deployment.report()}")
 
     async def holder(self) -> Role:
         """The jobs process that runs it, or ran it to its end."""
 
         async def look() -> Role | None:
-            async with contextlib.aclosing(self.cluster.redis()) as redis:
+            async with contextlib.aclosing(self.deployment.redis()) as redis:
                 names = ["worker", "token", "end"]
                 name, token, end = await redis.hmget(keys.meta(self.id), names)
             pid = int(name.decode().rpartition("-")[2]) if name and (token or end) else 0
-            return next((role for role in self.cluster.jobs if role.pid == pid), None)
+            return next((role for role in self.deployment.jobs if role.pid == pid), None)
 
         role = await until(look, 20, "a holder")
         assert role is not None
         return role
 
     async def flying(self) -> int:
-        async with contextlib.aclosing(self.cluster.redis()) as redis:
+        async with contextlib.aclosing(self.deployment.redis()) as redis:
             return int(await redis.hlen(keys.batch_flight(self.id)))
 
     def watch(self) -> None:
         reading = Reading("batch")
         self.readings.append(reading)
         reader = CarefulReader(
-            reading, self.cluster.urls, transports=TRANSPORTS, hop_after=60, path="/v1/batches"
+            reading, self.deployment.urls, transports=TRANSPORTS, hop_after=60, path="/v1/batches"
         )
         self.tasks.append(asyncio.create_task(reader.run(self.id, deadline_s=90)))
 
@@ -125,7 +127,7 @@ class Run:
         """The log and its readers, by the rules that hold for every log."""
         for task in self.tasks:
             await asyncio.wait_for(task, 30)
-        async with contextlib.aclosing(self.cluster.redis()) as redis:
+        async with contextlib.aclosing(self.deployment.redis()) as redis:
             entries = await redis.xrange(keys.log(self.id))
         log = read_log([(entry_id, fields[b"e"]) for entry_id, fields in entries])
         record = Record(self.id, self.began, None, self.readings, log)
@@ -139,7 +141,7 @@ class Run:
     async def check_completed(self, tokens: int) -> Any:
         """It completed: each line once, each answer exact, the counts right."""
         batch = await ended(self.client, self.id)
-        assert batch.status == "completed", (batch, self.cluster.report())
+        assert batch.status == "completed", (batch, self.deployment.report())
         found = by_id(await rows(self.client, batch.output_file_id))
         assert found.keys() == {f"c{number}" for number in range(self.lines)}
         for number in range(self.lines):
@@ -157,7 +159,7 @@ class Run:
 
 @contextlib.asynccontextmanager
 async def running(
-    cluster: Cluster,
+    deployment: Deployment,
     lines: int = LINES,
     *,
     prompt: str = "tell me of",
@@ -169,9 +171,9 @@ async def running(
     """Submit a batch; each answer takes about 80 ms unless the script says otherwise."""
     told = {"tokens": 4, "delay_s": 0.02, **script}
     content = encoded(chat_line(n, f"{prompt} {n}", upstream=told) for n in range(lines))
-    async with sdk(cluster.urls[node] + "/v1", retries=2) as client:
+    async with sdk(deployment.urls[node] + "/v1", retries=2) as client:
         batch = await submit(client, content, window=window)
-        run = Run(cluster, client, batch.id, lines)
+        run = Run(deployment, client, batch.id, lines)
         run.began_prompt = prompt
         if is_watched:
             run.watch()
@@ -190,9 +192,9 @@ def asked(upstream: Upstream) -> collections.Counter[str]:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
 async def test_a_killed_jobs_role_is_replaced_and_no_line_is_repeated(
-    cluster: Cluster, upstream: Upstream, figure, share
+    deployment: Deployment, upstream: Upstream, figure, share
 ):
-    async with running(cluster) as run:
+    async with running(deployment) as run:
         await run.until_done(round(LINES * share))
         (await run.holder()).kill()
         killed_at = time.monotonic()
@@ -210,19 +212,19 @@ async def test_a_killed_jobs_role_is_replaced_and_no_line_is_repeated(
 
 
 async def test_a_batch_continues_after_a_time_without_any_jobs_role(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
     """What was in flight ends meanwhile, and is taken in by whoever comes."""
-    async with running(cluster) as run:
+    async with running(deployment) as run:
         await run.until_done(30)
-        for role in cluster.jobs:
+        for role in deployment.jobs:
             role.kill()
         calls = len(upstream.calls)
         await until(lambda: all(call.ended.is_set() for call in upstream.calls), 10, "the ends")
         assert len(upstream.calls) <= calls + WINDOW
         back_at = time.monotonic()
-        cluster.jobs[0].start()
-        await cluster.ready([cluster.jobs[0]])
+        deployment.jobs[0].start()
+        await deployment.ready([deployment.jobs[0]])
         before = await run.done()
         await run.until_done(before + 1)
         assert time.monotonic() - back_at < 8, "5 s, and the start of a process"
@@ -232,8 +234,10 @@ async def test_a_batch_continues_after_a_time_without_any_jobs_role(
     assert asked(upstream).total() == LINES
 
 
-async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(cluster: Cluster, upstream: Upstream):
-    async with running(cluster, delay_s=0.04) as run:
+async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(
+    deployment: Deployment, upstream: Upstream
+):
+    async with running(deployment, delay_s=0.04) as run:
         await run.until_done(40)
         zombie = await run.holder()
         zombie.freeze()
@@ -251,12 +255,12 @@ async def test_a_frozen_jobs_role_is_fenced_when_it_wakes(cluster: Cluster, upst
 
 
 async def test_a_batch_continues_after_arq_has_lost_its_database(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
     """What is to be done stands in our own keys."""
-    async with running(cluster) as run:
+    async with running(deployment) as run:
         await run.until_done(30)
-        async with contextlib.aclosing(cluster.jobs_redis()) as redis:
+        async with contextlib.aclosing(deployment.jobs_redis()) as redis:
             assert await redis.dbsize()
             await redis.flushdb()
         (await run.holder()).kill()
@@ -266,8 +270,10 @@ async def test_a_batch_continues_after_arq_has_lost_its_database(
     assert asked(upstream).total() == LINES
 
 
-async def test_a_drained_jobs_role_hands_over_at_once(cluster: Cluster, upstream: Upstream, figure):
-    async with running(cluster) as run:
+async def test_a_drained_jobs_role_hands_over_at_once(
+    deployment: Deployment, upstream: Upstream, figure
+):
+    async with running(deployment) as run:
         await run.until_done(40)
         role = await run.holder()
         role.terminate()
@@ -282,24 +288,26 @@ async def test_a_drained_jobs_role_hands_over_at_once(cluster: Cluster, upstream
     assert asked(upstream).total() == LINES
 
 
-async def test_only_the_lines_of_a_killed_worker_are_repeated(cluster: Cluster, upstream: Upstream):
-    async with running(cluster) as run:
+async def test_only_the_lines_of_a_killed_worker_are_repeated(
+    deployment: Deployment, upstream: Upstream
+):
+    async with running(deployment) as run:
         await run.until_done(60)
-        cluster.workers[0].kill()
+        deployment.workers[0].kill()
         await run.until_done(120)
-        cluster.workers[0].start()
+        deployment.workers[0].start()
 
         await run.check_completed(tokens=4)
 
     assert LINES <= asked(upstream).total() <= LINES + LINES_PER_WORKER
 
 
-async def test_a_killed_node_does_not_disturb_a_batch(cluster: Cluster, upstream: Upstream):
-    async with running(cluster, node=1) as run:
+async def test_a_killed_node_does_not_disturb_a_batch(deployment: Deployment, upstream: Upstream):
+    async with running(deployment, node=1) as run:
         await run.until_done(60)
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         await run.until_done(120)
-        cluster.api[0].start()
+        deployment.api[0].start()
 
         await run.check_completed(tokens=4)
 
@@ -308,13 +316,13 @@ async def test_a_killed_node_does_not_disturb_a_batch(cluster: Cluster, upstream
 
 @pytest.mark.parametrize("done", [10, 150])
 async def test_redis_is_killed_and_comes_back_with_its_file(
-    cluster: Cluster, upstream: Upstream, done
+    deployment: Deployment, upstream: Upstream, done
 ):
     """AOF everysec: what the last second said may be lost, and is done again, but never twice."""
-    async with running(cluster) as run:
+    async with running(deployment) as run:
         await run.until_done(done)
-        cluster.server.kill()
-        cluster.server.start()
+        deployment.server.kill()
+        deployment.server.start()
 
         await run.check_completed(tokens=4)
 
@@ -324,11 +332,11 @@ async def test_redis_is_killed_and_comes_back_with_its_file(
 
 
 async def test_a_batch_survives_the_death_of_every_process_in_turn(
-    cluster: Cluster, upstream: Upstream, figure
+    deployment: Deployment, upstream: Upstream, figure
 ):
     random.seed(11)
     kills = 0
-    async with running(cluster, 400, delay_s=0.08) as run:
+    async with running(deployment, 400, delay_s=0.08) as run:
         for kill in ("jobs", "redis", "worker", "api", "jobs", "worker"):
             with contextlib.suppress(openai.APIError):
                 await run.until_done(min(await run.done() + random.randint(10, 40), 400), 30)
@@ -338,12 +346,12 @@ async def test_a_batch_survives_the_death_of_every_process_in_turn(
             if kill == "jobs":
                 (await run.holder()).kill()
             elif kill == "worker":
-                random.choice(cluster.workers).kill()
+                random.choice(deployment.workers).kill()
             elif kill == "api":
-                cluster.api[1].kill()
+                deployment.api[1].kill()
             else:
-                cluster.server.kill()
-            await cluster.heal()
+                deployment.server.kill()
+            await deployment.heal()
 
         await run.check_completed(tokens=4)
 
@@ -356,9 +364,9 @@ async def test_a_batch_survives_the_death_of_every_process_in_turn(
 
 
 async def test_a_cancel_keeps_the_finished_lines_and_starts_no_more(
-    cluster: Cluster, upstream: Upstream, figure
+    deployment: Deployment, upstream: Upstream, figure
 ):
-    async with running(cluster, delay_s=0.05) as run:
+    async with running(deployment, delay_s=0.05) as run:
         await run.until_done(30)
         said = await run.client.batches.cancel(run.id)
         cancelled_at = time.monotonic()
@@ -378,14 +386,14 @@ async def test_a_cancel_keeps_the_finished_lines_and_starts_no_more(
 
 
 async def test_a_cancelled_batch_without_a_jobs_role_ends_when_a_jobs_role_starts(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
-    for role in cluster.jobs:
+    for role in deployment.jobs:
         role.kill()
-    async with running(cluster) as run:
+    async with running(deployment) as run:
         assert (await run.look()).status == "validating"
         assert (await run.client.batches.cancel(run.id)).status == "cancelling"
-        cluster.jobs[0].start()
+        deployment.jobs[0].start()
         batch = await ended(run.client, run.id, 12)
         assert batch.status == "cancelled"
         assert batch.output_file_id is None
@@ -393,8 +401,10 @@ async def test_a_cancelled_batch_without_a_jobs_role_ends_when_a_jobs_role_start
     assert not upstream.calls
 
 
-async def test_a_cancel_outlives_the_jobs_role_that_saw_it(cluster: Cluster, upstream: Upstream):
-    async with running(cluster, delay_s=0.2) as run:
+async def test_a_cancel_outlives_the_jobs_role_that_saw_it(
+    deployment: Deployment, upstream: Upstream
+):
+    async with running(deployment, delay_s=0.2) as run:
         await run.until_done(12)
         holder = await run.holder()
         holder.freeze()
@@ -412,9 +422,9 @@ async def test_a_cancel_outlives_the_jobs_role_that_saw_it(cluster: Cluster, ups
 
 
 async def test_a_batch_past_its_window_expires_with_every_line_accounted_for(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
-    async with running(cluster, 120, window="3s", tokens=10, delay_s=0.1) as run:
+    async with running(deployment, 120, window="3s", tokens=10, delay_s=0.1) as run:
         batch = await ended(run.client, run.id, 15)
         calls = len(upstream.calls)
         done = by_id(await rows(run.client, batch.output_file_id))
@@ -432,21 +442,21 @@ async def test_a_batch_past_its_window_expires_with_every_line_accounted_for(
 
 
 async def test_lines_wait_for_a_worker_longer_than_a_prompt_would(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
     """TAILRACE_QUEUE_WAIT_S is one second here."""
-    for worker in cluster.workers:
+    for worker in deployment.workers:
         worker.kill()
-    async with running(cluster, 8) as run:
+    async with running(deployment, 8) as run:
         await until(run.flying, 10, "lines in flight")
-        async with sdk(cluster.urls[1] + "/v1") as client:
+        async with sdk(deployment.urls[1] + "/v1") as client:
             with pytest.raises(openai.APIStatusError) as said:
                 await client.chat.completions.create(
                     model="up", messages=[{"role": "user", "content": "is anybody there?"}]
                 )
         assert said.value.body["code"] == "queue_timeout"  # type: ignore[index]
         assert await run.done() == 0
-        await cluster.heal()
+        await deployment.heal()
 
         await run.check_completed(tokens=4)
 
@@ -455,11 +465,11 @@ async def test_lines_wait_for_a_worker_longer_than_a_prompt_would(
 
 
 async def test_a_busy_upstream_is_retried_after_its_retry_after(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
     """429 with Retry-After on the first request of each line."""
     async with running(
-        cluster, 12, prompt="busy", fault="status", status=429, retry_after="1"
+        deployment, 12, prompt="busy", fault="status", status=429, retry_after="1"
     ) as run:
         batch = await ended(run.client, run.id)
         assert batch.request_counts.completed == 12
@@ -472,11 +482,11 @@ async def test_a_busy_upstream_is_retried_after_its_retry_after(
 
 
 async def test_lines_that_fail_for_good_are_dead_letters_and_can_be_redriven(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ):
     """500 on the first three requests of each: the worker's attempts are the line's."""
     async with running(
-        cluster, 6, prompt="broken", fault="status", status=500, fault_requests=3
+        deployment, 6, prompt="broken", fault="status", status=500, fault_requests=3
     ) as run:
         batch = await ended(run.client, run.id)
         assert batch.status == "completed"
@@ -501,12 +511,12 @@ async def test_lines_that_fail_for_good_are_dead_letters_and_can_be_redriven(
 
 
 async def test_a_prompt_does_not_wait_behind_thousands_of_lines(
-    cluster: Cluster, upstream: Upstream, figure
+    deployment: Deployment, upstream: Upstream, figure
 ):
-    async with running(cluster, 3_000, is_watched=False, tokens=20, delay_s=0.05) as run:
+    async with running(deployment, 3_000, is_watched=False, tokens=20, delay_s=0.05) as run:
         await run.until_done(5)
         took = []
-        async with sdk(cluster.urls[1] + "/v1") as client:
+        async with sdk(deployment.urls[1] + "/v1") as client:
             for number in range(10):
                 begun = time.monotonic()
                 stream = await client.chat.completions.create(
@@ -525,7 +535,9 @@ async def test_a_prompt_does_not_wait_behind_thousands_of_lines(
         await ended(run.client, run.id, 10)
 
 
-async def test_batch_lines_keep_a_slot_under_endless_prompts(cluster: Cluster, upstream: Upstream):
+async def test_batch_lines_keep_a_slot_under_endless_prompts(
+    deployment: Deployment, upstream: Upstream
+):
     """More people than slots, who ask again and again: lines go through all the same."""
     script = {"tokens": 10, "delay_s": 0.05}
 
@@ -537,10 +549,10 @@ async def test_batch_lines_keep_a_slot_under_endless_prompts(cluster: Cluster, u
                     messages=[{"role": "user", "content": f"person {name}"}],
                 )  # fmt: skip
 
-    async with sdk(cluster.urls[0] + "/v1") as client:
+    async with sdk(deployment.urls[0] + "/v1") as client:
         people = [asyncio.create_task(ask(client, name)) for name in range(3 * 2 * SLOTS)]
         await until(lambda: len(upstream.calls) > 3 * SLOTS, 20, "a rush")
-        async with running(cluster, 30) as run:
+        async with running(deployment, 30) as run:
             await run.check_completed(tokens=4)
             assert not any(task.done() for task in people)
         for task in people:

@@ -22,13 +22,13 @@ def types_of(answer: WatchedGeneration) -> list[str]:
 
 
 async def test_a_queued_answer_is_cancelled_and_no_worker_begins_it(fault_run: FaultRun):
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.freeze()
     answer = await fault_run.start(demo_body(50, 40), has_text=False)
 
-    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.deployment.urls[1])
     await asyncio.gather(*answer.tasks)
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.thaw()
     after = await fault_run.start(demo_body(5, 0))
 
@@ -42,7 +42,7 @@ async def test_an_answer_whose_worker_has_died_is_cancelled_and_not_taken_over(f
     answer = await fault_run.start(demo_body(1_000, 40), has_text=False)
     await fault_run.read_to(answer, 10)
     holder = await fault_run.holder(answer)
-    (other,) = (worker for worker in fault_run.cluster.workers if worker is not holder)
+    (other,) = (worker for worker in fault_run.deployment.workers if worker is not holder)
 
     other.freeze()
     holder.kill()
@@ -58,17 +58,17 @@ async def test_an_answer_whose_worker_has_died_is_cancelled_and_not_taken_over(f
 
 async def test_an_answer_that_waits_for_its_next_attempt_is_cancelled(fault_run: FaultRun):
     answer = await fault_run.start(demo_body(50, 40, fail_at=3, fail_always=True), has_text=False)
-    async with aclosing(fault_run.cluster.redis()) as redis:
+    async with aclosing(fault_run.deployment.redis()) as redis:
 
         async def is_waiting() -> bool:
-            tags = fault_run.cluster.partitions.tags
+            tags = fault_run.deployment.partitions.tags
             return sum([await redis.zcard(keys.later(tag)) for tag in tags])
 
         await until(is_waiting, 10, "the pause after a failed attempt")
-        for worker in fault_run.cluster.workers:
+        for worker in fault_run.deployment.workers:
             worker.freeze()
     await fault_run.cancel(answer)
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.thaw()
     after = await fault_run.start(demo_body(5, 0))
 
@@ -86,7 +86,7 @@ async def test_a_cancel_that_races_the_end_gives_every_reader_the_same_end(fault
             answers.append(
                 await fault_run.start(demo_body(1 + n % 8, 400), readers=1, has_text=False)
             )
-            for node in fault_run.cluster.urls[: 1 + n % 2]:
+            for node in fault_run.deployment.urls[: 1 + n % 2]:
                 cancels.create_task(fault_run.cancel(answers[-1], node=node))
 
     await fault_run.finish(bound_s=20)

@@ -19,7 +19,7 @@ from shared.redis import keys
 from tests.support.deliveries import Closed
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.spawn import signal_group
 from tests.support.wait import until
@@ -28,18 +28,20 @@ FORTH, BACK = signal.SIGUSR1, signal.SIGUSR2
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
+async def deployment() -> AsyncIterator[Deployment]:
     """One of two nodes, the only worker, and the jobs role have clocks that jump."""
-    cluster = Cluster(api=2, workers=1, jobs=True, lease_s=0.8, settings={"queue_wait_s": "20"})
-    for role in (cluster.api[0], *cluster.workers, *cluster.jobs):
+    deployment = Deployment(
+        api=2, workers=1, jobs=True, lease_s=0.8, settings={"queue_wait_s": "20"}
+    )
+    for role in (deployment.api[0], *deployment.workers, *deployment.jobs):
         role.module = "tests.support.jumping_clock"
-    async with cluster:
-        yield cluster
+    async with deployment:
+        yield deployment
 
 
-async def set_clocks(cluster: Cluster, numbers: list[signal.Signals], offset_s: int) -> None:
+async def set_clocks(deployment: Deployment, numbers: list[signal.Signals], offset_s: int) -> None:
     """Send each jumping role these signals, and return once its clock is off by so much."""
-    for role in (cluster.api[0], *cluster.workers, *cluster.jobs):
+    for role in (deployment.api[0], *deployment.workers, *deployment.jobs):
         for number in numbers:
             before = len(jumps_of(role))
             signal_group(role.process, number)
@@ -56,21 +58,21 @@ def has_jumped(role: Role, before: int) -> bool:
     return len(jumps_of(role)) > before
 
 
-async def test_a_clock_set_forward_and_back_by_an_hour_changes_no_answer(cluster: Cluster):
+async def test_a_clock_set_forward_and_back_by_an_hour_changes_no_answer(deployment: Deployment):
     async with (
-        FaultRun(cluster) as fault_run,
-        RawClient(cluster.urls[0], cluster.urls[1]) as raw_client,
+        FaultRun(deployment) as fault_run,
+        RawClient(deployment.urls[0], deployment.urls[1]) as raw_client,
     ):
         answer = await fault_run.start(
             demo_body(5_000, 60), transports=("sse",), hop_after=0, is_cut_short=True
         )
         for numbers, offset_s in (([FORTH], 3_600), ([BACK, BACK], -3_600), ([FORTH], 0)):
             await fault_run.read_on(answer, 20)
-            await set_clocks(cluster, numbers, offset_s)
+            await set_clocks(deployment, numbers, offset_s)
             # Everything else goes on as well: readiness, a whole new answer, an old one.
             assert (await raw_client.get("/readyz")).status == 200
             finished = await raw_client.finished(demo_body(3, 0))
-            for node in cluster.urls:
+            for node in deployment.urls:
                 assert (await raw_client.events(finished, node=node)).events[-1].type == "end"
         await fault_run.read_on(answer, 20)
         await fault_run.cancel(answer)
@@ -80,5 +82,5 @@ async def test_a_clock_set_forward_and_back_by_an_hour_changes_no_answer(cluster
         for reading in answer.readings:
             hows = [step.how for step in reading.steps if isinstance(step, Closed)]
             assert hows == ["clean"], "nobody was broken off"
-        async with aclosing(cluster.redis()) as redis:
+        async with aclosing(deployment.redis()) as redis:
             assert await redis.hget(keys.meta(answer.id), "failures") == b"0"

@@ -11,7 +11,7 @@ import pytest
 from shared.config.models import Model
 from shared.queue.continuations import Verdict, store_verdict
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import Script, Upstream, expected_text, script_of
 from tests.support.wait import until
 
@@ -30,7 +30,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url, on_takeover=on_takeover)
         for name, on_takeover in (
@@ -40,12 +40,14 @@ async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
             ("untried", "auto"),
         )
     )
-    async with Cluster(api=2, workers=2, models=models, settings={"attempts_max": "2"}) as cluster:
-        yield cluster
+    async with Deployment(
+        api=2, workers=2, models=models, settings={"attempts_max": "2"}
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared) as fault_run:
         yield fault_run
@@ -111,7 +113,7 @@ async def test_usage_and_max_tokens_are_of_the_whole_answer_after_a_kill(fault_r
 async def test_auto_continues_where_the_form_was_seen_to_hold(
     fault_run: FaultRun, upstream: Upstream, model: str, resets: int
 ):
-    redis = fault_run.cluster.redis()
+    redis = fault_run.deployment.redis()
     table = Model(name="tried", base_url=upstream.base_url)
     verdict = Verdict(model="tried", forms={"trailing": "continues"}, at_ms=1)
     await store_verdict(redis, table, verdict)
@@ -120,9 +122,9 @@ async def test_auto_continues_where_the_form_was_seen_to_hold(
     await fault_run.read_to(answer, 15)
     worker = await fault_run.holder(answer)
     # Workers read verdicts at their start: the one that takes over has read this one.
-    other = next(role for role in fault_run.cluster.workers if role is not worker)
+    other = next(role for role in fault_run.deployment.workers if role is not worker)
     other.kill()
-    await fault_run.cluster.heal()
+    await fault_run.deployment.heal()
 
     worker.kill()
 

@@ -15,7 +15,7 @@ from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.faulty_worker import CRASH_AT, DEATHS
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.wait import until
 
 LEASE_S = 0.8
@@ -23,16 +23,16 @@ TOKENS = 40
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
-    cluster = Cluster(api=2, workers=2, lease_s=LEASE_S)
-    for worker in cluster.workers:
+async def shared() -> AsyncIterator[Deployment]:
+    deployment = Deployment(api=2, workers=2, lease_s=LEASE_S)
+    for worker in deployment.workers:
         worker.module = "tests.support.faulty_worker"
-    async with cluster:
-        yield cluster
+    async with deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared) as fault_run:
         yield fault_run
@@ -41,18 +41,18 @@ async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
 async def the_dead(fault_run: FaultRun) -> Role:
     """The worker that has killed itself, as soon as it has."""
     return await until(
-        lambda: next((role for role in fault_run.cluster.workers if not role.is_running), None),
+        lambda: next((role for role in fault_run.deployment.workers if not role.is_running), None),
         10,
-        f"a worker dies\n{fault_run.cluster.report()}",
+        f"a worker dies\n{fault_run.deployment.report()}",
     )
 
 
-async def nothing_is_left(cluster: Cluster) -> None:
+async def nothing_is_left(deployment: Deployment) -> None:
     """Neither entries nor pending ones, nobody waits and nothing runs."""
-    redis = cluster.redis()
+    redis = deployment.redis()
 
     async def is_empty() -> bool:
-        for tag in cluster.partitions.tags:
+        for tag in deployment.partitions.tags:
             for lane in keys.LANES:
                 pending = await redis.xpending(keys.lane(lane, tag), keys.GROUP)
                 if pending["pending"] or await redis.xlen(keys.lane(lane, tag)):
@@ -86,7 +86,7 @@ async def test_a_worker_that_dies_at_this_point_leaves_the_exact_text(
     died_at = time.monotonic()
 
     await fault_run.finish(bound_s=20)
-    await nothing_is_left(fault_run.cluster)
+    await nothing_is_left(fault_run.deployment)
 
     assert answer.record.snapshot["status"] == "completed"
     types = types_of(answer)
@@ -112,11 +112,11 @@ async def test_a_prompt_that_kills_workers_is_ended_and_other_workers_survive(fa
     poison = await fault_run.start(demo_body(60, 60, prompt="poison"), has_text=False)
     for _ in range(3):
         await the_dead(fault_run)
-        await fault_run.cluster.heal()
+        await fault_run.deployment.heal()
     after = [await fault_run.start(demo_body(10, 0), readers=1) for _ in range(4)]
 
     await fault_run.finish(bound_s=30)
-    await nothing_is_left(fault_run.cluster)
+    await nothing_is_left(fault_run.deployment)
 
     error = poison.record.log[-1].fields["error"]
     assert (error["code"], error["retryable"]) == ("attempts_exhausted", False)

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.demo import demo_body
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_contents import everything
 from tests.support.wait import until
 
@@ -57,9 +57,9 @@ async def status(client: aiohttp.ClientSession, url: str, path: str) -> int:
         return response.status
 
 
-async def test_node_b_deletes_what_node_a_streams(cluster: Cluster) -> None:
-    node_a, node_b = cluster.urls
-    async with session() as client, aclosing(cluster.redis()) as redis:
+async def test_node_b_deletes_what_node_a_streams(deployment: Deployment) -> None:
+    node_a, node_b = deployment.urls
+    async with session() as client, aclosing(deployment.redis()) as redis:
         generation_id = await start(client, node_a, 2_000, 40)
         readers = [Reader(client, url, generation_id) for url in (node_a, node_a, node_b)]
         await until(lambda: all(len(each.events) > 5 for each in readers), DEADLINE_S, "events")
@@ -86,8 +86,8 @@ async def test_node_b_deletes_what_node_a_streams(cluster: Cluster) -> None:
         assert MARK not in await everything(redis), "the worker wrote nothing back"
 
 
-async def test_no_node_serves_a_deleted_answer_while_redis_is_away(cluster: Cluster) -> None:
-    node_a, node_b = cluster.urls
+async def test_no_node_serves_a_deleted_answer_while_redis_is_away(deployment: Deployment) -> None:
+    node_a, node_b = deployment.urls
     async with session() as client:
         kept, deleted = [await start(client, node_a, 5, 0) for _ in range(2)]
         for generation_id in (kept, deleted):
@@ -102,24 +102,24 @@ async def test_no_node_serves_a_deleted_answer_while_redis_is_away(cluster: Clus
             return await status(client, node_a, f"/v1/generations/{deleted}/events") == 404
 
         await until(is_gone, DEADLINE_S)
-        cluster.server.freeze()
+        deployment.server.freeze()
         try:
             found = [
                 await status(client, node_a, f"/v1/generations/{each}/events")
                 for each in (kept, deleted)
             ]
         finally:
-            cluster.server.thaw()
+            deployment.server.thaw()
     assert found == [200, 503], "the copy of the other one shows that copies are served"
 
 
-async def test_forgetting_an_owner_leaves_no_marked_word_anywhere(cluster: Cluster) -> None:
-    (url, _), lines = cluster.urls, []
+async def test_forgetting_an_owner_leaves_no_marked_word_anywhere(deployment: Deployment) -> None:
+    (url, _), lines = deployment.urls, []
     for number in range(20):
         body = {"prompt": f"{MARK} {number}", "metadata": {"a": MARK}}
         line = {"custom_id": f"{MARK}-{number}", "method": "POST", "url": "/v1/generations"}
         lines.append(json.dumps({**line, "body": body}))
-    async with session() as client, aclosing(cluster.redis()) as redis:
+    async with session() as client, aclosing(deployment.redis()) as redis:
         for tokens in (3, 2_000):
             await start(client, url, tokens, 40)
         form = aiohttp.FormData({"purpose": "batch"})
@@ -132,7 +132,7 @@ async def test_forgetting_an_owner_leaves_no_marked_word_anywhere(cluster: Clust
         plan = {"prompt": MARK, "cron": "0 8 * * *", "session": MARK}
         async with client.post(f"{url}/v1/generations", json=plan) as response:
             assert response.status == 202, await response.text()
-        assert MARK in await everything(redis) and MARK in objects(cluster.directory)
+        assert MARK in await everything(redis) and MARK in objects(deployment.directory)
 
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cli.main", "forget", "anonymous", "--yes", "--url", url,
@@ -143,7 +143,7 @@ async def test_forgetting_an_owner_leaves_no_marked_word_anywhere(cluster: Clust
         assert process.returncode == 0 and b"schedules" in said and b"files" in said
 
         async def is_clean() -> bool:
-            return MARK not in await everything(redis) and MARK not in objects(cluster.directory)
+            return MARK not in await everything(redis) and MARK not in objects(deployment.directory)
 
         await until(is_clean, DEADLINE_S, "no word is left")
         left = await everything(redis)

@@ -13,7 +13,7 @@ import pytest
 import websockets
 
 from shared.redis import keys
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.sse import SseParser
 from tests.support.upstream import Upstream, expected_text, script_of
@@ -40,23 +40,23 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
-    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
-        yield cluster
+    async with Deployment(api=2, workers=2, lease_s=LEASE_S, models=models) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
     await shared.heal()
     yield shared
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
@@ -83,13 +83,13 @@ async def newest(api: RawClient, session: str, node: str = "") -> dict[str, Any]
     return dict(found[0])
 
 
-async def kill_holder(cluster: Cluster, api: RawClient, session: str) -> None:
+async def kill_holder(deployment: Deployment, api: RawClient, session: str) -> None:
     generation_id = (await newest(api, session))["id"]
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    role: Role = next(role for role in cluster.workers if role.ready_name == name.decode())
+    role: Role = next(role for role in deployment.workers if role.ready_name == name.decode())
     role.kill()
 
 
@@ -116,30 +116,30 @@ def shown_text(responses: list[dict[str, Any]]) -> str:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: RawClient, model: str
+    deployment: Deployment, api: RawClient, model: str
 ) -> None:
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe(model, f"l-worker-{model}"))
         frames = [await hear(ws) for _ in range(10)]
-        await kill_holder(cluster, api, f"l-worker-{model}")
+        await kill_holder(deployment, api, f"l-worker-{model}")
         frames += await hear_until(ws, "end")
 
-    assert lobe_text(frames) == TEXT, cluster.report()
+    assert lobe_text(frames) == TEXT, deployment.report()
     assert frames[-1]["status"] == "completed"
     assert sum(f["type"] == "reset" for f in frames) == (model == "restart")
 
 
 async def test_readers_of_a_killed_node_resume_on_the_other_node(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe("continue", "l-node"))
         frames = [await hear(ws) for _ in range(10)]
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         with pytest.raises(websockets.ConnectionClosedError):
             while True:
                 frames.append(await hear(ws))
-    async with api.socket(cluster.urls[1], path=LOBE, **WS) as ws:
+    async with api.socket(deployment.urls[1], path=LOBE, **WS) as ws:
         cursor = frames[-1]["id"]
         await tell(ws, type="resume", messageId="l-node", lastEventId=cursor)
         rest = await hear_until(ws, "end")
@@ -150,19 +150,19 @@ async def test_readers_of_a_killed_node_resume_on_the_other_node(
 
 
 async def test_an_unanswered_start_is_repeated_on_the_other_node(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     start = lobe("continue", "l-repeat")
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **start)
-        await newest(api, "l-repeat", cluster.urls[1])
-        cluster.api[0].kill()
-    async with api.socket(cluster.urls[1], path=LOBE, **WS) as ws:
+        await newest(api, "l-repeat", deployment.urls[1])
+        deployment.api[0].kill()
+    async with api.socket(deployment.urls[1], path=LOBE, **WS) as ws:
         await tell(ws, **start)
         frames = await hear_until(ws, "end")
 
     assert lobe_text(frames) == TEXT
-    listed = (await api.get("/v1/sessions/l-repeat", node=cluster.urls[1])).json()
+    listed = (await api.get("/v1/sessions/l-repeat", node=deployment.urls[1])).json()
     assert len(listed["generations"]) == 1
 
 
@@ -221,31 +221,31 @@ async def resume(ws: Any, seen: str = "") -> None:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_is_nothing_or_a_snapshot_at_the_gateway(
-    cluster: Cluster, api: RawClient, model: str
+    deployment: Deployment, api: RawClient, model: str
 ) -> None:
     path = await begun(api, model, f"g-worker-{model}")
     async with api.socket(path=path, **WS) as ws:
         await resume(ws)
         frames = [await hear(ws) for _ in range(12)]
-        await kill_holder(cluster, api, f"g-worker-{model}")
+        await kill_holder(deployment, api, f"g-worker-{model}")
         frames += await hear_until(ws, "session_complete")
 
-    assert gateway_text(frames) == TEXT, cluster.report()
+    assert gateway_text(frames) == TEXT, deployment.report()
     assert ("snapshotMode" in str(frames)) == (model == "restart")
 
 
 async def test_readers_of_a_killed_gateway_resume_at_the_next_number_on_the_other_node(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     path = await begun(api, "continue", "g-node")
     async with api.socket(path=path, **WS) as ws:
         await resume(ws)
         frames = [await hear(ws) for _ in range(12)]
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         with pytest.raises(websockets.ConnectionClosedError):
             while True:
                 frames.append(await hear(ws))
-    async with api.socket(cluster.urls[1], path=path, **WS) as ws:
+    async with api.socket(deployment.urls[1], path=path, **WS) as ws:
         await resume(ws, frames[-1]["id"])
         rest = await hear_until(ws, "session_complete")
 
@@ -272,18 +272,18 @@ async def hear_answer(ws: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_over_a_socket_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: RawClient, model: str
+    deployment: Deployment, api: RawClient, model: str
 ) -> None:
     session = f"d-worker-{model}"
     async with api.socket(path=DEEP_CHAT, **WS) as ws:
         await tell(ws, **deep_chat(model, session))
         responses = [await hear_response(ws) for _ in range(10)]
         await tell(ws, **deep_chat(model, session, tokens=3, delay_s=0))
-        await kill_holder(cluster, api, session)
+        await kill_holder(deployment, api, session)
         responses += await hear_answer(ws)
         second = await hear_answer(ws)
 
-    assert shown_text(responses) == TEXT, cluster.report()
+    assert shown_text(responses) == TEXT, deployment.report()
     assert sum("overwrite" in r for r in responses) == (model == "restart")
     assert TEXT.startswith(shown_text(second)) and shown_text(second)
 
@@ -327,38 +327,38 @@ async def posted(url: str, body: dict[str, Any]) -> AsyncIterator[Posted]:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_over_http_a_killed_worker_leaves_the_exact_text(
-    cluster: Cluster, api: RawClient, model: str
+    deployment: Deployment, api: RawClient, model: str
 ) -> None:
     name = f"h-worker-{model}"
-    async with posted(cluster.urls[0], deep_chat(model, name)) as answer:
+    async with posted(deployment.urls[0], deep_chat(model, name)) as answer:
         await answer.read(10)
-        await kill_holder(cluster, api, name)
+        await kill_holder(deployment, api, name)
         responses = await answer.read()
 
-    assert shown_text(responses) == TEXT, cluster.report()
+    assert shown_text(responses) == TEXT, deployment.report()
     assert sum("overwrite" in r for r in responses) == (model == "restart")
 
 
 async def test_over_http_a_killed_node_is_no_end_and_the_rest_is_read_natively(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
-    async with posted(cluster.urls[0], deep_chat("continue", "h-node")) as answer:
+    async with posted(deployment.urls[0], deep_chat("continue", "h-node")) as answer:
         generation_id = answer.response.headers["X-Generation-Id"]
         await answer.read(10)
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
             await answer.read()
-    events = (await api.events(generation_id, node=cluster.urls[1])).events
+    events = (await api.events(generation_id, node=deployment.urls[1])).events
 
     assert "".join(e.fields.get("text", "") for e in events) == TEXT
 
 
 async def test_hanging_up_stops_the_upstream_after_the_grace(
-    upstream: Upstream, cluster: Cluster, api: RawClient
+    upstream: Upstream, deployment: Deployment, api: RawClient
 ) -> None:
     before = len(upstream.calls)
     body = deep_chat("continue", "h-stop", tokens=10_000) | {"on_disconnect": 0.2}
-    async with posted(cluster.urls[0], body) as answer:
+    async with posted(deployment.urls[0], body) as answer:
         await answer.read(5)
         answer.response.close()
     await asyncio.wait_for(upstream.calls[before].left.wait(), 15)

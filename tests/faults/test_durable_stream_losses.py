@@ -14,21 +14,23 @@ from tests.support.sentinel_setup import standing
 from tests.support.stream_client import TEXT, Follower, StreamClient, write
 
 
-async def test_readers_stay_while_redis_is_killed_and_comes_back(cluster, streams, stream_path):
+async def test_readers_stay_while_redis_is_killed_and_comes_back(deployment, streams, stream_path):
     await streams.create(stream_path)
     followers = [Follower(streams, stream_path, mode) for mode in ("sse", "long-poll")]
     async with asyncio.TaskGroup() as tasks:
         reading = [tasks.create_task(follower.run()) for follower in followers]
         writing = tasks.create_task(write(streams, stream_path))
         await followers[0].reached(300)
-        cluster.server.restart()
+        deployment.server.restart()
         await writing
 
     assert [task.result() for task in reading] == [TEXT] * 2
 
 
-async def test_a_lost_tail_shows_to_the_producer_and_to_the_reader(cluster, streams, stream_path):
-    server: RedisServer = cluster.server
+async def test_a_lost_tail_shows_to_the_producer_and_to_the_reader(
+    deployment, streams, stream_path
+):
+    server: RedisServer = deployment.server
     await streams.create(stream_path)
     kept = await streams.append(stream_path, b"kept, ", 0)
     kept_bytes = aof_of(server).stat().st_size
@@ -61,7 +63,7 @@ def aof_of(server: RedisServer) -> Path:
 
 
 async def test_an_emptied_redis_ends_readers_and_a_new_stream_has_none_of_the_offsets(
-    cluster, streams, stream_path
+    deployment, streams, stream_path
 ):
     await streams.create(stream_path)
     first = await streams.append(stream_path, b"one, ", 0)
@@ -70,7 +72,7 @@ async def test_an_emptied_redis_ends_readers_and_a_new_stream_has_none_of_the_of
     reading = [asyncio.create_task(follower.run()) for follower in followers]
     for follower in followers:
         await follower.reached(10)
-    redis = cluster.redis()
+    redis = deployment.redis()
     await redis.flushall()
     await redis.aclose()
 
@@ -85,7 +87,7 @@ async def test_an_emptied_redis_ends_readers_and_a_new_stream_has_none_of_the_of
 
 async def test_after_a_failover_the_producer_sends_again_and_readers_go_on(stream_path, figure):
     """The master dies with writes that its replica may lack. No reader sees a byte twice."""
-    async with standing() as setup, StreamClient(setup.cluster.urls) as streams:
+    async with standing() as setup, StreamClient(setup.deployment.urls) as streams:
         await streams.create(stream_path)
         followers = [
             Follower(streams, stream_path, mode, is_patient=True) for mode in ("sse", "long-poll")

@@ -15,7 +15,7 @@ import pytest
 from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 LEASE_S = 0.8
@@ -23,13 +23,13 @@ SETTINGS = {"queue_wait_s": "1", "retention_s": "1"}
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1, lease_s=LEASE_S, settings=SETTINGS) as cluster:
-        yield cluster
+async def shared() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1, lease_s=LEASE_S, settings=SETTINGS) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared) as fault_run:
         yield fault_run
@@ -39,11 +39,11 @@ async def read_to_the_end(fault_run: FaultRun, answer: WatchedGeneration) -> Non
     """Audit what the readers saw: the log itself is kept too shortly here to look at it."""
     await asyncio.gather(*answer.tasks)
     problems = fault_run.history.check(bound_s=15)
-    assert not problems, "\n".join([*problems, fault_run.cluster.report()])
+    assert not problems, "\n".join([*problems, fault_run.deployment.report()])
 
 
 async def test_a_prompt_that_no_worker_takes_in_time_ends(fault_run: FaultRun):
-    worker = fault_run.cluster.workers[0]
+    worker = fault_run.deployment.workers[0]
     worker.freeze()
 
     answer = await fault_run.start(demo_body(5, 0), has_text=False)
@@ -63,14 +63,14 @@ async def test_a_prompt_that_no_worker_takes_in_time_ends(fault_run: FaultRun):
 
 async def test_a_worker_that_wakes_after_the_log_expired_restores_nothing(fault_run: FaultRun):
     """It is well within the time in which it may restore what Redis has lost: this is not lost."""
-    await fault_run.cluster.add_worker().ready()
+    await fault_run.deployment.add_worker().ready()
     answer = await fault_run.start(demo_body(60, 60))
     await fault_run.read_to(answer, 10)
     zombie = await fault_run.holder(answer)
 
     zombie.freeze()
     await read_to_the_end(fault_run, answer)
-    async with aclosing(fault_run.cluster.redis()) as redis:
+    async with aclosing(fault_run.deployment.redis()) as redis:
 
         async def is_forgotten() -> bool:
             return not await redis.exists(keys.meta(answer.id), keys.log(answer.id))

@@ -12,17 +12,17 @@ from tests.support.wait import until, until_sync
 
 async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(fault_run: FaultRun):
     """Its sockets answer, its kernel acknowledges, and it renews nothing: another one goes on."""
-    cluster = fault_run.cluster
-    faulty = cluster.add_worker(module="tests.support.faulty_worker")
+    deployment = fault_run.deployment
+    faulty = deployment.add_worker(module="tests.support.faulty_worker")
     try:
         await faulty.ready()
-        for worker in cluster.workers[:2]:
+        for worker in deployment.workers[:2]:
             worker.freeze()  # so that the faulty worker gets it
         prompt = demo_body(5_000, 50, prompt="block the loop")
         answer = await fault_run.start(prompt, is_cut_short=True)
         await fault_run.read_to(answer, 5)
         assert await fault_run.holder(answer) is faulty
-        for worker in cluster.workers[:2]:
+        for worker in deployment.workers[:2]:
             worker.thaw()
         await until(lambda: "lease lost" in faulty.stderr(), 20, "it wakes up and is fenced")
         await fault_run.read_on(answer, 10)
@@ -35,7 +35,7 @@ async def test_a_worker_whose_loop_stands_still_beyond_its_lease_is_fenced(fault
         assert faulty.is_running
     finally:
         faulty.kill()
-        cluster.workers.remove(faulty)
+        deployment.workers.remove(faulty)
 
 
 async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(
@@ -44,9 +44,9 @@ async def test_redis_cuts_a_node_that_does_not_read_and_the_node_repairs_itself(
     """The pub/sub output buffer runs over while the node is frozen; nothing may be missing."""
     answer = await fault_run.start(demo_body(150, 60))
     await fault_run.read_to(answer, 10)
-    node = fault_run.cluster.api[0]
+    node = fault_run.deployment.api[0]
 
-    with fault_run.cluster.server.client() as client:
+    with fault_run.deployment.server.client() as client:
         client.config_set("client-output-buffer-limit", "pubsub 256kb 128kb 1")
         node.freeze()
         try:

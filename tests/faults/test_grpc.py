@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from api.dialects.grpc.generated import tailrace_pb2 as pb
 from tests.support.demo import demo_body, expected_text
 from tests.support.grpc_client import GrpcClient, Reading, check_order, events_of
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -22,18 +22,20 @@ LONG = demo_body(120, 60)
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Cluster]:
+async def shared_cluster() -> AsyncIterator[Deployment]:
     settings = {"subscriber_bytes_max": "65536"}
-    async with Cluster(api=2, workers=2, lease_s=0.8, grpc=True, settings=settings) as cluster:
-        yield cluster
+    async with Deployment(
+        api=2, workers=2, lease_s=0.8, grpc=True, settings=settings
+    ) as deployment:
+        yield deployment
         # grpcio logs what a call raises; a client that leaves or is cut is no defect.
-        for node in cluster.api:
+        for node in deployment.api:
             assert "Traceback" not in node.output.read_text(), node.stderr()
 
 
 @pytest.fixture
-def targets(cluster: Cluster) -> list[str]:
-    return [node.grpc_target for node in cluster.api]
+def targets(deployment: Deployment) -> list[str]:
+    return [node.grpc_target for node in deployment.api]
 
 
 async def has_cut(raw: RawClient) -> bool:
@@ -48,7 +50,7 @@ async def read_whole(reading: Reading, task: asyncio.Task[None]) -> None:
 
 
 async def test_a_reader_of_a_killed_node_goes_on_at_the_other_one(
-    cluster: Cluster, targets: list[str]
+    deployment: Deployment, targets: list[str]
 ) -> None:
     async with GrpcClient(targets[1]) as client:
         generation_id = await client.start(LONG)
@@ -56,7 +58,7 @@ async def test_a_reader_of_a_killed_node_goes_on_at_the_other_one(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(reading.run())
         await reading.has(20)
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         await read_whole(reading, task)
 
     assert reading.text == expected_text(LONG, generation_id)
@@ -64,7 +66,7 @@ async def test_a_reader_of_a_killed_node_goes_on_at_the_other_one(
 
 
 async def test_a_drain_sends_clients_away_and_no_event_is_lost_or_repeated(
-    cluster: Cluster, targets: list[str]
+    deployment: Deployment, targets: list[str]
 ) -> None:
     body = demo_body(250, 60)
     async with GrpcClient(targets[0]) as client:
@@ -78,13 +80,13 @@ async def test_a_drain_sends_clients_away_and_no_event_is_lost_or_repeated(
             watch = health.Watch(health_pb2.HealthCheckRequest(service="tailrace.v1.Tailrace"))
             while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
                 pass  # the node has just started
-            cluster.api[0].terminate()
+            deployment.api[0].terminate()
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
             # GOAWAY: the next call of this channel goes nowhere, although its stream lives.
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await client.call("Get", pb.GetRequest(id=generation_id), timeout_s=5)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert await cluster.api[0].ended(8) == 0
+            assert await deployment.api[0].ended(8) == 0
             for reading, task in zip(readings, tasks, strict=True):
                 await read_whole(reading, task)
 
@@ -94,7 +96,7 @@ async def test_a_drain_sends_clients_away_and_no_event_is_lost_or_repeated(
 
 
 async def test_a_killed_worker_is_not_seen_but_in_the_events(
-    cluster: Cluster, targets: list[str]
+    deployment: Deployment, targets: list[str]
 ) -> None:
     async with GrpcClient(targets[0]) as client:
         generation_id = await client.start(LONG)
@@ -102,9 +104,9 @@ async def test_a_killed_worker_is_not_seen_but_in_the_events(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(reading.run())
         await reading.has(20)
-        for worker in cluster.workers:
+        for worker in deployment.workers:
             worker.kill()
-        await cluster.heal()
+        await deployment.heal()
         await read_whole(reading, task)
 
     assert reading.text == expected_text(LONG, generation_id)
@@ -113,7 +115,7 @@ async def test_a_killed_worker_is_not_seen_but_in_the_events(
 
 
 async def test_a_reader_that_reads_nothing_is_cut_and_goes_on(
-    cluster: Cluster, targets: list[str]
+    deployment: Deployment, targets: list[str]
 ) -> None:
     """The client's window is small, so that the node's writes block soon."""
     body = demo_body(120_000, 0)
@@ -122,7 +124,7 @@ async def test_a_reader_that_reads_nothing_is_cut_and_goes_on(
         generation_id = await client.start(body)
         call = client.call("Attach", pb.AttachRequest(id=generation_id), timeout_s=60)
         await call.initial_metadata()  # and then it reads nothing, until it is cut
-        async with RawClient(cluster.api[0].url) as raw:
+        async with RawClient(deployment.api[0].url) as raw:
             await until(lambda: has_cut(raw), END_S, "the cut")
         reading = Reading(targets, generation_id)
         with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -32,8 +32,8 @@ RUBBISH = [
 
 
 @pytest.fixture
-async def meddler(cluster) -> AsyncIterator:
-    redis = cluster.redis()
+async def meddler(deployment) -> AsyncIterator:
+    redis = deployment.redis()
     yield redis
     await redis.aclose()
 
@@ -80,7 +80,7 @@ async def test_an_answer_whose_frames_are_never_published_is_read_from_the_log(
 
     Entries are written past the script, as a lost publish would leave them.
     """
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.freeze()
     answer = await fault_run.start(demo_body(1, 0), has_text=False)
     log, meta = keys.log(answer.id), keys.meta(answer.id)

@@ -19,7 +19,7 @@ from shared.queue.partitions import Partitions
 from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_masters import RedisMasters
 from tests.support.redis_server import RedisServer
@@ -34,24 +34,26 @@ SPARED_S = 2.0  # the longest wait of a reader whose shard is well
 
 
 @pytest.fixture(scope="module")
-async def deployment() -> AsyncIterator[tuple[RedisCluster, Cluster]]:
+async def deployment() -> AsyncIterator[tuple[RedisCluster, Deployment]]:
     # No master is replaced or taken for failed: the frozen one comes back as it was.
     shards = RedisCluster(aof="everysec", options={"cluster-node-timeout": "600000"})
-    masters = await RedisMasters(cluster=shards).open()
+    masters = await RedisMasters(deployment=shards).open()
     try:
-        async with Cluster(api=2, workers=2, lease_s=0.8, server=masters) as cluster:
-            yield shards, cluster
+        async with Deployment(api=2, workers=2, lease_s=0.8, server=masters) as deployment:
+            yield shards, deployment
     finally:
         masters.close()
 
 
 @asynccontextmanager
-async def frozen(shards: RedisCluster, cluster: Cluster, key: str) -> AsyncIterator[RedisServer]:
+async def frozen(
+    shards: RedisCluster, deployment: Deployment, key: str
+) -> AsyncIterator[RedisServer]:
     """The master of `key` is frozen, and every node knows."""
     victim = shards.owner(key)
     victim.freeze()
     try:
-        for role in cluster.api:
+        for role in deployment.api:
             await until(lambda url=role.url: is_degraded(url), 20, "a node that knows")
         yield victim
     finally:
@@ -86,16 +88,16 @@ LOST_KEYS = {
 
 @pytest.mark.parametrize("what", LOST_KEYS)
 async def test_prompts_go_to_shards_that_answer_and_are_listed_when_the_others_are_back(
-    deployment: tuple[RedisCluster, Cluster], what: str
+    deployment: tuple[RedisCluster, Deployment], what: str
 ) -> None:
-    shards, cluster = deployment
+    shards, deployment = deployment
     session, index = f"of-{what}", LOST_KEYS[what]
-    async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
-        async with frozen(shards, cluster, index) as victim:
+    async with FaultRun(deployment, deadline_s=DEADLINE_S) as fault_run:
+        async with frozen(shards, deployment, index) as victim:
             accepted = []
             for n in range(PROMPTS):
                 body = demo_body(20, 50) | {"session": session}
-                status, content, _ = await post(cluster.api[n % 2].url, body)
+                status, content, _ = await post(deployment.api[n % 2].url, body)
                 assert status == 202, content
                 accepted.append(content["id"])
             for generation_id in accepted:
@@ -104,24 +106,24 @@ async def test_prompts_go_to_shards_that_answer_and_are_listed_when_the_others_a
                 assert shards.owner(queue) is not victim
             for generation_id in accepted:
                 await until(
-                    lambda name=generation_id: has_ended(cluster, name),
+                    lambda name=generation_id: has_ended(deployment, name),
                     DEADLINE_S,
-                    f"the end of {generation_id}\n{cluster.report()}",
+                    f"the end of {generation_id}\n{deployment.report()}",
                 )
-            status, content = await readiness(cluster.api[0].url)
+            status, content = await readiness(deployment.api[0].url)
             assert (status, content["shards"]) == (200, {"all": 3, "answering": 2})
             assert content["degraded"] == ["shards"]
-        await until(lambda: listed(cluster, session, accepted), DEADLINE_S, "a whole listing")
-        await until(lambda: is_ready(cluster), DEADLINE_S, "no shard is away")
+        await until(lambda: listed(deployment, session, accepted), DEADLINE_S, "a whole listing")
+        await until(lambda: is_ready(deployment), DEADLINE_S, "no shard is away")
         await fault_run.finish()
 
 
 async def test_a_killed_master_without_a_replica_costs_only_its_own_answers(
-    deployment: tuple[RedisCluster, Cluster], figure: Callable[[str, str], None]
+    deployment: tuple[RedisCluster, Deployment], figure: Callable[[str, str], None]
 ) -> None:
     """It comes back from its append-only file, and its answers go on."""
-    shards, cluster = deployment
-    async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
+    shards, deployment = deployment
+    async with FaultRun(deployment, deadline_s=DEADLINE_S) as fault_run:
         answers = [
             await fault_run.start(demo_body(5_000, 50), is_cut_short=True) for _ in range(PROMPTS)
         ]
@@ -150,12 +152,12 @@ async def test_a_killed_master_without_a_replica_costs_only_its_own_answers(
 
 
 async def test_a_role_starts_while_a_shard_is_away(
-    deployment: tuple[RedisCluster, Cluster],
+    deployment: tuple[RedisCluster, Deployment],
 ) -> None:
     """The record of the number of partitions is away, and some of the partitions."""
-    shards, cluster = deployment
-    async with frozen(shards, cluster, keys.PARTITIONS):
-        worker, node = cluster.workers[1], cluster.api[1]
+    shards, deployment = deployment
+    async with frozen(shards, deployment, keys.PARTITIONS):
+        worker, node = deployment.workers[1], deployment.api[1]
         for role in (worker, node):
             role.kill()
             role.start()
@@ -164,23 +166,23 @@ async def test_a_role_starts_while_a_shard_is_away(
         await until(lambda: is_degraded(node.url), 20, "a node that serves")
         status, content, _ = await post(node.url, demo_body(3, 0))
         assert status == 202
-        await until(lambda: has_ended(cluster, content["id"]), DEADLINE_S, "its end")
-    await until(lambda: is_ready(cluster), DEADLINE_S, "no shard is away")
+        await until(lambda: has_ended(deployment, content["id"]), DEADLINE_S, "its end")
+    await until(lambda: is_ready(deployment), DEADLINE_S, "no shard is away")
 
 
-async def is_ready(cluster: Cluster) -> bool:
-    _, content = await readiness(cluster.api[0].url)
+async def is_ready(deployment: Deployment) -> bool:
+    _, content = await readiness(deployment.api[0].url)
     return bool(content["status"] == "ready")
 
 
-async def has_ended(cluster: Cluster, generation_id: str) -> bool:
-    url = f"{cluster.api[1].url}/v1/generations/{generation_id}"
+async def has_ended(deployment: Deployment, generation_id: str) -> bool:
+    url = f"{deployment.api[1].url}/v1/generations/{generation_id}"
     async with aiohttp.ClientSession() as http, http.get(url) as response:
         return response.status == 200 and (await response.json())["status"] == "completed"
 
 
-async def listed(cluster: Cluster, session: str, ids: list[str]) -> bool:
-    url = f"{cluster.api[0].url}/v1/sessions/{session}"
+async def listed(deployment: Deployment, session: str, ids: list[str]) -> bool:
+    url = f"{deployment.api[0].url}/v1/sessions/{session}"
     async with aiohttp.ClientSession() as http, http.get(url) as response:
         if response.status != 200:
             return False
@@ -189,13 +191,13 @@ async def listed(cluster: Cluster, session: str, ids: list[str]) -> bool:
 
 
 async def test_a_key_that_names_a_generation_on_a_lost_shard_is_answered_503_at_once(
-    deployment: tuple[RedisCluster, Cluster],
+    deployment: tuple[RedisCluster, Deployment],
 ) -> None:
-    shards, cluster = deployment
-    url, key, body = cluster.api[0].url, "again-and-again", demo_body(1, 0)
+    shards, deployment = deployment
+    url, key, body = deployment.api[0].url, "again-and-again", demo_body(1, 0)
     status, first, _ = await post(url, body, **{"Idempotency-Key": key})
     assert status == 202
-    async with frozen(shards, cluster, keys.meta(first["id"])):
+    async with frozen(shards, deployment, keys.meta(first["id"])):
         status, content, headers = await post(url, body, **{"Idempotency-Key": key})
         assert (status, content["error"]["code"]) == (503, "unavailable"), content
         assert int(headers["Retry-After"]) >= 1

@@ -20,7 +20,7 @@ from shared.redis.client import REDIS_ANSWER_S
 from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.upstream import Upstream, script_of
 from tests.support.upstream import expected_text as upstream_text
@@ -41,20 +41,22 @@ def starts(answer) -> int:
 
 
 @pytest.fixture
-async def proxied() -> AsyncIterator[tuple[Cluster, Proxy, Role]]:
+async def proxied() -> AsyncIterator[tuple[Deployment, Proxy, Role]]:
     """Two nodes at Redis itself, and one worker that reaches it through a proxy."""
-    async with Cluster(api=2, workers=0, lease_s=LEASE_S, is_waiting_for_workers=False) as cluster:
-        async with Proxy("127.0.0.1", cluster.server.port) as proxy:
-            worker = cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+    async with Deployment(
+        api=2, workers=0, lease_s=LEASE_S, is_waiting_for_workers=False
+    ) as deployment:
+        async with Proxy("127.0.0.1", deployment.server.port) as proxy:
+            worker = deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
             await worker.ready()
-            yield cluster, proxy, worker
-            cluster.close()
+            yield deployment, proxy, worker
+            deployment.close()
 
 
 async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(proxied):
     """Twelve cuts at odd places in both directions while answers stream: none shows."""
-    cluster, proxy, _ = proxied
-    async with FaultRun(cluster) as fault_run:
+    deployment, proxy, _ = proxied
+    async with FaultRun(deployment) as fault_run:
         answers = [await fault_run.start(demo_body(160, 60)) for _ in range(3)]
         for n in range(12):
             if not await fault_run.read_on(answers[0], 8):
@@ -69,8 +71,8 @@ async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(p
 
 async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
     """It happened, and nobody was told: the resend is skipped entry by entry."""
-    cluster, proxy, _ = proxied
-    async with FaultRun(cluster) as fault_run:
+    deployment, proxy, _ = proxied
+    async with FaultRun(deployment) as fault_run:
         answer = await fault_run.start(demo_body(120, 40))
         for _ in range(6):
             if not await fault_run.read_on(answer, 12):
@@ -85,9 +87,9 @@ async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
 
 async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
     """All leases lapse, and whoever comes back first must not take the others' answers for lost."""
-    cluster, proxy, _ = proxied
-    await cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0").ready()
-    async with FaultRun(cluster) as fault_run, aclosing(cluster.redis()) as redis:
+    deployment, proxy, _ = proxied
+    await deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0").ready()
+    async with FaultRun(deployment) as fault_run, aclosing(deployment.redis()) as redis:
         answers = [await fault_run.start(demo_body(120, 60)) for _ in range(6)]
         for answer in answers:
             await fault_run.read_to(answer, 15)
@@ -112,14 +114,14 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
     async with Upstream() as upstream:
         models = UPSTREAM.format(url=upstream.base_url)
         settings = {"redis_outage_s": str(OUTAGE_S)}
-        cluster = Cluster(api=2, workers=0, lease_s=LEASE_S, models=models, settings=settings,
+        deployment = Deployment(api=2, workers=0, lease_s=LEASE_S, models=models, settings=settings,
                           is_waiting_for_workers=False)  # fmt: skip
         async with (
-            cluster,
-            Proxy("127.0.0.1", cluster.server.port) as proxy,
-            FaultRun(cluster) as fault_run,
+            deployment,
+            Proxy("127.0.0.1", deployment.server.port) as proxy,
+            FaultRun(deployment) as fault_run,
         ):
-            lonely = cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+            lonely = deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
             await lonely.ready()
             # The first call falls silent after a while, so only the worker can end it.
             told = {"tokens": 60, "delay_s": 0.02, "fault": "stall", "fault_at": 20}
@@ -128,7 +130,7 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
             answer = await fault_run.start(body, text=text)
             await fault_run.read_to(answer, 10)
             (call,) = upstream.calls
-            other = cluster.add_worker()
+            other = deployment.add_worker()
 
             proxy.stall()
             stalled_at = time.monotonic()
@@ -147,12 +149,15 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
 
 async def test_a_node_in_a_black_hole_repairs_itself_afterwards():
     """Its readers wait, hear heartbeats, and miss nothing when the network is back."""
-    async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
-        async with Proxy("127.0.0.1", cluster.server.port) as proxy, FaultRun(cluster) as fault_run:
-            node = cluster.api[0]
+    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
+        async with (
+            Proxy("127.0.0.1", deployment.server.port) as proxy,
+            FaultRun(deployment) as fault_run,
+        ):
+            node = deployment.api[0]
             node.kill()
             node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-            await cluster.heal()
+            await deployment.heal()
             answer = await fault_run.start(demo_body(160, 60), transports=("sse",), hop_after=0)
             await fault_run.read_to(answer, 15)
 
@@ -165,12 +170,15 @@ async def test_a_node_in_a_black_hole_repairs_itself_afterwards():
 
 
 async def test_a_nodes_connections_cut_while_readers_read():
-    async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
-        async with Proxy("127.0.0.1", cluster.server.port) as proxy, FaultRun(cluster) as fault_run:
-            node = cluster.api[0]
+    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
+        async with (
+            Proxy("127.0.0.1", deployment.server.port) as proxy,
+            FaultRun(deployment) as fault_run,
+        ):
+            node = deployment.api[0]
             node.kill()
             node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-            await cluster.heal()
+            await deployment.heal()
             answers = [await fault_run.start(demo_body(160, 60)) for _ in range(3)]
             for n in range(10):
                 if not await fault_run.read_on(answers[0], 10):
@@ -184,8 +192,11 @@ async def test_a_nodes_connections_cut_while_readers_read():
 
 async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated():
     """The client cannot know whether it was accepted; the key makes repeating safe."""
-    async with Cluster(api=2, workers=1, lease_s=LEASE_S) as cluster:
-        async with Proxy("127.0.0.1", cluster.api[0].port) as proxy, Client(cluster.urls) as client:
+    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
+        async with (
+            Proxy("127.0.0.1", deployment.api[0].port) as proxy,
+            Client(deployment.urls) as client,
+        ):
             headers = {"Idempotency-Key": secrets.token_hex(8)}
             body = demo_body(5, 0) | {"session": "lost-reply"}
             proxy.lose_replies()
@@ -195,11 +206,11 @@ async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated(
                         f"http://127.0.0.1:{proxy.port}/v1/generations", json=body, headers=headers
                     )
                 answer = await http.post(
-                    f"{cluster.urls[1]}/v1/generations", json=body, headers=headers
+                    f"{deployment.urls[1]}/v1/generations", json=body, headers=headers
                 )
                 assert answer.status == 200, "it had been accepted: a repeat"
                 generation_id = (await answer.json())["id"]
-                listing = await http.get(f"{cluster.urls[1]}/v1/sessions/lost-reply")
+                listing = await http.get(f"{deployment.urls[1]}/v1/sessions/lost-reply")
                 ids = [g["id"] for g in (await listing.json())["generations"]]
 
             assert ids == [generation_id]
@@ -212,10 +223,10 @@ async def _is_ended(client: Client, generation_id: str) -> bool:
 
 async def test_a_reader_behind_a_proxy_that_cuts_reads_exactly():
     """Cut at many places of the wire itself, over every transport."""
-    async with Cluster(api=1, workers=1, lease_s=LEASE_S) as cluster:
-        async with Proxy("127.0.0.1", cluster.api[0].port) as proxy:
-            cluster.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
-            async with FaultRun(cluster) as fault_run:
+    async with Deployment(api=1, workers=1, lease_s=LEASE_S) as deployment:
+        async with Proxy("127.0.0.1", deployment.api[0].port) as proxy:
+            deployment.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
+            async with FaultRun(deployment) as fault_run:
                 await fault_run.start(demo_body(200, 60), hop_after=0)
                 cutting = asyncio.create_task(_cut_now_and_then(proxy))
                 await fault_run.finish(bound_s=40)

@@ -17,19 +17,19 @@ async def test_readers_of_a_killed_node_resume_at_the_other_node(fault_run: Faul
     answer = await fault_run.start(demo_body(100, 60), transports=(transport,), hop_after=0)
     await fault_run.read_to(answer, 15)
 
-    fault_run.cluster.api[0].kill()
+    fault_run.deployment.api[0].kill()
 
     await fault_run.finish(bound_s=20)
     nodes = {s.node for r in answer.readings for s in r.steps if isinstance(s, Opened)}
-    assert nodes == set(fault_run.cluster.urls)
+    assert nodes == set(fault_run.deployment.urls)
 
 
 async def test_a_node_killed_again_and_again_loses_nothing(fault_run: FaultRun):
     answer = await fault_run.start(demo_body(200, 60))
     for round_number in range(3):
         await fault_run.read_on(answer, 20)
-        fault_run.cluster.api[round_number % 2].kill()
-        await fault_run.cluster.heal()
+        fault_run.deployment.api[round_number % 2].kill()
+        await fault_run.deployment.heal()
 
     await fault_run.finish(bound_s=30)
 
@@ -38,7 +38,7 @@ async def test_a_frozen_node_costs_only_its_own_readers(fault_run: FaultRun):
     """SIGSTOP, then SIGCONT: what it missed meanwhile it repairs by itself."""
     answer = await fault_run.start(demo_body(100, 60), transports=("sse",), hop_after=0)
     await fault_run.read_to(answer, 10)
-    frozen = fault_run.cluster.api[0]
+    frozen = fault_run.deployment.api[0]
 
     frozen.freeze()
     begun, other = time.monotonic(), answer.readings[1]
@@ -52,7 +52,7 @@ async def test_a_frozen_node_costs_only_its_own_readers(fault_run: FaultRun):
 async def test_a_drained_node_breaks_off_and_exits_0(fault_run: FaultRun):
     answer = await fault_run.start(demo_body(250, 60), hop_after=0)
     await fault_run.read_to(answer, 15)
-    node = fault_run.cluster.api[0]
+    node = fault_run.deployment.api[0]
 
     node.terminate()
     code = await node.ended(8)
@@ -67,7 +67,7 @@ async def test_cancel_at_the_other_node_reaches_readers_and_worker(fault_run: Fa
     answer = await fault_run.start(demo_body(10_000, 30), has_text=False)
     await fault_run.read_to(answer, 10)
 
-    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.deployment.urls[1])
 
     await fault_run.finish(bound_s=10)
     assert answer.record.snapshot["status"] == "cancelled"

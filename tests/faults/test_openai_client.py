@@ -15,7 +15,7 @@ import pytest
 
 from shared.redis import keys
 from tests.support.client import Client
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.sdk import HELLO, StreamResult, listen, sdk
 from tests.support.upstream import Upstream, expected_text, script_of
@@ -40,23 +40,23 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
-    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
-        yield cluster
+    async with Deployment(api=2, workers=2, lease_s=LEASE_S, models=models) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
     await shared.heal()
     yield shared
 
 
 @pytest.fixture
-async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with sdk(f"{cluster.urls[0]}/v1") as client:
+async def client(deployment: Deployment) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{deployment.urls[0]}/v1") as client:
         yield client
 
 
@@ -79,22 +79,22 @@ async def rest_of(stream: Any, heard: StreamResult) -> StreamResult:
     return StreamResult(heard.chunks + rest.chunks, rest.error)
 
 
-async def holder(cluster: Cluster, generation_id: str) -> Role:
-    async with cluster.redis() as redis:
+async def holder(deployment: Deployment, generation_id: str) -> Role:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    return next(role for role in cluster.workers if role.ready_name == name.decode())
+    return next(role for role in deployment.workers if role.ready_name == name.decode())
 
 
 async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "continue")
-    (await holder(cluster, heard.id)).kill()
+    (await holder(deployment, heard.id)).kill()
     heard = await rest_of(stream, heard)
 
-    assert heard.error is None, cluster.report()
+    assert heard.error is None, deployment.report()
     assert heard.text == TEXT
     assert heard.finish_reasons == ["stop"]
     roles = [c.choices[0].delta.role for c in heard.chunks if c.choices]
@@ -103,10 +103,10 @@ async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
 
 
 async def test_a_killed_worker_is_an_error_where_the_model_restarts(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "restart")
-    (await holder(cluster, heard.id)).kill()
+    (await holder(deployment, heard.id)).kill()
     heard = await rest_of(stream, heard)
 
     assert heard.error is not None and heard.error.code == "stream_reset"
@@ -115,20 +115,20 @@ async def test_a_killed_worker_is_an_error_where_the_model_restarts(
 
 
 async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     body = {"upstream": SCRIPT, "session": "s-whole"}
     asking = asyncio.ensure_future(
         client.chat.completions.create(model="restart", messages=HELLO, extra_body=body)
     )
-    async with RawClient(cluster.urls[1]) as other:
+    async with RawClient(deployment.urls[1]) as other:
 
         async def active() -> Any:
             return (await other.get("/v1/sessions/s-whole")).json()["active"]
 
         (generation_id,) = await until(active, 10, "the generation")
         await other.running(generation_id)
-    (await holder(cluster, generation_id)).kill()
+    (await holder(deployment, generation_id)).kill()
     answer = await asking
 
     assert answer.choices[0].message.content == TEXT
@@ -136,14 +136,14 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
 
 
 async def test_a_killed_node_breaks_the_stream_off_and_the_rest_is_read_natively(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "continue")
-    cluster.api[0].kill()
+    deployment.api[0].kill()
     # The SDK lets the error of its HTTP library through.
     with pytest.raises((openai.APIError, httpx2.HTTPError)):
         await stream_rest(stream, heard)
-    async with RawClient(cluster.urls[1]) as other:
+    async with RawClient(deployment.urls[1]) as other:
         rest = await other.events(heard.id, heard.cursor)
         snapshot = await other.ended(heard.id)
 
@@ -202,27 +202,27 @@ async def test_a_refusal_of_the_upstream_reaches_the_client_with_its_reason(
 
 
 async def test_a_retry_of_the_sdk_gets_the_same_answer_by_its_idempotency_key(
-    cluster: Cluster,
+    deployment: Deployment,
 ) -> None:
     """The node dies under a whole answer; the SDK asks again, and is sent to another node."""
     body = {"upstream": SCRIPT, "session": "s-retry"}
     headers = {"Idempotency-Key": "retry-1"}
     asked: Any = {"model": "continue", "messages": HELLO, "extra_body": body}
     asked["extra_headers"] = headers
-    async with sdk(f"{cluster.urls[0]}/v1") as client, Client(cluster.urls) as native:
+    async with sdk(f"{deployment.urls[0]}/v1") as client, Client(deployment.urls) as native:
         asking = asyncio.ensure_future(client.chat.completions.create(**asked))
-        async with RawClient(cluster.urls[1]) as other:
+        async with RawClient(deployment.urls[1]) as other:
 
             async def active() -> Any:
                 return (await other.get("/v1/sessions/s-retry")).json()["active"]
 
             (generation_id,) = await until(active, 10, "the generation")
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         with pytest.raises(openai.APIConnectionError):
             await asking
-        async with sdk(f"{cluster.urls[1]}/v1") as again:
+        async with sdk(f"{deployment.urls[1]}/v1") as again:
             answer = await again.chat.completions.create(**asked)
 
         assert answer.id == generation_id
         assert answer.choices[0].message.content == TEXT
-        assert (await native.snapshot(generation_id, node=cluster.urls[1]))["attempt"] == 1
+        assert (await native.snapshot(generation_id, node=deployment.urls[1]))["attempt"] == 1

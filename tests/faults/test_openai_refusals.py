@@ -10,7 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.sdk import HELLO, sdk
 from tests.support.upstream import Upstream
 
@@ -33,16 +33,16 @@ class City(BaseModel):
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
+async def deployment() -> AsyncIterator[Deployment]:
     async with Upstream(raw=[STREAM, b"data: [DONE]\n\n"]) as upstream:
         models = TABLE.format(url=upstream.base_url)
-        async with Cluster(api=1, workers=1, models=models) as cluster:
-            yield cluster
+        async with Deployment(api=1, workers=1, models=models) as deployment:
+            yield deployment
 
 
 @pytest.fixture
-async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with sdk(f"{cluster.urls[0]}/v1") as client:
+async def client(deployment: Deployment) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{deployment.urls[0]}/v1") as client:
         yield client
 
 

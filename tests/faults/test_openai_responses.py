@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from shared.redis import keys
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.responses import ResponseEvents, hear
 from tests.support.sdk import sdk
 from tests.support.upstream import Upstream, expected_text, script_of
@@ -41,29 +41,29 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
-    async with Cluster(api=2, workers=2, lease_s=LEASE_S, models=models) as cluster:
-        yield cluster
+    async with Deployment(api=2, workers=2, lease_s=LEASE_S, models=models) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
     await shared.heal()
     yield shared
 
 
 @pytest.fixture
-async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with sdk(f"{cluster.urls[0]}/v1") as client:
+async def client(deployment: Deployment) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{deployment.urls[0]}/v1") as client:
         yield client
 
 
 @pytest.fixture
-async def other(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with sdk(f"{cluster.urls[1]}/v1") as client:
+async def other(deployment: Deployment) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{deployment.urls[1]}/v1") as client:
         yield client
 
 
@@ -83,24 +83,24 @@ async def begin(
     raise AssertionError(f"over after {told.types}")
 
 
-async def holder(cluster: Cluster, response_id: str) -> Role:
+async def holder(deployment: Deployment, response_id: str) -> Role:
     generation_id = response_id.replace("resp_", "gen_")
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    return next(role for role in cluster.workers if role.ready_name == name.decode())
+    return next(role for role in deployment.workers if role.ready_name == name.decode())
 
 
 async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
-    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "continue")
-    (await holder(cluster, told.id)).kill()
+    (await holder(deployment, told.id)).kill()
     told = await hear(stream, told=told)
 
     told.check()
-    assert told.final.status == "completed", cluster.report()
+    assert told.final.status == "completed", deployment.report()
     assert told.texts == {0: TEXT}
     assert told.final.output_text == TEXT
     elsewhere = await hear(await other.responses.retrieve(told.id, stream=True))
@@ -108,10 +108,10 @@ async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
 
 
 async def test_a_killed_worker_gives_a_new_item_where_the_model_restarts(
-    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "restart")
-    (await holder(cluster, told.id)).kill()
+    (await holder(deployment, told.id)).kill()
     told = await hear(stream, told=told)
 
     told.check()
@@ -138,7 +138,7 @@ async def test_a_killed_worker_gives_a_new_item_where_the_model_restarts(
 
 
 async def test_the_sdks_stream_helper_accepts_a_restart(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     body = {"upstream": SCRIPT}
     async with client.responses.stream(model="restart", input=PROMPT, extra_body=body) as stream:
@@ -146,7 +146,7 @@ async def test_the_sdks_stream_helper_accepts_a_restart(
             if event.type == "response.created":
                 response_id = event.response.id
             if event.sequence_number == 11:
-                (await holder(cluster, response_id)).kill()
+                (await holder(deployment, response_id)).kill()
         final = await stream.get_final_response()
 
     assert final.output_text == TEXT
@@ -154,11 +154,11 @@ async def test_the_sdks_stream_helper_accepts_a_restart(
 
 
 async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "restart")
     await stream.close()
-    (await holder(cluster, told.id)).kill()
+    (await holder(deployment, told.id)).kill()
 
     async def is_over() -> Any:
         found = await client.responses.retrieve(told.id)
@@ -169,10 +169,10 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
 
 
 async def test_a_killed_node_is_an_error_and_the_other_node_has_the_rest(
-    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "continue")
-    cluster.api[0].kill()
+    deployment.api[0].kill()
     # The SDK lets the error of its HTTP library through.
     with pytest.raises((openai.APIError, httpx2.HTTPError)):
         await hear(stream, told=told)
@@ -261,9 +261,9 @@ async def test_an_upstream_that_always_fails_ends_with_its_reason(
 
 
 async def test_the_first_events_leave_before_a_worker_has_begun(
-    cluster: Cluster, client: openai.AsyncOpenAI
+    deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
-    for worker in cluster.workers:
+    for worker in deployment.workers:
         worker.kill()
     stream = await client.responses.create(
         model="continue",
@@ -285,17 +285,17 @@ async def test_the_first_events_leave_before_a_worker_has_begun(
 
 
 async def test_a_sequence_number_from_after_a_loss_is_refused(
-    cluster: Cluster, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, tmp_path: Path
+    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, tmp_path: Path
 ) -> None:
     """Redis goes back in time and the worker is dead: another writes on, from the older log."""
-    server, kept = cluster.server, tmp_path / "kept"
+    server, kept = deployment.server, tmp_path / "kept"
     stream, told = await begin(client, "continue", tokens=150)
     shutil.copytree(server.directory, kept)
     async for event in stream:
         told.events.append(event)
         if event.sequence_number == 60:
             break
-    (await holder(cluster, told.id)).kill()
+    (await holder(deployment, told.id)).kill()
     server.kill()
     shutil.rmtree(server.directory)
     shutil.copytree(kept, server.directory)

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from shared.redis import keys
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 CROWD = 2_000
@@ -36,13 +36,13 @@ ALICE, BOB, CAROL = (
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
     path = tmp_path / "limits.toml"
     path.write_text(LIMITS)
-    async with Cluster(
+    async with Deployment(
         api=3, workers=1, models=DEMO, settings={"api_keys": KEYS, "limits": str(path)}
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ async def web() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def crowd(cluster: Cluster, web: aiohttp.ClientSession, who, body) -> Counter[str]:
+async def crowd(deployment: Deployment, web: aiohttp.ClientSession, who, body) -> Counter[str]:
     """Send many prompts at once to all nodes; return how they were answered."""
 
     async def ask(number: int) -> str:
-        url = f"{cluster.urls[number % 3]}/v1/generations"
+        url = f"{deployment.urls[number % 3]}/v1/generations"
         async with web.post(url, json=body, headers=who) as answer:
             said = await answer.json()
             return "" if answer.status == 202 else said["error"]["code"]
@@ -69,15 +69,15 @@ async def crowd(cluster: Cluster, web: aiohttp.ClientSession, who, body) -> Coun
 
 
 async def test_a_crowd_of_prompts_never_has_more_active_generations_than_may_be(
-    cluster: Cluster, web: aiohttp.ClientSession
+    deployment: Deployment, web: aiohttp.ClientSession
 ) -> None:
-    cluster.workers[0].kill()
+    deployment.workers[0].kill()
 
-    answers = await crowd(cluster, web, ALICE, {"prompt": "x"})
+    answers = await crowd(deployment, web, ALICE, {"prompt": "x"})
 
     assert answers == {"": 60, "too_many_active": CROWD - 60}
-    cluster.workers[0].start()
-    redis = cluster.redis()
+    deployment.workers[0].start()
+    redis = deployment.redis()
     async with redis:
         settled = keys.owner_active("alice")
 
@@ -88,18 +88,18 @@ async def test_a_crowd_of_prompts_never_has_more_active_generations_than_may_be(
 
 
 async def test_a_crowd_of_prompts_takes_no_more_tokens_than_the_limit_and_its_refill(
-    cluster: Cluster, web: aiohttp.ClientSession
+    deployment: Deployment, web: aiohttp.ClientSession
 ) -> None:
     """Each answer takes fewer tokens than its estimate, so settling lets further prompts in."""
     body = {"prompt": "x" * 400, "params": {"max_tokens": 100, "demo": {"tokens": 20}}}
     estimate = 100 + 100
     began_s = time.monotonic()
 
-    answers = await crowd(cluster, web, BOB, body)
+    answers = await crowd(deployment, web, BOB, body)
 
     elapsed_s = time.monotonic() - began_s
     assert set(answers) == {"", "rate_limited"}
-    redis = cluster.redis()
+    redis = deployment.redis()
     async with redis:
         record = keys.owner_limits("bob")
 
@@ -114,25 +114,25 @@ async def test_a_crowd_of_prompts_takes_no_more_tokens_than_the_limit_and_its_re
 
 
 async def test_a_killed_node_gives_its_places_back_within_ten_seconds(
-    cluster: Cluster, web: aiohttp.ClientSession
+    deployment: Deployment, web: aiohttp.ClientSession
 ) -> None:
     body = {"prompt": "x", "params": {"demo": {"tokens": 4_000, "tokens_per_s": 20}}}
-    async with web.post(f"{cluster.urls[1]}/v1/generations", json=body, headers=CAROL) as answer:
+    async with web.post(f"{deployment.urls[1]}/v1/generations", json=body, headers=CAROL) as answer:
         assert answer.status == 202, await answer.text()
         path = f"/v1/generations/{(await answer.json())['id']}/events"
     async with contextlib.AsyncExitStack() as stack:
         for node in (0, 0, 0, 0, 1, 1):
-            url = cluster.urls[node] + path
+            url = deployment.urls[node] + path
             stream = await stack.enter_async_context(web.get(url, headers=CAROL))
             assert stream.status == 200
 
         async def status() -> int:
-            async with web.get(f"{cluster.urls[2]}{path}?wait=0.05", headers=CAROL) as answer:
+            async with web.get(f"{deployment.urls[2]}{path}?wait=0.05", headers=CAROL) as answer:
                 return answer.status
 
         assert await status() == 429
         killed_s = time.monotonic()
-        cluster.api[0].kill()
+        deployment.api[0].kill()
 
         async def is_let_in() -> bool:
             return await status() == 200
@@ -140,6 +140,6 @@ async def test_a_killed_node_gives_its_places_back_within_ten_seconds(
         await until(is_let_in, DEAD_S + 5, "a place of the dead node")
         assert time.monotonic() - killed_s < DEAD_S
         for _ in range(3):
-            url = cluster.urls[2] + path
+            url = deployment.urls[2] + path
             stream = await stack.enter_async_context(web.get(url, headers=CAROL))
             assert stream.status == 200

@@ -19,7 +19,7 @@ TEXT = "".join(f"piece {n}, " for n in range(PIECES))
 
 @pytest.fixture
 async def client(fault_run: FaultRun) -> AsyncIterator[AsyncTailrace]:
-    async with AsyncTailrace(fault_run.cluster.urls[0], random=lambda: 0.2) as found:
+    async with AsyncTailrace(fault_run.deployment.urls[0], random=lambda: 0.2) as found:
         yield found
 
 
@@ -41,8 +41,8 @@ async def test_a_node_killed_in_mid_append_loses_and_repeats_nothing(fault_run, 
     writing = asyncio.create_task(write(client.produce(take_over=answer.id)))
     for _ in range(2):
         await fault_run.read_on(answer, 8)
-        fault_run.cluster.api[0].kill()
-        await fault_run.cluster.heal()
+        fault_run.deployment.api[0].kill()
+        await fault_run.deployment.heal()
 
     await writing
     await fault_run.finish(bound_s=30)
@@ -52,7 +52,7 @@ async def test_events_that_redis_has_lost_are_sent_again_by_their_producer(
     fault_run, client
 ) -> None:
     answer = await begin(fault_run, client)
-    server = fault_run.cluster.server
+    server = fault_run.deployment.server
     writing = asyncio.create_task(write(client.produce(take_over=answer.id)))
     await fault_run.read_on(answer, 8)
     kept_bytes = aof_of(server).stat().st_size

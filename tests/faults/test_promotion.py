@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
@@ -39,8 +39,8 @@ async def test_entries_missing_on_a_promoted_replica_are_restored_or_reset(serve
     master, replica, link = servers
     async with Proxy("127.0.0.1", master.port) as front:
         url = f"redis://127.0.0.1:{front.port}/0"
-        cluster = Cluster(api=2, workers=2, lease_s=LEASE_S, server=master, redis_url=url)
-        async with cluster, FaultRun(cluster) as fault_run:
+        deployment = Deployment(api=2, workers=2, lease_s=LEASE_S, server=master, redis_url=url)
+        async with deployment, FaultRun(deployment) as fault_run:
             answers: list[WatchedGeneration] = []
             holders: dict[str, Role] = {}
             while len(answers) < 4 or len(set(holders.values())) < 2:
@@ -54,12 +54,12 @@ async def test_entries_missing_on_a_promoted_replica_are_restored_or_reset(serve
             for answer in [*answers, late]:
                 await fault_run.read_on(answer, 10)
             holders[late.id] = await fault_run.holder(late)
-            (victim,) = (role for role in cluster.workers if role is not holders[late.id])
+            (victim,) = (role for role in deployment.workers if role is not holders[late.id])
 
             victim.kill()
             master.kill()
             replica.promote()
-            cluster.server = replica
+            deployment.server = replica
             front.lead_to(replica.port)
 
             orphans = [answer for answer in answers if holders[answer.id] is victim]

@@ -19,7 +19,7 @@ import pytest
 from tests.support.deliveries import Reading
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.full_speed import full_speed
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.reader import TRANSPORTS, CarefulReader
 from tests.support.upstream import Upstream, expected_text, script_of
@@ -35,15 +35,15 @@ DEAD = 20  # at each node
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
+async def shared() -> AsyncIterator[Deployment]:
     async with Upstream() as upstream:
         models = MODELS.format(url=upstream.base_url)
-        async with Cluster(api=2, workers=1, models=models) as cluster:
-            yield cluster
+        async with Deployment(api=2, workers=1, models=models) as deployment:
+            yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     async with FaultRun(shared) as fault_run:
         yield fault_run
 
@@ -62,13 +62,13 @@ async def test_stalled_readers_do_not_slow_the_worker_or_other_readers(fault_run
         fault_run, "much", readers=2, tokens=CHUNKS * TOKENS_PER_CHUNK, per_chunk=TOKENS_PER_CHUNK,
         delay_s=PAUSE_S,
     )  # fmt: skip
-    dead = [dead_reader(url, answer.id) for url in fault_run.cluster.urls for _ in range(DEAD)]
+    dead = [dead_reader(url, answer.id) for url in fault_run.deployment.urls for _ in range(DEAD)]
     await asyncio.gather(*answer.tasks)
-    async with RawClient(*fault_run.cluster.urls) as raw_client:
-        stuck = [await subscribers(raw_client, node) for node in fault_run.cluster.urls]
+    async with RawClient(*fault_run.deployment.urls) as raw_client:
+        stuck = [await subscribers(raw_client, node) for node in fault_run.deployment.urls]
         for each in dead:
             each.close()
-        for node in fault_run.cluster.urls:
+        for node in fault_run.deployment.urls:
             await until(partial(has_none, raw_client, node), 10, "the dead are forgotten")
 
     await fault_run.finish(bound_s=20)
@@ -108,7 +108,7 @@ async def has_none(raw_client: RawClient, node: str) -> bool:
 
 def stories(fault_run: FaultRun, generation_id: str) -> list[dict[str, float]]:
     """What the workers' logs say of its attempts."""
-    lines = [ln for w in fault_run.cluster.workers for ln in w.output.read_text().splitlines()]
+    lines = [ln for w in fault_run.deployment.workers for ln in w.output.read_text().splitlines()]
     return [json.loads(ln) for ln in lines if "generation left" in ln and generation_id in ln]
 
 
@@ -134,7 +134,7 @@ def join(fault_run: FaultRun, answer: WatchedGeneration, position: int) -> None:
     if position % 2:
         reading.steps += answer.readings[0].deliveries[: position + 1]
     transport = TRANSPORTS[position // 2 % len(TRANSPORTS)]
-    nodes = fault_run.cluster.urls[:: 1 if position % 3 else -1]
+    nodes = fault_run.deployment.urls[:: 1 if position % 3 else -1]
     reader = CarefulReader(reading, nodes, transports=(transport,))
     answer.record.readings.append(reading)
     answer.readers.append(reader)

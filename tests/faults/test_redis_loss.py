@@ -26,7 +26,7 @@ async def test_redis_killed_and_back_with_its_aof(fault_run: FaultRun):
     for answer in answers:
         await fault_run.read_to(answer, 20)
 
-    fault_run.cluster.server.restart()
+    fault_run.deployment.server.restart()
 
     await fault_run.finish(bound_s=30, is_lossless=False)
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
@@ -35,7 +35,7 @@ async def test_redis_killed_and_back_with_its_aof(fault_run: FaultRun):
 async def test_redis_back_without_its_last_second_and_the_worker_gone(fault_run: FaultRun):
     """As when a machine loses power: nobody has the tail, and readers had already seen it."""
     answer = await fault_run.start(demo_body(5_000, 60), is_cut_short=True)
-    server = fault_run.cluster.server
+    server = fault_run.deployment.server
     await fault_run.read_to(answer, 15)
     kept_bytes = aof_of(server).stat().st_size
     await fault_run.read_on(answer, 30)
@@ -64,9 +64,9 @@ async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(fault
     for answer in answers:
         await fault_run.read_to(answer, 20)
 
-    fault_run.cluster.server.kill()
-    fault_run.cluster.server.erase()
-    fault_run.cluster.server.start()
+    fault_run.deployment.server.kill()
+    fault_run.deployment.server.erase()
+    fault_run.deployment.server.start()
 
     await fault_run.finish(bound_s=30, is_lossless=False)
     assert all(a.record.snapshot["status"] == "completed" for a in answers)
@@ -76,7 +76,7 @@ async def test_a_worker_restores_the_log_after_flushall(fault_run: FaultRun):
     answer = await fault_run.start(demo_body(150, 60))
     await fault_run.read_to(answer, 20)
 
-    with fault_run.cluster.server.client() as client:
+    with fault_run.deployment.server.client() as client:
         client.flushall()
         client.script_flush()
 
@@ -91,10 +91,10 @@ async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(fault_ru
     worker = await fault_run.holder(answer)
 
     worker.freeze()
-    with fault_run.cluster.server.client() as client:
+    with fault_run.deployment.server.client() as client:
         client.flushall()
-    async with RawClient(*fault_run.cluster.urls) as raw_client:
-        for node in fault_run.cluster.urls:
+    async with RawClient(*fault_run.deployment.urls) as raw_client:
+        for node in fault_run.deployment.urls:
             async with raw_client.stream(answer.id, "1-10", node=node) as response:
                 assert response.status == 200
     worker.thaw()
@@ -106,7 +106,7 @@ async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(fault_ru
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
 async def test_answers_are_exact_after_redis_has_closed_all_connections(fault_run: FaultRun, kind):
     answer = await fault_run.start(demo_body(150, 60))
-    with fault_run.cluster.server.client() as client:
+    with fault_run.deployment.server.client() as client:
         for _ in range(3):
             await fault_run.read_on(answer, 20)
             client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
@@ -146,10 +146,10 @@ async def test_redis_stands_still_for_longer_than_every_lease(fault_run: FaultRu
     for answer in answers:
         await fault_run.read_to(answer, 15)
 
-    await asyncio.to_thread(stand_still, fault_run.cluster.server)
+    await asyncio.to_thread(stand_still, fault_run.deployment.server)
 
     await fault_run.finish(bound_s=30)
-    async with aclosing(fault_run.cluster.redis()) as redis:
+    async with aclosing(fault_run.deployment.redis()) as redis:
         for answer in answers:
             assert answer.record.snapshot["status"] == "completed"
             assert [entry.type for entry in answer.record.log].count("start") == 1
@@ -160,8 +160,8 @@ async def test_a_full_redis_refuses_prompts_and_running_answers_survive(fault_ru
     """noeviction: writes fail until there is room again; nobody dies, nothing is torn."""
     answer = await fault_run.start(demo_body(200, 60))
     await fault_run.read_to(answer, 15)
-    async with RawClient(*fault_run.cluster.urls) as raw_client:
-        with fault_run.cluster.server.client() as client:
+    async with RawClient(*fault_run.deployment.urls) as raw_client:
+        with fault_run.deployment.server.client() as client:
             client.config_set("maxmemory", "1")
             try:
                 begun = time.monotonic()
@@ -181,18 +181,18 @@ async def test_redis_stopped_and_continued(fault_run: FaultRun):
     answer = await fault_run.start(demo_body(120, 60))
     await fault_run.read_to(answer, 15)
 
-    fault_run.cluster.server.freeze()
-    async with RawClient(*fault_run.cluster.urls) as raw_client:
-        posts = [raw_client.post(demo_body(5, 0), node=url) for url in fault_run.cluster.urls]
+    fault_run.deployment.server.freeze()
+    async with RawClient(*fault_run.deployment.urls) as raw_client:
+        posts = [raw_client.post(demo_body(5, 0), node=url) for url in fault_run.deployment.urls]
         assert [refused.status for refused in await asyncio.gather(*posts)] == [503, 503]
-    fault_run.cluster.server.thaw()
+    fault_run.deployment.server.thaw()
 
     await fault_run.finish(bound_s=40, is_lossless=False)
     assert answer.record.snapshot["status"] == "completed"
 
 
 async def test_new_prompts_are_served_after_an_outage(fault_run: FaultRun):
-    fault_run.cluster.server.restart()
+    fault_run.deployment.server.restart()
 
     answer = await fault_run.start(demo_body(20, 40))
 
@@ -202,8 +202,8 @@ async def test_new_prompts_are_served_after_an_outage(fault_run: FaultRun):
 
 async def test_readyz_names_what_is_wrong(fault_run: FaultRun):
     """Redis may refuse just the subscription, and workers may be there and do nothing."""
-    with fault_run.cluster.server.client() as client:
-        async with RawClient(*fault_run.cluster.urls) as raw_client:
+    with fault_run.deployment.server.client() as client:
+        async with RawClient(*fault_run.deployment.urls) as raw_client:
             try:
                 client.execute_command("ACL", "SETUSER", "default", "-subscribe")
                 client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -211,13 +211,13 @@ async def test_readyz_names_what_is_wrong(fault_run: FaultRun):
                 # The logs are read all the same, once a second.
                 answer = await fault_run.start(demo_body(40, 40))
                 await fault_run.finish(bound_s=15)
-                for worker in fault_run.cluster.workers:
+                for worker in fault_run.deployment.workers:
                     worker.freeze()
                 wrong = {"live_connection", "worker"}
                 await until(partial(fails, raw_client, wrong), 10, "idle workers")
             finally:
                 client.execute_command("ACL", "SETUSER", "default", "+subscribe")
-                for worker in fault_run.cluster.workers:
+                for worker in fault_run.deployment.workers:
                     worker.thaw()
             await until(partial(fails, raw_client, set()), 10, "all is well again")
     assert answer.record.snapshot["status"] == "completed"
@@ -245,15 +245,15 @@ async def readers_of(raw_client: RawClient) -> bool:
 
 async def test_a_generation_that_redis_lost_in_the_queue_ends_for_its_readers(fault_run: FaultRun):
     """Nobody holds it, so nobody can write it again: never silent, `end` failed `lost`."""
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.freeze()
     answer = await fault_run.start(demo_body(20, 40), has_text=False)
-    async with RawClient(*fault_run.cluster.urls) as raw_client:
+    async with RawClient(*fault_run.deployment.urls) as raw_client:
         await until(partial(readers_of, raw_client), 10, "both readers attached")
 
-    with fault_run.cluster.server.client() as client:
+    with fault_run.deployment.server.client() as client:
         client.flushall()
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.thaw()
 
     await until(lambda: all(r.end is not None for r in answer.readings), 30, "end for everybody")

@@ -15,7 +15,7 @@ import websockets
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 
 from shared.redis import keys
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.responses import TERMINAL
@@ -43,27 +43,27 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
     # The SDK needs seconds for its first event, and answers no ping meanwhile.
     settings = {"heartbeat_s": "5"}
-    async with Cluster(
+    async with Deployment(
         api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
     await shared.heal()
     yield shared
 
 
 @pytest.fixture
-async def api(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(*cluster.urls) as raw_client:
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
         yield raw_client
 
 
@@ -110,13 +110,13 @@ def resume(frames: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "response.resume", **named, "starting_after": frames[-1]["sequence_number"]}
 
 
-async def holder(cluster: Cluster, response_id: str) -> Role:
+async def holder(deployment: Deployment, response_id: str) -> Role:
     generation_id = response_id.replace("resp_", "gen_")
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         name: Any = await until(
             lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
         )
-    return next(role for role in cluster.workers if role.ready_name == name.decode())
+    return next(role for role in deployment.workers if role.ready_name == name.decode())
 
 
 async def count_of(api: RawClient, session: str, node: str) -> int:
@@ -125,12 +125,12 @@ async def count_of(api: RawClient, session: str, node: str) -> int:
 
 @pytest.mark.parametrize("model", ["continue", "restart"])
 async def test_a_killed_worker_leaves_every_number(
-    cluster: Cluster, api: RawClient, model: str
+    deployment: Deployment, api: RawClient, model: str
 ) -> None:
     async with api.socket(**PATH) as ws:
         await tell(ws, **create(model))
         frames = await hear_some(ws, 12)
-        (await holder(cluster, frames[0]["response"]["id"])).kill()
+        (await holder(deployment, frames[0]["response"]["id"])).kill()
         frames += await hear_end(ws)
 
     check(frames)
@@ -139,17 +139,17 @@ async def test_a_killed_worker_leaves_every_number(
 
 
 async def test_all_streams_of_a_killed_node_go_on_at_the_other_node(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     names = ["a", "b", "c"]
     async with api.socket(**PATH) as ws:
         for name in names:
             await tell(ws, **create(stream_id=name, store=False))
         frames = await hear_some(ws, 30)
-        cluster.api[0].kill()
+        deployment.api[0].kill()
         frames += (await hear_cut(ws))[0]
     heard = {name: [f for f in frames if f["stream_id"] == name] for name in names}
-    async with api.socket(cluster.urls[1], **PATH) as ws:
+    async with api.socket(deployment.urls[1], **PATH) as ws:
         for name in names:
             await tell(ws, **resume(heard[name]), stream_id=name)
         while any(heard[name][-1]["type"] not in TERMINAL for name in names):
@@ -161,22 +161,22 @@ async def test_all_streams_of_a_killed_node_go_on_at_the_other_node(
 
 
 async def test_a_create_without_an_answer_is_repeated_at_the_other_node(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     event = create(session="r-repeat", idempotency_key="r-repeat")
     async with api.socket(**PATH) as ws:
         await tell(ws, **event)
         await api.first_of("r-repeat")
-        cluster.api[0].kill()
-    async with api.socket(cluster.urls[1], **PATH) as ws:
+        deployment.api[0].kill()
+    async with api.socket(deployment.urls[1], **PATH) as ws:
         await tell(ws, **event)
         check(await hear_end(ws))
 
-    assert await count_of(api, "r-repeat", cluster.urls[1]) == 1
+    assert await count_of(api, "r-repeat", deployment.urls[1]) == 1
 
 
 async def test_a_turn_that_is_sent_again_in_full_is_the_same_answer(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     """As Codex does it: first on top of a warm-up, then on another socket with everything."""
     turn = {"client_metadata": {"thread_id": "t", "turn_id": "u"}, "store": False}
@@ -187,27 +187,27 @@ async def test_a_turn_that_is_sent_again_in_full_is_the_same_answer(
         warm = (await hear_end(ws))[-1]["response"]["id"]
         await tell(ws, **create(previous_response_id=warm, input=[ask], **named))
         first = await hear_some(ws, 12)
-        cluster.api[0].kill()
-    async with api.socket(cluster.urls[1], **PATH) as ws:
+        deployment.api[0].kill()
+    async with api.socket(deployment.urls[1], **PATH) as ws:
         await tell(ws, **create(input=[rules, ask], **named))
         again = await hear_end(ws)
 
     assert [f["sequence_number"] for f in again] == list(range(len(again)))
     assert again[-1]["type"] == "response.completed"
     assert again[0]["response"]["id"] == first[0]["response"]["id"]
-    assert await count_of(api, "r-turn", cluster.urls[1]) == 1
+    assert await count_of(api, "r-turn", deployment.urls[1]) == 1
 
 
 async def test_a_drain_closes_with_1012_and_the_response_goes_on(
-    cluster: Cluster, api: RawClient
+    deployment: Deployment, api: RawClient
 ) -> None:
     async with api.socket(**PATH) as ws:
         await tell(ws, **create())
         frames = await hear_some(ws, 12)
-        cluster.api[0].terminate()
+        deployment.api[0].terminate()
         more, code = await hear_cut(ws)
     frames += more
-    async with api.socket(cluster.urls[1], **PATH) as ws:
+    async with api.socket(deployment.urls[1], **PATH) as ws:
         await tell(ws, **resume(frames))
         frames += await hear_end(ws)
 
@@ -215,17 +215,17 @@ async def test_a_drain_closes_with_1012_and_the_response_goes_on(
     check(frames)
 
 
-async def test_a_restarted_redis_costs_no_number(cluster: Cluster, api: RawClient) -> None:
+async def test_a_restarted_redis_costs_no_number(deployment: Deployment, api: RawClient) -> None:
     async with api.socket(**PATH) as ws:
         await tell(ws, **create())
         frames = await hear_some(ws, 12)
-        cluster.server.restart()
+        deployment.server.restart()
         frames += await hear_end(ws)
 
     check(frames)
 
 
-async def test_the_sdk_reconnects_by_itself_and_resumes_what_ran(cluster: Cluster) -> None:
+async def test_the_sdk_reconnects_by_itself_and_resumes_what_ran(deployment: Deployment) -> None:
     """The SDK opens the next connection, through one address; its handler asks for the rest."""
     frames: list[dict[str, Any]] = []
     sent: list[asyncio.Task[None]] = []
@@ -236,7 +236,7 @@ async def test_the_sdk_reconnects_by_itself_and_resumes_what_ran(cluster: Cluste
             sent.append(asyncio.create_task(connection.send(asked)))
         return {}
 
-    host, _, port = cluster.urls[0].removeprefix("http://").partition(":")
+    host, _, port = deployment.urls[0].removeprefix("http://").partition(":")
     async with Proxy(host, int(port)) as proxy, sdk(f"http://{host}:{proxy.port}/v1") as client:
         manager = client.responses.connect(
             on_reconnecting=ask_for_the_rest, initial_delay=0.05, max_retries=20
@@ -247,8 +247,8 @@ async def test_the_sdk_reconnects_by_itself_and_resumes_what_ran(cluster: Cluste
             async for event in connection:
                 frames.append(event.to_dict())
                 if len(frames) == 12:
-                    cluster.api[0].kill()
-                    proxy.lead_to(int(cluster.urls[1].rpartition(":")[2]))
+                    deployment.api[0].kill()
+                    proxy.lead_to(int(deployment.urls[1].rpartition(":")[2]))
                 if event.type in TERMINAL:
                     break
 

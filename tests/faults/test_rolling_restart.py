@@ -19,7 +19,7 @@ from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.full_speed import full_speed
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient, hear, tell
 
 LEASE_S = 3.0  # none lapses here; a hand-over that failed would cost one
@@ -29,14 +29,14 @@ SOCKETS = 10
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
+async def shared() -> AsyncIterator[Deployment]:
     settings = {"drain_s": str(DRAIN_S)}
-    async with Cluster(api=2, workers=3, lease_s=LEASE_S, settings=settings) as cluster:
-        yield cluster
+    async with Deployment(api=2, workers=3, lease_s=LEASE_S, settings=settings) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared) as fault_run:
         yield fault_run
@@ -50,12 +50,12 @@ async def test_a_rolling_restart_of_the_workers_leaves_exact_texts(fault_run: Fa
         await fault_run.read_to(answer, 5)
     began_at = time.monotonic()
 
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.terminate()
         assert await worker.ended(10) == 0
         await worker.start().ready()
     took_s = time.monotonic() - began_at
-    failures = await failures_of(answers, fault_run.cluster)
+    failures = await failures_of(answers, fault_run.deployment)
     for answer in answers:
         await fault_run.cancel(answer)
     await fault_run.finish(bound_s=30)
@@ -73,8 +73,8 @@ async def test_a_rolling_restart_of_the_workers_leaves_exact_texts(fault_run: Fa
     assert max(gaps) < LEASE_S / 2
 
 
-async def failures_of(answers: list[WatchedGeneration], cluster: Cluster) -> list[int]:
-    async with aclosing(cluster.redis()) as redis:
+async def failures_of(answers: list[WatchedGeneration], deployment: Deployment) -> list[int]:
+    async with aclosing(deployment.redis()) as redis:
         return [int(await redis.hget(keys.meta(answer.id), "failures")) for answer in answers]
 
 
@@ -85,7 +85,7 @@ async def test_a_draining_node_spreads_the_closes_of_its_readers(fault_run: Faul
     with full_speed():
         broken, polls, told_at = await stop_a_node_with_readers(fault_run, answer.id)
         took_s = time.monotonic() - told_at
-    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.deployment.urls[1])
     await fault_run.finish(bound_s=30)
 
     moments = sorted(broken.values())
@@ -110,9 +110,9 @@ async def stop_a_node_with_readers(
     fault_run: FaultRun, generation_id: str
 ) -> tuple[dict[int, float], list[tuple[float, bool]], float]:
     """Return when each reader was broken off, what /readyz said, and when SIGTERM was sent."""
-    node = fault_run.cluster.api[0]
+    node = fault_run.deployment.api[0]
     broken: dict[int, float] = {}
-    async with RawClient(*fault_run.cluster.urls) as raw_client, asyncio.TaskGroup() as group:
+    async with RawClient(*fault_run.deployment.urls) as raw_client, asyncio.TaskGroup() as group:
         opened = [asyncio.Event() for _ in range(READERS + SOCKETS)]
         for n in range(READERS):
             group.create_task(read_until_broken(raw_client, generation_id, n, opened[n], broken))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.route_faults import FAULTS, IDLE_S, ModelServer, Scene, models_file, play
 
 ANSWERS = 3
@@ -19,11 +19,11 @@ async def scene() -> AsyncIterator[Scene]:
     directory = Path(tempfile.mkdtemp(prefix="trm-"))
     a, b = ModelServer(directory, "a"), ModelServer(directory, "b")
     settings = {"upstream_idle_s": str(IDLE_S)}
-    async with Cluster(workers=2, models=models_file(a, b), settings=settings) as cluster:
+    async with Deployment(workers=2, models=models_file(a, b), settings=settings) as deployment:
         await a.start()
         await b.start()
         try:
-            yield Scene(cluster, a, b)
+            yield Scene(deployment, a, b)
         finally:
             a.kill()
             b.kill()

@@ -14,60 +14,60 @@ from jobs.arq_worker import QUEUE
 from shared.redis import keys
 from tests.support.batch import CHAT, demo_line, encoded, ended
 from tests.support.jobs import DEADLINE_S, call, faulty_cluster, fired, first_dead, made, plan
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
-    async with faulty_cluster() as cluster:
-        yield cluster
+async def shared() -> AsyncIterator[Deployment]:
+    async with faulty_cluster() as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
     await shared.heal()
     yield shared
     await shared.heal()
 
 
-async def settled(cluster: Cluster) -> None:
+async def settled(deployment: Deployment) -> None:
     """Return when the jobs role has looked again at all that was due before."""
     for number in range(2):
-        await fired(cluster, await plan(cluster, f"settled-{number}", run_at=1))
+        await fired(deployment, await plan(deployment, f"settled-{number}", run_at=1))
 
 
-def arq(cluster: Cluster) -> Redis:
+def arq(deployment: Deployment) -> Redis:
     """Where arq's keys are: the database after ours."""
-    return Redis.from_url(cluster.server.url.replace("/0", "/1"), protocol=2)
+    return Redis.from_url(deployment.server.url.replace("/0", "/1"), protocol=2)
 
 
-async def test_a_due_schedule_starts_a_generation_that_can_be_found(cluster: Cluster) -> None:
-    schedule = await plan(cluster, "later", run_at=time.time() + 1, metadata={"a": 1})
+async def test_a_due_schedule_starts_a_generation_that_can_be_found(deployment: Deployment) -> None:
+    schedule = await plan(deployment, "later", run_at=time.time() + 1, metadata={"a": 1})
     assert schedule["next_run_at"]
 
-    found = await fired(cluster, schedule)
-    _, generation = await call(cluster, "GET", f"/v1/generations/{found['last_id']}")
+    found = await fired(deployment, schedule)
+    _, generation = await call(deployment, "GET", f"/v1/generations/{found['last_id']}")
 
     assert found["next_run_at"] is None
     assert generation["metadata"] == {"a": 1, "schedule": schedule["id"]}
-    assert await made(cluster, "later") == [found["last_id"]]
+    assert await made(deployment, "later") == [found["last_id"]]
 
 
-async def test_a_batch_can_be_scheduled(cluster: Cluster) -> None:
-    async with sdk(cluster.urls[0] + "/v1") as client:
+async def test_a_batch_can_be_scheduled(deployment: Deployment) -> None:
+    async with sdk(deployment.urls[0] + "/v1") as client:
         content = encoded([demo_line(1), demo_line(2)])
         file = await client.files.create(file=("input.jsonl", content), purpose="batch")
         body = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h", "run_at": 1}
         _, gone = await call(
-            cluster, "POST", "/v1/batches", json={**body, "input_file_id": "file-none"}
+            deployment, "POST", "/v1/batches", json={**body, "input_file_id": "file-none"}
         )
-        status, schedule = await call(cluster, "POST", "/v1/batches", json=body)
+        status, schedule = await call(deployment, "POST", "/v1/batches", json=body)
         assert status == 202 and schedule["kind"] == "batch"
         assert gone["error"]["code"] == "not_found"
 
-        batch = await ended(client, (await fired(cluster, schedule))["last_id"], DEADLINE_S)
+        batch = await ended(client, (await fired(deployment, schedule))["last_id"], DEADLINE_S)
 
     assert batch.status == "completed"
     assert batch.request_counts is not None and batch.request_counts.completed == 2
@@ -78,78 +78,80 @@ async def test_a_batch_can_be_scheduled(cluster: Cluster) -> None:
     "death", ["die before begin", "die after begin", "die after create", "die after finish"]
 )
 async def test_a_kill_between_any_two_steps_of_a_firing_starts_one_generation(
-    cluster: Cluster, death: str
+    deployment: Deployment, death: str
 ) -> None:
     session = death.replace(" ", "-")
-    schedule = await plan(cluster, session, prompt=death, run_at=1)
-    await first_dead(cluster)
-    found = await fired(cluster, schedule)
-    await settled(cluster)
+    schedule = await plan(deployment, session, prompt=death, run_at=1)
+    await first_dead(deployment)
+    found = await fired(deployment, schedule)
+    await settled(deployment)
 
-    assert await made(cluster, session) == [found["last_id"]]
+    assert await made(deployment, session) == [found["last_id"]]
 
 
-async def test_two_jobs_processes_start_each_firing_once(cluster: Cluster) -> None:
+async def test_two_jobs_processes_start_each_firing_once(deployment: Deployment) -> None:
     """All at once, so that both have something to do at the same time."""
     at = time.time() + 1
-    schedules = [await plan(cluster, f"tick-{number}", run_at=at) for number in range(25)]
-    found = [await fired(cluster, schedule) for schedule in schedules]
-    await settled(cluster)
+    schedules = [await plan(deployment, f"tick-{number}", run_at=at) for number in range(25)]
+    found = [await fired(deployment, schedule) for schedule in schedules]
+    await settled(deployment)
 
     for number, one in enumerate(found):
-        assert await made(cluster, f"tick-{number}") == [one["last_id"]]
+        assert await made(deployment, f"tick-{number}") == [one["last_id"]]
 
 
-async def missed(cluster: Cluster, schedule: dict[str, Any], since_s: float) -> None:
+async def missed(deployment: Deployment, schedule: dict[str, Any], since_s: float) -> None:
     """As it stands when everybody was down at its ticks."""
     due_ms = round((time.time() - since_s) * 1000)
-    async with cluster.redis() as redis:
+    async with deployment.redis() as redis:
         await redis.hset(keys.schedule(schedule["id"]), "next", due_ms)
         await redis.zadd(keys.SCHEDULES, {schedule["id"]: due_ms})
 
 
-async def test_firings_missed_during_an_outage_are_started_once(cluster: Cluster) -> None:
-    for role in cluster.jobs:
+async def test_firings_missed_during_an_outage_are_started_once(deployment: Deployment) -> None:
+    for role in deployment.jobs:
         role.kill()
-    once = await plan(cluster, "once", run_at=time.time() - 3_600)
-    often = await plan(cluster, "often", cron="* * * * *", timezone="Europe/Berlin")
-    await missed(cluster, often, 3_600)
-    await cluster.heal()
-    found = await fired(cluster, often)
-    await fired(cluster, once)
-    await settled(cluster)
+    once = await plan(deployment, "once", run_at=time.time() - 3_600)
+    often = await plan(deployment, "often", cron="* * * * *", timezone="Europe/Berlin")
+    await missed(deployment, often, 3_600)
+    await deployment.heal()
+    found = await fired(deployment, often)
+    await fired(deployment, once)
+    await settled(deployment)
 
-    assert len(await made(cluster, "once")) == 1
+    assert len(await made(deployment, "once")) == 1
     # The ticks of now are of now, and may have come since.
-    assert len(await made(cluster, "often")) <= 1 + (time.time() - found["last_run_at"]) // 60 + 1
+    assert (
+        len(await made(deployment, "often")) <= 1 + (time.time() - found["last_run_at"]) // 60 + 1
+    )
     assert found["next_run_at"] > time.time() - 60
-    status, _ = await call(cluster, "DELETE", f"/v1/schedules/{often['id']}")
+    status, _ = await call(deployment, "DELETE", f"/v1/schedules/{often['id']}")
     assert status == 200
 
 
-async def test_redis_killed_and_back_with_its_file(cluster: Cluster) -> None:
+async def test_redis_killed_and_back_with_its_file(deployment: Deployment) -> None:
     at = time.time() + 1.5
-    schedules = [await plan(cluster, f"outage-{number}", run_at=at) for number in range(5)]
-    cluster.server.kill()
+    schedules = [await plan(deployment, f"outage-{number}", run_at=at) for number in range(5)]
+    deployment.server.kill()
     await until(lambda: time.time() > at + 0.5, DEADLINE_S, "the due time, without Redis")
-    cluster.server.start()
-    found = [await fired(cluster, schedule) for schedule in schedules]
-    await settled(cluster)
+    deployment.server.start()
+    found = [await fired(deployment, schedule) for schedule in schedules]
+    await settled(deployment)
 
     for number, one in enumerate(found):
-        assert await made(cluster, f"outage-{number}") == [one["last_id"]]
-    assert all(role.is_running for role in cluster.jobs), cluster.report()
+        assert await made(deployment, f"outage-{number}") == [one["last_id"]]
+    assert all(role.is_running for role in deployment.jobs), deployment.report()
 
 
-async def test_the_loss_of_arqs_database_loses_no_work(cluster: Cluster) -> None:
-    async with arq(cluster) as theirs:
+async def test_the_loss_of_arqs_database_loses_no_work(deployment: Deployment) -> None:
+    async with arq(deployment) as theirs:
         for number in range(10):
-            schedule = await plan(cluster, f"flushed-{number}", run_at=1)
+            schedule = await plan(deployment, f"flushed-{number}", run_at=1)
             await theirs.flushdb()
-            found = await fired(cluster, schedule)
+            found = await fired(deployment, schedule)
             await theirs.flushdb()
 
-            assert await made(cluster, f"flushed-{number}") == [found["last_id"]]
+            assert await made(deployment, f"flushed-{number}") == [found["last_id"]]
 
 
 MALFORMED = {
@@ -165,16 +167,18 @@ MALFORMED = {
 }
 
 
-async def test_a_malformed_payload_on_arqs_queue_does_not_stop_other_work(cluster: Cluster) -> None:
-    async with arq(cluster) as theirs:
+async def test_a_malformed_payload_on_arqs_queue_does_not_stop_other_work(
+    deployment: Deployment,
+) -> None:
+    async with arq(deployment) as theirs:
         for name, payload in MALFORMED.items():
             await theirs.set(f"arq:job:{name}", payload)
             await theirs.zadd(QUEUE, {name: 1})
         await theirs.zadd(QUEUE, {"no-payload": 1, b"\xff no text": 1})
-        await settled(cluster)
+        await settled(deployment)
 
         async def is_clear() -> bool:
             return await theirs.zcard(QUEUE) <= len(MALFORMED) // 2
 
         await until(is_clear, DEADLINE_S, "the queue to be clear")
-    assert all(role.is_running for role in cluster.jobs), cluster.report()
+    assert all(role.is_running for role in deployment.jobs), deployment.report()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.demo import demo_body
 from tests.support.jobs import call, fired, plan
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.sentinel_setup import standing
 from tests.support.wait import until
 
@@ -55,14 +55,16 @@ async def test_a_planned_failover_loses_no_prompt_that_was_accepted_after_it(fig
         await setup.demoted()
 
         numbers = {"sentinels": 3, "heard": 3, "replicas": 1}
-        await until(lambda: says(setup.cluster, numbers), 20, "/readyz with the old master again")
-        await fired(setup.cluster, await plan(setup.cluster, "after the switch", run_at=1))
+        await until(
+            lambda: says(setup.deployment, numbers), 20, "/readyz with the old master again"
+        )
+        await fired(setup.deployment, await plan(setup.deployment, "after the switch", run_at=1))
         await setup.fault_run.read_on(answer, 8)
         await setup.fault_run.cancel(answer)
         await setup.check_prompts()
         await setup.fault_run.finish(bound_s=40)
 
 
-async def says(cluster: Cluster, numbers: dict[str, int]) -> bool:
-    status, found = await call(cluster, "GET", "/readyz")
+async def says(deployment: Deployment, numbers: dict[str, int]) -> bool:
+    status, found = await call(deployment, "GET", "/readyz")
     return status == 200 and bool(found["sentinel"] == numbers)

@@ -15,7 +15,7 @@ import pytest
 from tests.support.deliveries import Closed, Opened, Reading
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.reader import TRANSPORTS, CarefulReader
 from tests.support.wait import until
 
@@ -34,9 +34,9 @@ on_takeover = "fail"
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS) as cluster:
-        yield cluster
+async def shared_cluster() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS) as deployment:
+        yield deployment
 
 
 async def watch(fault_run: FaultRun, body: dict[str, Any], **known: Any) -> WatchedGeneration:
@@ -44,7 +44,7 @@ async def watch(fault_run: FaultRun, body: dict[str, Any], **known: Any) -> Watc
     playing = await fault_run.start(body, readers=0, **known)
     for transport in TRANSPORTS:
         reading = Reading(transport)
-        reader = CarefulReader(reading, fault_run.cluster.urls, transports=(transport,))
+        reader = CarefulReader(reading, fault_run.deployment.urls, transports=(transport,))
         playing.record.readings.append(reading)
         playing.readers.append(reader)
         run = reader.run(playing.id, deadline_s=DEADLINE_S)
@@ -86,7 +86,7 @@ async def test_stream_stops_because_the_answer_completed(fault_run: FaultRun):
 async def test_stream_stops_because_of_a_cancel(fault_run: FaultRun):
     answer = await watch(fault_run, demo_body(10_000, 30), has_text=False)
     await fault_run.read_to(answer, 10)
-    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.deployment.urls[1])
     await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"cancelled"}
@@ -107,7 +107,7 @@ async def test_stream_after_the_end_is_empty(fault_run: FaultRun, transport: str
     await fault_run.finish()
     reading = Reading("after the end")
     reading.steps.append(answer.readings[0].deliveries[-1])
-    after = CarefulReader(reading, fault_run.cluster.urls, transports=(transport,))
+    after = CarefulReader(reading, fault_run.deployment.urls, transports=(transport,))
     await after.run(answer.id, deadline_s=DEADLINE_S)
     expected = "clean" if transport == "longpoll" else "status 204"
     assert [step.how for step in reading.steps if isinstance(step, Closed)] == [expected]
@@ -147,7 +147,7 @@ async def test_stream_continues_after_a_short_absence_of_redis(fault_run: FaultR
     """Who reads already stays; a long poll may be told to ask again."""
     answer = await watch(fault_run, demo_body(150, 60))
     await fault_run.read_to(answer, 20)
-    with fault_run.cluster.server.client() as onlooker:
+    with fault_run.deployment.server.client() as onlooker:
         onlooker.execute_command("CLIENT", "PAUSE", "1500", "ALL")  # ends by itself
     await fault_run.finish(is_lossless=False)
     stops = hows(answer)
@@ -161,7 +161,7 @@ async def test_stream_continues_after_a_short_absence_of_redis(fault_run: FaultR
 async def test_stream_breaks_off_when_the_node_dies(fault_run: FaultRun):
     answer = await watch(fault_run, demo_body(120, 60))
     await fault_run.read_to(answer, 20)
-    fault_run.cluster.api[0].kill()
+    fault_run.deployment.api[0].kill()
     await fault_run.finish()
     stops = first_hows(answer)
     assert stops.pop("longpoll") in ("broken", "refused"), "it waited, or was between two polls"
@@ -171,7 +171,7 @@ async def test_stream_breaks_off_when_the_node_dies(fault_run: FaultRun):
 async def test_stream_breaks_off_when_the_node_drains(fault_run: FaultRun):
     answer = await watch(fault_run, demo_body(300, 60))
     await fault_run.read_to(answer, 20)
-    fault_run.cluster.api[0].terminate()
+    fault_run.deployment.api[0].terminate()
     await fault_run.finish()
     stops = first_hows(answer)
     # The poll that waits is answered; the next one is refused with 503, or there is nobody.
@@ -182,8 +182,8 @@ async def test_stream_breaks_off_when_the_node_drains(fault_run: FaultRun):
 async def test_stream_breaks_off_at_the_connections_maximum_age():
     settings = {"connection_age_s": "2", "heartbeat_s": "0.5"}
     async with (
-        Cluster(api=2, workers=1, settings=settings) as cluster,
-        FaultRun(cluster) as fault_run,
+        Deployment(api=2, workers=1, settings=settings) as deployment,
+        FaultRun(deployment) as fault_run,
     ):
         answer = await watch(fault_run, demo_body(250, 60))
         await fault_run.finish()
@@ -195,7 +195,7 @@ async def test_stream_breaks_off_at_the_connections_maximum_age():
             "ws": "code 1012",
         }
         nodes = {s.node for r in answer.readings for s in r.steps if isinstance(s, Opened)}
-        assert nodes == set(cluster.urls)
+        assert nodes == set(deployment.urls)
 
 
 # What Redis has lost
@@ -205,9 +205,9 @@ async def test_stream_ends_as_lost_when_redis_lost_the_generation(fault_run: Fau
     """Its worker died with it: nobody can write it again, and everybody is told so."""
     answer = await watch(fault_run, demo_body(10_000, 60), has_text=False)
     await fault_run.read_to(answer, 20)
-    for worker in fault_run.cluster.workers:
+    for worker in fault_run.deployment.workers:
         worker.kill()
-    with fault_run.cluster.server.client() as client:
+    with fault_run.deployment.server.client() as client:
         client.flushall()
     await asyncio.gather(*answer.tasks)
     fault_run.playing.remove(answer)
@@ -221,9 +221,9 @@ async def test_stream_ends_as_lost_when_redis_lost_the_generation(fault_run: Fau
 async def test_stream_is_reset_when_redis_lost_entries_that_were_read(fault_run: FaultRun):
     answer = await watch(fault_run, demo_body(150, 60))
     await fault_run.read_to(answer, 20)
-    fault_run.cluster.server.kill()
-    fault_run.cluster.server.erase()
-    fault_run.cluster.server.start()
+    fault_run.deployment.server.kill()
+    fault_run.deployment.server.erase()
+    fault_run.deployment.server.start()
     await fault_run.finish(is_lossless=False)
     stops = hows(answer)
     assert set(stops.pop("longpoll")) <= {"clean", "status 503"}
@@ -231,11 +231,11 @@ async def test_stream_is_reset_when_redis_lost_entries_that_were_read(fault_run:
 
 
 async def test_stream_is_refused_with_410_after_the_log_expired():
-    async with Cluster(api=1, workers=1, settings={"retention_s": "1"}) as cluster:
-        async with FaultRun(cluster) as fault_run:
+    async with Deployment(api=1, workers=1, settings={"retention_s": "1"}) as deployment:
+        async with FaultRun(deployment) as fault_run:
             answer = await fault_run.start(demo_body(5, 0), readers=1)
             await asyncio.gather(*answer.tasks)
-            redis = cluster.redis()
+            redis = deployment.redis()
             try:
                 await until(lambda: log_is_gone(redis, answer.id), DEADLINE_S, "expiry")
             finally:
@@ -243,7 +243,7 @@ async def test_stream_is_refused_with_410_after_the_log_expired():
             fault_run.playing.clear()
             late = {transport: Reading(transport) for transport in TRANSPORTS}
             for transport, reading in late.items():
-                reader = CarefulReader(reading, cluster.urls, transports=(transport,))
+                reader = CarefulReader(reading, deployment.urls, transports=(transport,))
                 await reader.run(answer.id, deadline_s=DEADLINE_S)
             stops = {name: reading.steps[-1].how for name, reading in late.items()}  # type: ignore[union-attr]
             gone = "status 410"

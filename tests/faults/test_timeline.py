@@ -15,13 +15,13 @@ TOKENS = 60
 
 
 async def test_each_moment_is_there_in_order_with_the_right_process(fault_run: FaultRun) -> None:
-    cluster = fault_run.cluster
+    deployment = fault_run.deployment
     answer = await fault_run.start(demo_body(TOKENS, 40))
     await fault_run.read_to(answer, 10)
     name = answer.record.generation_id
 
     async def moments() -> list[dict[str, Any]]:
-        async with httpx2.AsyncClient(base_url=cluster.urls[0]) as client:
+        async with httpx2.AsyncClient(base_url=deployment.urls[0]) as client:
             return list((await client.get(f"/v1/generations/{name}/timeline")).json()["data"])
 
     async def has_begun() -> bool:
@@ -59,7 +59,7 @@ async def test_each_moment_is_there_in_order_with_the_right_process(fault_run: F
     assert [m["at"] for m in found] == sorted(m["at"] for m in found)
 
     for width in (80, 200):
-        environ = {"TAILRACE_URL": cluster.urls[1], "COLUMNS": str(width), "TERM": "xterm"}
+        environ = {"TAILRACE_URL": deployment.urls[1], "COLUMNS": str(width), "TERM": "xterm"}
         shown, _ = await on_terminal("trace", name, environ=environ)
         assert "lease ran out" in shown.decode() and "\x1b[" in shown.decode()
     _, piped = await on_terminal("trace", name, environ=environ, pipes_answer=True)

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 LEASE_S = 0.6
@@ -23,16 +23,16 @@ CITING = "cite your sources"
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
+async def shared() -> AsyncIterator[Deployment]:
     """Node and worker 0 are today's, 1 are newer."""
-    cluster = Cluster(api=2, workers=2, lease_s=LEASE_S)
-    cluster.api[1].module = cluster.workers[1].module = NEWER
-    async with cluster:
-        yield cluster
+    deployment = Deployment(api=2, workers=2, lease_s=LEASE_S)
+    deployment.api[1].module = deployment.workers[1].module = NEWER
+    async with deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared, deadline_s=40) as fault_run:
         yield fault_run
@@ -43,7 +43,7 @@ def types_of(answer: WatchedGeneration) -> list[str]:
 
 
 async def test_old_and_new_share_a_queue_and_each_others_logs(fault_run: FaultRun):
-    old, new = fault_run.cluster.urls
+    old, new = fault_run.deployment.urls
     bodies = [demo_body(30, 60, prompt=prompt) for prompt in ("plain", CITING)]
     by_old = [await fault_run.start(body, node=old) for body in bodies * 2]
     by_new = [await fault_run.start(body, node=new) for body in bodies]
@@ -65,17 +65,17 @@ async def test_after_a_rollback_the_old_version_finishes_generations_of_the_new_
     fault_run: FaultRun,
 ):
     """Their entries are of the new version: the janitor adds some that the old one can read."""
-    old, new = fault_run.cluster.workers
+    old, new = fault_run.deployment.workers
     old.freeze()
     bodies = [demo_body(5_000, 60, prompt=prompt) for prompt in ("plain", CITING)]
-    newer_node = fault_run.cluster.urls[1]
+    newer_node = fault_run.deployment.urls[1]
     answers = [await fault_run.start(b, node=newer_node, is_cut_short=True) for b in bodies]
     for answer in answers:
         await fault_run.read_to(answer, 12)
         assert await fault_run.holder(answer) is new
 
     new.kill()
-    fault_run.cluster.api[1].kill()
+    fault_run.deployment.api[1].kill()
     old.thaw()
     plain, citing = answers
     for answer in answers:

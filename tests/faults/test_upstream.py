@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_server import free_port
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
@@ -39,7 +39,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart", "fail")
     )
@@ -49,13 +49,13 @@ async def shared(upstream: Upstream) -> AsyncIterator[Cluster]:
         "upstream_line_bytes_max": "1048576",
         "upstream_outage_s": "4",
     }
-    cluster = Cluster(api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings)
-    async with cluster:
-        yield cluster
+    deployment = Deployment(api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings)
+    async with deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared) as fault_run:
         yield fault_run
@@ -168,7 +168,7 @@ async def test_cancel_closes_the_connection_to_the_upstream(
     await fault_run.read_to(answer, 5)
     call = upstream.calls[-1]
 
-    await fault_run.cancel(answer, node=fault_run.cluster.urls[1])
+    await fault_run.cancel(answer, node=fault_run.deployment.urls[1])
 
     await until(call.left.is_set, 5, "the upstream's client has left")
     await fault_run.finish(bound_s=10)

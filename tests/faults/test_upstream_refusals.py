@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.faulty_ports import closed_port
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream
 
@@ -44,17 +44,17 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def cluster(upstream: Upstream) -> AsyncIterator[Cluster]:
+async def deployment(upstream: Upstream) -> AsyncIterator[Deployment]:
     with closed_port() as port:
         models = MODELS.format(url=upstream.base_url, port=port)
         settings = {"attempts_max": "2", "upstream_outage_s": "1"}
-        async with Cluster(api=1, workers=1, models=models, settings=settings) as cluster:
-            yield cluster
+        async with Deployment(api=1, workers=1, models=models, settings=settings) as deployment:
+            yield deployment
 
 
-async def error_of(cluster: Cluster, model: str) -> dict[str, Any]:
+async def error_of(deployment: Deployment, model: str) -> dict[str, Any]:
     """Let the model answer; return the error of the end, which is the same everywhere."""
-    async with RawClient(cluster.urls[0]) as api:
+    async with RawClient(deployment.urls[0]) as api:
         generation_id = await api.start({"prompt": "x", "model": model})
         await api.ended(generation_id)
         snapshot = (await api.get(f"/v1/generations/{generation_id}")).json()
@@ -84,12 +84,12 @@ async def error_of(cluster: Cluster, model: str) -> dict[str, Any]:
     ids=["too long", "no quota", "invalid"],
 )  # fmt: skip
 async def test_a_refusal_reaches_the_client_with_its_status_and_code_after_one_attempt(
-    cluster: Cluster, upstream: Upstream, status: int, body: Any, expected: dict[str, Any]
+    deployment: Deployment, upstream: Upstream, status: int, body: Any, expected: dict[str, Any]
 ) -> None:
     upstream.refusal, upstream.refusal_status = json.dumps(body).encode(), status
     calls = len(upstream.calls)
 
-    error = await error_of(cluster, "refusing")
+    error = await error_of(deployment, "refusing")
 
     assert error["upstream"] == expected
     assert (error["code"], error["retryable"]) == ("upstream_refused", False)
@@ -97,11 +97,11 @@ async def test_a_refusal_reaches_the_client_with_its_status_and_code_after_one_a
 
 
 async def test_a_client_of_openais_api_gets_the_code_by_which_it_shortens_its_history(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ) -> None:
     upstream.refusal, upstream.refusal_status = json.dumps(VLLM).encode(), 400
     body = {"model": "refusing", "messages": [{"role": "user", "content": "x"}]}
-    async with RawClient(cluster.urls[0]) as api:
+    async with RawClient(deployment.urls[0]) as api:
         answer = await api.call("POST", "/v1/chat/completions", body=body)
 
     error = answer.json()["error"]
@@ -110,27 +110,27 @@ async def test_a_client_of_openais_api_gets_the_code_by_which_it_shortens_its_hi
 
 
 async def test_a_key_that_the_server_refuses_is_for_the_operator_only(
-    cluster: Cluster, upstream: Upstream
+    deployment: Deployment, upstream: Upstream
 ) -> None:
     said = "Incorrect API key of organization org-7"
     upstream.refusal = json.dumps({"error": {"message": said, "code": "invalid_api_key"}}).encode()
     upstream.refusal_status = 401
 
-    error = await error_of(cluster, "refusing")
+    error = await error_of(deployment, "refusing")
 
     assert "upstream" not in error and "org-7" not in error["message"]
     assert error["code"] == "upstream_refused" and "401" in error["message"]
-    assert "org-7" in cluster.workers[0].output.read_text()
+    assert "org-7" in deployment.workers[0].output.read_text()
 
 
 async def test_an_address_is_in_the_workers_log_and_not_in_the_clients_message(
-    cluster: Cluster,
+    deployment: Deployment,
 ) -> None:
-    error = await error_of(cluster, "nowhere")
+    error = await error_of(deployment, "nowhere")
 
     assert error["code"] == "attempts_exhausted"
     assert error["message"].endswith("the backend cannot be reached: it refuses the connection")
     assert not re.search(r"127\.0\.0\.1|localhost|:\d{2,5}", error["message"])
-    log = cluster.workers[0].output.read_text()
+    log = deployment.workers[0].output.read_text()
     assert "model server unusable" in log
     assert re.search(r"no server listens at 127\.0\.0\.1:\d+: start it", log)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.kinds import TRIED
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import Upstream, expected_text
 
 VENDORS = ("anthropic", "gemini")
@@ -24,18 +24,18 @@ on_takeover = "continue"
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
+async def shared() -> AsyncIterator[Deployment]:
     async with AsyncExitStack() as stack:
         tables = ""
         for name in VENDORS:
             server = await stack.enter_async_context(TRIED[name].serve())
             assert isinstance(server, Upstream)
             tables += TABLE.format(name=name, url=server.base_url)
-        yield await stack.enter_async_context(Cluster(api=2, workers=2, models=tables))
+        yield await stack.enter_async_context(Deployment(api=2, workers=2, models=tables))
 
 
 @pytest.fixture
-async def fault_run(shared: Cluster) -> AsyncIterator[FaultRun]:
+async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
     await shared.heal()
     async with FaultRun(shared) as fault_run:
         yield fault_run

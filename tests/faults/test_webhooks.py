@@ -11,20 +11,20 @@ from shared.redis import keys
 from tests.support.batch import demo_line, encoded, submit
 from tests.support.demo import demo_body
 from tests.support.jobs import DEADLINE_S, ask, call, faulty_cluster
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.receiver import SECRET, Receiver
 from tests.support.sdk import sdk
 from tests.support.wait import until
 
 
 @pytest.fixture(scope="module")
-async def shared() -> AsyncIterator[Cluster]:
-    async with faulty_cluster() as cluster:
-        yield cluster
+async def shared() -> AsyncIterator[Deployment]:
+    async with faulty_cluster() as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def cluster(shared: Cluster) -> AsyncIterator[Cluster]:
+async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
     await shared.heal()
     yield shared
     await shared.heal()
@@ -41,9 +41,9 @@ async def heard(receiver: Receiver, count: int = 1) -> None:
 
 
 async def test_the_end_of_a_generation_is_delivered_and_signed(
-    cluster: Cluster, receiver: Receiver
+    deployment: Deployment, receiver: Receiver
 ) -> None:
-    generation_id = await ask(cluster, receiver.url, session="s", metadata={"order": 7})
+    generation_id = await ask(deployment, receiver.url, session="s", metadata={"order": 7})
     await heard(receiver)
 
     event = receiver.calls[0].verified()
@@ -52,12 +52,12 @@ async def test_the_end_of_a_generation_is_delivered_and_signed(
     assert event["data"]["session"] == "s"
     assert event["data"]["metadata"] == {"order": 7}
     assert event["data"]["usage"]["completion_tokens"] > 0
-    _, shown = await call(cluster, "GET", f"/v1/generations/{generation_id}")
+    _, shown = await call(deployment, "GET", f"/v1/generations/{generation_id}")
     assert "webhook" not in shown and "whsec" not in str(shown)
 
 
-async def test_the_end_of_a_batch_is_delivered(cluster: Cluster, receiver: Receiver) -> None:
-    async with sdk(cluster.urls[0] + "/v1") as client:
+async def test_the_end_of_a_batch_is_delivered(deployment: Deployment, receiver: Receiver) -> None:
+    async with sdk(deployment.urls[0] + "/v1") as client:
         hook = {"webhook": {"url": receiver.url, "secret": SECRET}}
         batch = await submit(client, encoded([demo_line(1)]), extra_body=hook)
         await heard(receiver)
@@ -71,17 +71,17 @@ async def test_the_end_of_a_batch_is_delivered(cluster: Cluster, receiver: Recei
     assert "webhook" not in shown.model_dump() and "whsec" not in shown.model_dump_json()
 
 
-async def test_a_cancel_is_delivered(cluster: Cluster, receiver: Receiver) -> None:
-    generation_id = await ask(cluster, receiver.url, **demo_body(1_000, 10))
-    await call(cluster, "POST", f"/v1/generations/{generation_id}/cancel")
+async def test_a_cancel_is_delivered(deployment: Deployment, receiver: Receiver) -> None:
+    generation_id = await ask(deployment, receiver.url, **demo_body(1_000, 10))
+    await call(deployment, "POST", f"/v1/generations/{generation_id}/cancel")
     await heard(receiver)
 
     assert receiver.calls[0].verified()["type"] == "generation.cancelled"
 
 
-async def test_a_failure_is_delivered(cluster: Cluster, receiver: Receiver) -> None:
+async def test_a_failure_is_delivered(deployment: Deployment, receiver: Receiver) -> None:
     body = demo_body(10, 0, fail_at=3, fail_code="upstream_refused", fail_retryable=False)
-    await ask(cluster, receiver.url, **body)
+    await ask(deployment, receiver.url, **body)
     await heard(receiver)
 
     event = receiver.calls[0].verified()
@@ -90,15 +90,15 @@ async def test_a_failure_is_delivered(cluster: Cluster, receiver: Receiver) -> N
 
 
 async def test_a_delivery_interrupted_by_a_kill_is_repeated(
-    cluster: Cluster, receiver: Receiver
+    deployment: Deployment, receiver: Receiver
 ) -> None:
     receiver.holds.clear()
-    generation_id = await ask(cluster, receiver.url)
+    generation_id = await ask(deployment, receiver.url)
     await heard(receiver)
-    for role in cluster.jobs:
+    for role in deployment.jobs:
         role.kill()
     receiver.holds.set()
-    await cluster.heal()
+    await deployment.heal()
     await heard(receiver, 2)
 
     first, second = receiver.calls[:2]
@@ -108,20 +108,20 @@ async def test_a_delivery_interrupted_by_a_kill_is_repeated(
 
 
 async def test_an_end_during_an_outage_of_the_jobs_role_is_delivered_later(
-    cluster: Cluster, receiver: Receiver
+    deployment: Deployment, receiver: Receiver
 ) -> None:
-    for role in cluster.jobs:
+    for role in deployment.jobs:
         role.kill()
-    generation_ids = {await ask(cluster, receiver.url) for _ in range(5)}
+    generation_ids = {await ask(deployment, receiver.url) for _ in range(5)}
 
     async def all_ended() -> bool:
-        async with cluster.redis() as redis:
+        async with deployment.redis() as redis:
             statuses = [await redis.hget(keys.meta(one), "status") for one in generation_ids]
         return set(statuses) == {b"completed"}
 
     await until(all_ended, DEADLINE_S, "the ends")
     assert not receiver.calls
-    await cluster.heal()
+    await deployment.heal()
     await heard(receiver, 5)
 
     assert {call.verified()["data"]["id"] for call in receiver.calls} == generation_ids
@@ -129,42 +129,44 @@ async def test_an_end_during_an_outage_of_the_jobs_role_is_delivered_later(
 
 
 async def test_an_end_whose_worker_died_before_it_notified_anybody_is_delivered(
-    cluster: Cluster, receiver: Receiver
+    deployment: Deployment, receiver: Receiver
 ) -> None:
     """The end stands, and its worker could not say so any more."""
-    faulty = cluster.add_worker("tests.support.faulty_worker")
+    faulty = deployment.add_worker("tests.support.faulty_worker")
     await faulty.ready()
-    cluster.workers[0].kill()
-    generation_id = await ask(cluster, receiver.url, prompt="die after the end")
+    deployment.workers[0].kill()
+    generation_id = await ask(deployment, receiver.url, prompt="die after the end")
     assert await faulty.ended(DEADLINE_S) == -9
-    cluster.workers.remove(faulty)
-    await cluster.heal()
+    deployment.workers.remove(faulty)
+    await deployment.heal()
     await heard(receiver)
 
     assert receiver.calls[0].verified()["data"]["id"] == generation_id
 
 
-async def test_redis_killed_and_back_with_its_file(cluster: Cluster, receiver: Receiver) -> None:
+async def test_redis_killed_and_back_with_its_file(
+    deployment: Deployment, receiver: Receiver
+) -> None:
     receiver.answers = [503, 503, 204]
-    generation_ids = {await ask(cluster, receiver.url) for _ in range(3)}
+    generation_ids = {await ask(deployment, receiver.url) for _ in range(3)}
     await heard(receiver)
-    cluster.server.restart()
+    deployment.server.restart()
 
     def all_told() -> bool:
         return {call.event["data"]["id"] for call in receiver.calls[2:]} == generation_ids
 
     await until(all_told, DEADLINE_S, "all webhooks")
-    assert all(role.is_running for role in cluster.jobs), cluster.report()
+    assert all(role.is_running for role in deployment.jobs), deployment.report()
 
 
 async def test_the_loss_of_arqs_database_loses_no_work(
-    cluster: Cluster, receiver: Receiver
+    deployment: Deployment, receiver: Receiver
 ) -> None:
     receiver.answers = [500, 204]
     receiver.holds.clear()
-    await ask(cluster, receiver.url)
+    await ask(deployment, receiver.url)
     await heard(receiver)
-    async with Redis.from_url(cluster.server.url.replace("/0", "/1"), protocol=2) as theirs:
+    async with Redis.from_url(deployment.server.url.replace("/0", "/1"), protocol=2) as theirs:
         await theirs.flushdb()
         receiver.holds.set()
         await theirs.flushdb()
@@ -174,15 +176,15 @@ async def test_the_loss_of_arqs_database_loses_no_work(
 
 
 async def test_a_dead_receiver_does_not_delay_other_receivers(
-    cluster: Cluster, receiver: Receiver
+    deployment: Deployment, receiver: Receiver
 ) -> None:
     async with Receiver() as dead:
         dead.holds.clear()
         for _ in range(20):
-            await ask(cluster, dead.url)
+            await ask(deployment, dead.url)
         await until(lambda: len(dead.calls) == 4, DEADLINE_S, "as many as may be under way")
         for _ in range(5):
-            await ask(cluster, receiver.url)
+            await ask(deployment, receiver.url)
         await heard(receiver, 5)
 
         assert len(dead.calls) <= 8  # another four where a lease has run out meanwhile

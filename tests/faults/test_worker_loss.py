@@ -50,7 +50,7 @@ def gap_after_takeover(reading, moment: float) -> float:
 
 async def test_a_worker_killed_before_it_begins_costs_no_attempt(fault_run: FaultRun):
     """Frozen before the prompt comes, killed after: whoever is left begins it."""
-    frozen = fault_run.cluster.workers[0]
+    frozen = fault_run.deployment.workers[0]
     frozen.freeze()
     answers = [await fault_run.start(demo_body(10, 40)) for _ in range(4)]
     frozen.kill()
@@ -96,7 +96,7 @@ def has_later_attempt(reading) -> bool:
 
 async def test_a_fenced_worker_that_woke_up_serves_new_prompts(fault_run: FaultRun):
     """Both workers: one frozen and woken, then left alone with the work."""
-    first, second = fault_run.cluster.workers
+    first, second = fault_run.deployment.workers
     first.freeze()
     answer = await fault_run.start(demo_body(10, 40))
     await fault_run.read_to(answer, 5)
@@ -132,7 +132,7 @@ async def test_a_prompt_whose_worker_always_dies_ends_as_failed(fault_run: Fault
     for attempt in range(1, 4):
         await until(partial(is_said_in, answer.readings[0], attempt), 20, f"attempt {attempt}")
         (await fault_run.holder(answer)).kill()
-        await fault_run.cluster.heal()
+        await fault_run.deployment.heal()
 
     await fault_run.finish(bound_s=40)
     end = answer.record.log[-1]
@@ -152,10 +152,10 @@ async def test_no_entry_stays_pending_after_the_last_answer(fault_run: FaultRun)
     await fault_run.read_to(answers[0], 5)
     (await fault_run.holder(answers[0])).kill()
     await fault_run.finish(bound_s=25)
-    redis = fault_run.cluster.redis()
+    redis = fault_run.deployment.redis()
 
     async def is_empty() -> bool:
-        for tag in fault_run.cluster.partitions.tags:
+        for tag in fault_run.deployment.partitions.tags:
             for lane in keys.LANES:
                 if await redis.xlen(keys.lane(lane, tag)):
                     return False
@@ -177,7 +177,7 @@ async def test_readers_come_and_go_while_workers_do(fault_run: FaultRun):
         for answer in answers:
             await fault_run.read_on(answer, 10)
         (await fault_run.holder(answers[0])).kill()
-        await fault_run.cluster.heal()
+        await fault_run.deployment.heal()
 
     await asyncio.wait_for(fault_run.finish(bound_s=40), 60)
     assert gap_around(answers[0].readings[0], 0) >= 0

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support.footprint import connections, descriptors
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -27,9 +27,9 @@ REDIS_MAX = 40  # connections to Redis that are kept for as many requests at onc
 # Against a deployment that refuses the key every attack fails, which would prove nothing.
 PREFLIGHT_S = 10.0
 # The last three: clusters of a module's own, and programs that run on this machine.
-INSIDE = {"node", "cluster", "own_cluster", "quoting", "talking", "tmp_path"}
+INSIDE = {"node", "cluster", "own_deployment", "quoting", "talking", "tmp_path"}
 
-OwnCluster = Callable[..., contextlib.AbstractAsyncContextManager[Cluster]]
+OwnDeployment = Callable[..., contextlib.AbstractAsyncContextManager[Deployment]]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,7 +61,7 @@ def _asked_for(item: pytest.Item) -> Iterator[str]:
         # hypothesis wraps the function; what it wraps names the fixtures.
         yield from inspect.signature(inspect.unwrap(item.function)).parameters
         # Also by way of a fixture of the module's.
-        yield from {"own_cluster"} & set(item.fixturenames)
+        yield from {"own_deployment"} & set(item.fixturenames)
 
 
 @pytest.fixture(scope="session")
@@ -71,29 +71,29 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster | None]:
+async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment | None]:
     """The node and its worker; None where `--base-url` names a deployment."""
     if request.config.getoption("--base-url"):
         yield None
         return
     settings = {"heartbeat_s": "15", "hub_bytes_max": "4000000"}
-    async with Cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        yield cluster
+    async with Deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="session")
-def own_cluster() -> OwnCluster:
-    """Start a cluster with settings of its own: `async with own_cluster(settings={…})`."""
-    return Cluster
+def own_deployment() -> OwnDeployment:
+    """Start a cluster with settings of its own: `async with own_deployment(settings={…})`."""
+    return Deployment
 
 
 @pytest.fixture
-async def node(cluster: Cluster | None) -> AsyncIterator[Role | None]:
+async def node(deployment: Deployment | None) -> AsyncIterator[Role | None]:
     """The process. A test fails by what it leaves open, or by a line at the level error."""
-    if cluster is None:
+    if deployment is None:
         yield None
         return
-    role = cluster.api[0]
+    role = deployment.api[0]
     pid = role.pid
     yield role
     assert role.is_running and role.pid == pid, role.stderr()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.support.demo import demo_body
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.tokens import SECRET, hmac_token, jwk, signed_token
 from tests.support.wait import until
@@ -27,14 +27,14 @@ def key_set(*kids: str) -> str:
 
 
 async def test_changed_files_of_keys_need_no_restart_and_broken_ones_change_nothing(
-    own_cluster: type[Cluster], tmp_path: Path
+    own_deployment: type[Deployment], tmp_path: Path
 ) -> None:
     keys, public = tmp_path / "keys", tmp_path / "public.json"
     keys.write_text(f"{ALICE}:alice\n")
     public.write_text(key_set("one"))
     settings = {"api_keys": str(keys), "jwt_jwks": str(public), "log": "json"}
-    async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        async with RawClient(cluster.urls[0]) as api:
+    async with own_deployment(api=1, workers=1, jobs=1, settings=settings) as deployment:
+        async with RawClient(deployment.urls[0]) as api:
 
             async def status(credential: str) -> int:
                 headers = {"Authorization": f"Bearer {credential}"}
@@ -76,17 +76,17 @@ async def test_changed_files_of_keys_need_no_restart_and_broken_ones_change_noth
 
             await until(is_none_named, CHANGE_S, "the node that is not degraded any more")
             assert [await status(each) for each in (ALICE, first, second)] == [200, 200, 200]
-        printed = "".join(role.output.read_text() for role in cluster.roles)
+        printed = "".join(role.output.read_text() for role in deployment.roles)
         assert '"event": "api keys read again"' in printed
         assert not any(secret in printed for secret in (ALICE, BOB, first, second, "half of an"))
 
 
 async def test_work_planned_with_a_token_or_for_a_user_starts_without_a_key_of_the_owner(
-    own_cluster: type[Cluster],
+    own_deployment: type[Deployment],
 ) -> None:
     settings = {"api_keys": f"{ALICE}:backend:act", "jwt_secret": SECRET}
-    async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        async with RawClient(cluster.urls[0]) as api:
+    async with own_deployment(api=1, workers=1, jobs=1, settings=settings) as deployment:
+        async with RawClient(deployment.urls[0]) as api:
             tom = {"Authorization": f"Bearer {hmac_token(sub='tom')}"}
             ann = {"Authorization": f"Bearer {ALICE}", "X-On-Behalf-Of": "ann"}
             for headers in (tom, ann):

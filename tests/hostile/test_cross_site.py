@@ -17,7 +17,7 @@ import websockets
 
 from api.app import http_routes, socket_routes
 from shared.config.settings import Settings
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange
 
@@ -129,10 +129,10 @@ async def test_a_foreign_origin_is_refused_before_its_body_is_read(api: RawClien
 
 
 @pytest.fixture(scope="module")
-async def listing(own_cluster: type[Cluster]) -> AsyncIterator[RawClient]:
+async def listing(own_deployment: type[Deployment]) -> AsyncIterator[RawClient]:
     async with (
-        own_cluster(api=1, workers=1, settings={"cors_origins": LISTED}) as cluster,
-        RawClient(cluster.urls[0]) as raw_client,
+        own_deployment(api=1, workers=1, settings={"cors_origins": LISTED}) as deployment,
+        RawClient(deployment.urls[0]) as raw_client,
     ):
         yield raw_client
 

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.hostile.conftest import QUICK, OwnCluster
+from tests.hostile.conftest import QUICK, OwnDeployment
 from tests.support.few_files import FILES
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, handshake, raw_connection
 from tests.support.wait import until
@@ -27,16 +27,16 @@ Writers = list[asyncio.StreamWriter]
 
 
 @pytest.fixture(scope="module")
-async def crowded(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def crowded(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     settings = {"api_keys": f"{KEY}:me", "heartbeat_s": "0.5"}
-    cluster = own_cluster(api=1, workers=1, models=QUICK, settings=settings)
-    cluster.api[0].module = "tests.support.few_files"
-    async with cluster:
-        yield cluster
+    deployment = own_deployment(api=1, workers=1, models=QUICK, settings=settings)
+    deployment.api[0].module = "tests.support.few_files"
+    async with deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def raw_client(crowded: Cluster) -> AsyncIterator[RawClient]:
+async def raw_client(crowded: Deployment) -> AsyncIterator[RawClient]:
     async with RawClient(crowded.api[0].url, key=KEY) as raw_client:
         yield raw_client
 
@@ -87,7 +87,7 @@ async def test_a_stream_and_a_socket_outlive_a_flood(raw_client: RawClient) -> N
     await raw_client.call("POST", f"/v1/generations/{generation_id}/cancel")
 
 
-async def test_the_log_has_one_line(raw_client: RawClient, crowded: Cluster) -> None:
+async def test_the_log_has_one_line(raw_client: RawClient, crowded: Deployment) -> None:
     async with flooded(raw_client.url, b""):
         assert (await raw_client.get("/livez")).status == 200
 
@@ -123,15 +123,15 @@ MAX = 3
 
 
 @pytest.fixture(scope="module")
-async def bounded(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def bounded(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     settings = {"address_connections_max": str(MAX), "trusted_proxies": "127.0.0.0/8"}
-    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        yield cluster
+    async with own_deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        yield deployment
 
 
 @pytest.mark.parametrize("kind", ["streams", "sockets"])
 async def test_requests_of_one_address_behind_a_proxy_are_bounded(
-    bounded: Cluster, kind: str
+    bounded: Deployment, kind: str
 ) -> None:
     attacker = {"X-Forwarded-For": "198.51.100.7, 203.0.113.7"}
     victim = {"X-Forwarded-For": "203.0.113.7, 198.51.100.7"}

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.processes import Cluster
+from tests.hostile.conftest import QUICK, OwnDeployment
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient, hear, tell
 
 KEYS = "a-key-of-the-attackers:mallory,a-key-of-somebody-else:alice"
@@ -24,10 +24,10 @@ Ask = Callable[[RawClient, str], Awaitable[object]]
 
 
 @pytest.fixture(scope="module")
-async def two_owners(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def two_owners(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     settings = {"api_keys": KEYS}
-    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        yield cluster
+    async with own_deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        yield deployment
 
 
 async def native(asker: RawClient, named: str, accept: str = "text/event-stream") -> object:
@@ -86,7 +86,7 @@ async def timed(ask: Ask, asker: RawClient, named: str) -> tuple[object, float]:
 
 @pytest.mark.parametrize("ask", ROUTES, ids=lambda ask: ask.__name__)
 async def test_a_foreign_id_gets_the_answer_and_the_delay_of_an_absent_id(
-    two_owners: Cluster, ask: Ask
+    two_owners: Deployment, ask: Ask
 ):
     url = two_owners.urls[0]
     async with (

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.hostile.conftest import QUICK, OwnCluster
+from tests.hostile.conftest import QUICK, OwnDeployment
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -23,10 +23,10 @@ BAD = {"Authorization": "Bearer a-key-that-nobody-has"}
 
 
 @pytest.fixture(scope="module")
-async def guarded(own_cluster: OwnCluster) -> AsyncIterator[str]:
+async def guarded(own_deployment: OwnDeployment) -> AsyncIterator[str]:
     settings = {"api_keys": f"{KEY}:me", "trusted_proxies": "127.0.0.0/8"}
-    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        yield cluster.api[0].url
+    async with own_deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        yield deployment.api[0].url
 
 
 @pytest.fixture

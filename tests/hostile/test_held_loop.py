@@ -14,7 +14,7 @@ import pytest
 from tests.support.footprint import cpu_s
 from tests.support.frames import converse
 from tests.support.large_bodies import HEAVIEST, REFUSED
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import frame
 
@@ -94,9 +94,9 @@ async def test_a_form_counts_as_one_document(node: Role, api: RawClient) -> None
 
 @pytest.mark.parametrize("name", HEAVIEST)
 async def test_the_heaviest_accepted_body_costs_little_time(
-    node: Role, cluster: Cluster, api: RawClient, name: str
+    node: Role, deployment: Deployment, api: RawClient, name: str
 ) -> None:
-    worker = cluster.workers[0]
+    worker = deployment.workers[0]
     before = cpu_s(node.pid), cpu_s(worker.pid)
 
     for _ in range(TIMES):

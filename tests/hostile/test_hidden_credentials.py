@@ -11,7 +11,7 @@ import pytest
 import websockets
 
 from tests.support.demo import demo_body
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import Answer, RawClient, tell
 from tests.support.tokens import SECRET, hmac_token
 
@@ -20,15 +20,15 @@ ORIGIN = "https://app.example"
 
 
 @pytest.fixture(scope="module")
-async def cluster(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
+async def deployment(own_deployment: type[Deployment]) -> AsyncIterator[Deployment]:
     settings = {
         "api_keys": f"{ALICE}:alice:act,{OLGA}:olga:admin",
         "jwt_secret": SECRET,
         "cors_origins": ORIGIN,
         "log_level": "debug",
     }
-    async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        yield cluster
+    async with own_deployment(api=1, workers=1, jobs=1, settings=settings) as deployment:
+        yield deployment
 
 
 async def call_everywhere(api: RawClient, credential: str) -> list[Answer]:
@@ -99,29 +99,29 @@ def command_lines(pids: list[int]) -> str:
 
 
 async def test_credentials_are_in_no_answer_no_log_no_metric_and_no_command_line(
-    cluster: Cluster,
+    deployment: Deployment,
 ) -> None:
     good = [ALICE, hmac_token(sub="alice")]
     bad = [hmac_token("y" * 32), hmac_token(exp=1), "wrong-key-0123456789"]
-    async with RawClient(cluster.urls[0], key=OLGA) as olga:
+    async with RawClient(deployment.urls[0], key=OLGA) as olga:
         shown = await olga.finished(demo_body(2, 0))
         share = (await olga.call("POST", "/v1/share", body={"generation": shown})).json()
         answers, heard = [], []
-        async with RawClient(cluster.urls[0]) as api:
+        async with RawClient(deployment.urls[0]) as api:
             for credential in (*good, *bad, share["token"], share["token"] + "x"):
                 answers += await call_everywhere(api, credential)
                 heard += await open_everywhere(api, credential)
         await olga.call("DELETE", f"/v1/share/{share['id']}")
         metrics = (await olga.get("/metrics")).body.decode()
-        redis = cluster.redis()
+        redis = deployment.redis()
         try:
             kept = [str(key) for key in await redis.keys("*")]
         finally:
             await redis.aclose()
 
     assert {answer.status for answer in answers} >= {200, 401, 403, 404, 405}
-    printed = "".join(role.output.read_text() for role in cluster.roles)
-    lines = command_lines([role.pid for role in cluster.roles])
+    printed = "".join(role.output.read_text() for role in deployment.roles)
+    lines = command_lines([role.pid for role in deployment.roles])
     answered = "".join(f"{answer.headers}{answer.body!r}" for answer in answers)
     places = {
         "logs": printed,

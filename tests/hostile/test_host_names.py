@@ -14,7 +14,7 @@ import pytest
 
 from api.app import http_routes, socket_routes
 from shared.config.settings import Settings
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import exchange, handshake
 
@@ -99,16 +99,16 @@ async def test_a_client_of_http_1_0_needs_no_host(node: Role) -> None:
 
 
 @pytest.fixture(scope="module")
-async def wide(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
+async def wide(own_deployment: type[Deployment]) -> AsyncIterator[Deployment]:
     """A node on all addresses that lets everybody in, and one beside it that asks for a key."""
     settings = {"host": "0.0.0.0", "auth": "off", "hosts": "node.example,*.wild.example"}
-    async with own_cluster(api=2, workers=1, settings=settings) as cluster:
-        keyed = cluster.api[1]
+    async with own_deployment(api=2, workers=1, settings=settings) as deployment:
+        keyed = deployment.api[1]
         keyed.kill()
         del keyed.settings["TAILRACE_AUTH"], keyed.settings["TAILRACE_HOSTS"]
         keyed.settings["TAILRACE_API_KEYS"] = "a-long-enough-key:alice"
         await keyed.start().ready()
-        yield cluster
+        yield deployment
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ async def wide(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
     ],
 )
 async def test_names_in_the_operators_list_are_served(
-    wide: Cluster, name: str, expected: int
+    wide: Deployment, name: str, expected: int
 ) -> None:
     assert await status(wide.urls[0], request(name)) == expected
     socket = handshake(wide.urls[0], {"Host": name})
     assert await status(wide.urls[0], socket) == (101 if expected == 200 else 403)
 
 
-async def test_a_node_with_credentials_answers_to_any_one_name(wide: Cluster) -> None:
+async def test_a_node_with_credentials_answers_to_any_one_name(wide: Deployment) -> None:
     url = wide.urls[1]
 
     assert await status(url, request(REBOUND)) == 200

@@ -12,9 +12,9 @@ from functools import partial
 
 import pytest
 
-from tests.hostile.conftest import QUICK, OwnCluster
+from tests.hostile.conftest import QUICK, OwnDeployment
 from tests.support.footprint import MB, rss_bytes
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient, hear
 from tests.support.raw_wire import handshake, large_frame, raw_connection
 from tests.support.wait import until
@@ -35,21 +35,21 @@ del LARGE["prompt"]
 
 
 @pytest.fixture(scope="module")
-async def tight(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def tight(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     settings = {
         "body_bytes_max": str(BODY_BYTES_MAX),
         "bodies_bytes_max": str(BODIES_BYTES_MAX),
         "heartbeat_s": "15",
     }
-    async with own_cluster(api=1, workers=1, models=QUICK, settings=settings) as cluster:
-        async with RawClient(cluster.urls[0]) as api:
+    async with own_deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
+        async with RawClient(deployment.urls[0]) as api:
             await api.post(SMALL)  # loads what is loaded late
             await api.post(LARGE)
-        yield cluster
+        yield deployment
 
 
 @pytest.fixture
-async def api(tight: Cluster) -> AsyncIterator[RawClient]:
+async def api(tight: Deployment) -> AsyncIterator[RawClient]:
     async with RawClient(tight.urls[0]) as api:
         await until(partial(is_empty, api), 20, "the room is empty")
         yield api
@@ -84,7 +84,7 @@ async def begin_body(url: str, stack: contextlib.AsyncExitStack) -> None:
 
 
 async def test_bodies_that_do_not_end_take_the_budget_and_no_more(
-    tight: Cluster, api: RawClient
+    tight: Deployment, api: RawClient
 ) -> None:
     pid = tight.api[0].pid
     before = rss_bytes(pid)
@@ -106,7 +106,7 @@ async def test_bodies_that_do_not_end_take_the_budget_and_no_more(
 
 
 async def test_frames_that_do_not_end_take_the_budget_and_no_more(
-    tight: Cluster, api: RawClient
+    tight: Deployment, api: RawClient
 ) -> None:
     pid = tight.api[0].pid
     before = rss_bytes(pid)
@@ -127,7 +127,7 @@ async def test_frames_that_do_not_end_take_the_budget_and_no_more(
 
 
 async def test_a_deep_chat_socket_holds_frames_that_wait_and_gives_them_back(
-    tight: Cluster, api: RawClient
+    tight: Deployment, api: RawClient
 ) -> None:
     messages = [{"role": "user", "text": "x" * 1_500_000}]
     slow = {"demo": {"tokens": 100_000, "tokens_per_s": 20}}
@@ -143,7 +143,7 @@ async def test_a_deep_chat_socket_holds_frames_that_wait_and_gives_them_back(
 
 
 async def test_a_responses_socket_holds_frames_that_wait_and_gives_them_back(
-    tight: Cluster, api: RawClient
+    tight: Deployment, api: RawClient
 ) -> None:
     create = {"type": "response.create", "input": "x" * 1_500_000}
     slow = {"demo": {"tokens": 100_000, "tokens_per_s": 20}}
@@ -158,7 +158,7 @@ async def test_a_responses_socket_holds_frames_that_wait_and_gives_them_back(
 
 
 async def test_a_hundred_sockets_with_large_frames_are_answered_and_live(
-    tight: Cluster, api: RawClient
+    tight: Deployment, api: RawClient
 ) -> None:
     """Three kinds of frames: too large, without room, and accepted."""
     pid = tight.api[0].pid

@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
-from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.processes import Cluster
+from tests.hostile.conftest import QUICK, OwnDeployment
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -23,12 +23,12 @@ SLOW = QUICK + '\n[models.slow]\nbackend = "demo"\non_takeover = "continue"\ntok
 
 
 @pytest.fixture(scope="module")
-async def full(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def full(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     """Mallory has asked a hundred prompts of a megabyte, all in one session."""
     settings = {"api_keys": KEYS}
     async with (
-        own_cluster(api=1, workers=1, models=SLOW, settings=settings) as cluster,
-        RawClient(cluster.urls[0], key="a-key-of-the-attackers") as mallory,
+        own_deployment(api=1, workers=1, models=SLOW, settings=settings) as deployment,
+        RawClient(deployment.urls[0], key="a-key-of-the-attackers") as mallory,
     ):
         # A part that the demo model does not look at: it would take a while over a megabyte.
         parts = [{"type": "text", "text": "x" * 5_000}, {"type": "y", "y": "y" * PROMPT_BYTES}]
@@ -37,7 +37,7 @@ async def full(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
         for _ in range(0, PROMPTS, 2):
             await asyncio.gather(*(mallory.start(body) for _ in range(2)))
         await until(partial(is_idle, mallory), 30, "every prompt is answered")
-        yield cluster
+        yield deployment
 
 
 async def is_idle(owner: RawClient) -> bool:
@@ -46,14 +46,14 @@ async def is_idle(owner: RawClient) -> bool:
 
 
 @pytest.fixture
-async def mallory(full: Cluster) -> AsyncIterator[RawClient]:
+async def mallory(full: Deployment) -> AsyncIterator[RawClient]:
     async with RawClient(full.urls[0], key="a-key-of-the-attackers") as mallory:
         yield mallory
 
 
 @pytest.mark.parametrize("path", ["/v1/generations", "/v1/sessions/s"])
 async def test_many_listings_of_megabytes_at_once_cost_little_memory_and_time(
-    full: Cluster, mallory: RawClient, path: str
+    full: Deployment, mallory: RawClient, path: str
 ):
     redis = full.redis()
     async with RawClient(full.urls[0], key="a-key-of-somebody-else") as alice, redis:
@@ -84,7 +84,9 @@ async def longest_gap(reader: RawClient, generation_id: str) -> float:
     return gap_s
 
 
-async def test_polls_and_cancels_of_a_megabyte_read_none_of_it(full: Cluster, mallory: RawClient):
+async def test_polls_and_cancels_of_a_megabyte_read_none_of_it(
+    full: Deployment, mallory: RawClient
+):
     """All that looks at one generation without showing its request."""
     (found,) = (await mallory.get("/v1/generations")).json()["generations"][:1]
     redis = full.redis()
@@ -101,7 +103,7 @@ async def test_polls_and_cancels_of_a_megabyte_read_none_of_it(full: Cluster, ma
         assert sent < PROMPT_BYTES
 
 
-async def test_snapshots_of_megabytes_take_turns(full: Cluster, mallory: RawClient):
+async def test_snapshots_of_megabytes_take_turns(full: Deployment, mallory: RawClient):
     listed = (await mallory.get("/v1/generations")).json()["generations"][:READERS]
     redis = full.redis()
     async with redis:

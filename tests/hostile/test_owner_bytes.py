@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from shared.redis import keys
-from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.processes import Cluster
+from tests.hostile.conftest import QUICK, OwnDeployment
+from tests.support.processes import Deployment
 from tests.support.raw_client import Answer, RawClient, hear, tell
 from tests.support.wait import until
 
@@ -30,8 +30,8 @@ def prompt(**members: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def clients(cluster: Cluster) -> AsyncIterator[tuple[RawClient, RawClient]]:
-    url = cluster.urls[0]
+async def clients(deployment: Deployment) -> AsyncIterator[tuple[RawClient, RawClient]]:
+    url = deployment.urls[0]
     async with (
         RawClient(url, key="a-key-of-the-attackers") as mallory,
         RawClient(url, key="a-key-of-somebody-else") as alice,
@@ -40,18 +40,18 @@ async def clients(cluster: Cluster) -> AsyncIterator[tuple[RawClient, RawClient]
 
 
 @pytest.fixture(scope="module")
-async def keeping(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def keeping(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     """Nothing expires within a test."""
-    async with own_cluster(api=1, workers=1, models=SLOW, settings=SETTINGS) as cluster:
-        yield cluster
+    async with own_deployment(api=1, workers=1, models=SLOW, settings=SETTINGS) as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="module")
-async def forgetting(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def forgetting(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     """A log is kept for a second, its request for two."""
     settings = {**SETTINGS, "retention_s": "1"}
-    async with own_cluster(api=1, workers=1, models=SLOW, settings=settings) as cluster:
-        yield cluster
+    async with own_deployment(api=1, workers=1, models=SLOW, settings=settings) as deployment:
+        yield deployment
 
 
 async def fill(owner: RawClient) -> tuple[list[str], Answer]:
@@ -63,15 +63,15 @@ async def fill(owner: RawClient) -> tuple[list[str], Answer]:
     return ids, answer
 
 
-async def counted(cluster: Cluster, owner: str) -> int:
+async def counted(deployment: Deployment, owner: str) -> int:
     """What the record of an owner says that he keeps."""
-    redis = cluster.redis()
+    redis = deployment.redis()
     async with redis:
         return int(await redis.hget(keys.owner_bytes(owner), "total") or 0)
 
 
 async def test_an_owner_at_the_limit_gets_an_error_everywhere_until_a_deletion(
-    keeping: Cluster,
+    keeping: Deployment,
 ):
     async with clients(keeping) as (mallory, alice):
         ids, refusal = await fill(mallory)
@@ -119,7 +119,7 @@ def in_dialect(path: str) -> dict[str, Any]:
     return {"messages": [{"id": "1", "role": "user", "parts": parts}]}
 
 
-async def test_an_owner_at_the_limit_may_repeat_an_accepted_request(keeping: Cluster):
+async def test_an_owner_at_the_limit_may_repeat_an_accepted_request(keeping: Deployment):
     async with clients(keeping) as (mallory, _):
         headers = {"Idempotency-Key": "k"}
         small = {"prompt": "x", "params": {"demo": {"tokens": 1}}}
@@ -131,7 +131,7 @@ async def test_an_owner_at_the_limit_may_repeat_an_accepted_request(keeping: Clu
     assert (again.status, again.json()["id"]) == (200, first.json()["id"])
 
 
-async def test_an_owner_at_the_limit_may_continue_when_answers_have_expired(forgetting: Cluster):
+async def test_an_owner_at_the_limit_may_continue_when_answers_have_expired(forgetting: Deployment):
     async with clients(forgetting) as (mallory, _):
         ids, _ = await fill(mallory)
         assert ids
@@ -142,7 +142,7 @@ async def test_an_owner_at_the_limit_may_continue_when_answers_have_expired(forg
         await until(has_room, 10, "what has expired counts no more")
 
 
-async def test_answers_that_outgrow_the_bound_are_ended(forgetting: Cluster):
+async def test_answers_that_outgrow_the_bound_are_ended(forgetting: Deployment):
     """Answers of megabytes, from prompts of nothing."""
     async with clients(forgetting) as (mallory, alice):
         grow = {"prompt": "x", "params": {"demo": {"tokens": 200_000}}}
@@ -160,7 +160,7 @@ async def test_answers_that_outgrow_the_bound_are_ended(forgetting: Cluster):
         assert (await alice.post(prompt())).status == 202
 
 
-async def test_a_worker_that_dies_leaves_no_charge_behind(forgetting: Cluster):
+async def test_a_worker_that_dies_leaves_no_charge_behind(forgetting: Deployment):
     async with clients(forgetting) as (_, alice):
         named = await alice.start({**prompt(), "model": "slow", "params": {"demo": {"tokens": 40}}})
         await alice.running(named)

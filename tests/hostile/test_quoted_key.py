@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.hostile.conftest import OwnCluster
-from tests.support.processes import Cluster
+from tests.hostile.conftest import OwnDeployment
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream
 
@@ -56,7 +56,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def quoting(own_cluster: OwnCluster, upstream: Upstream) -> AsyncIterator[Cluster]:
+async def quoting(own_deployment: OwnDeployment, upstream: Upstream) -> AsyncIterator[Deployment]:
     """A cluster whose model has that key, and one whose URL has that password."""
     place = upstream.base_url.removeprefix("http://")
     models = (
@@ -66,13 +66,13 @@ async def quoting(own_cluster: OwnCluster, upstream: Upstream) -> AsyncIterator[
     settings = {"attempts_max": "1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUOTED_KEY", KEY)
-        async with own_cluster(api=1, workers=1, models=models, settings=settings) as cluster:
-            yield cluster
+        async with own_deployment(api=1, workers=1, models=models, settings=settings) as deployment:
+            yield deployment
 
 
-async def shown(cluster: Cluster, model: str = "quotes") -> str:
+async def shown(deployment: Deployment, model: str = "quotes") -> str:
     """Let the model answer, and return all that clients and the logs are shown of it."""
-    async with RawClient(cluster.urls[0]) as api:
+    async with RawClient(deployment.urls[0]) as api:
         body = {"prompt": "x", "model": model}
         generation_id = await api.start(body)
         await api.ended(generation_id)
@@ -85,13 +85,13 @@ async def shown(cluster: Cluster, model: str = "quotes") -> str:
                 body={"model": model, "messages": [{"role": "user", "content": "x"}]},
             ),
         ]  # fmt: skip
-    logs = [role.output.read_text() for role in cluster.roles]
+    logs = [role.output.read_text() for role in deployment.roles]
     return "\n".join([answer.body.decode() for answer in answers] + logs)
 
 
 @pytest.mark.parametrize("name", STREAMS)
 async def test_a_stream_that_quotes_the_key_reaches_nobody_unmasked(
-    quoting: Cluster, upstream: Upstream, name: str
+    quoting: Deployment, upstream: Upstream, name: str
 ) -> None:
     upstream.raw, upstream.refusal = [STREAMS[name]], b""
 
@@ -102,7 +102,7 @@ async def test_a_stream_that_quotes_the_key_reaches_nobody_unmasked(
 
 @pytest.mark.parametrize("body", [json.dumps(error(SAID)), SAID, "x " * 240 + SAID])
 async def test_a_refusal_that_quotes_the_key_reaches_nobody_unmasked(
-    quoting: Cluster, upstream: Upstream, body: str
+    quoting: Deployment, upstream: Upstream, body: str
 ) -> None:
     upstream.refusal = body.encode()
 
@@ -113,7 +113,7 @@ async def test_a_refusal_that_quotes_the_key_reaches_nobody_unmasked(
 
 
 async def test_a_refusal_that_quotes_credentials_of_a_url_reaches_nobody_unmasked(
-    quoting: Cluster, upstream: Upstream
+    quoting: Deployment, upstream: Upstream
 ) -> None:
     encoded = "bWU6cHctT2YtVGhlLVVybC05OQ=="  # me:… in base64, as it was sent
     upstream.refusal = f"not allowed: {encoded}, that is {PASSWORD}".encode()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.batch import demo_line, encoded
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -24,21 +24,21 @@ HELD_S = 15.0
 
 
 @pytest.fixture(scope="module")
-async def cluster(own_cluster: type[Cluster]) -> AsyncIterator[Cluster]:
+async def deployment(own_deployment: type[Deployment]) -> AsyncIterator[Deployment]:
     """No jobs process runs yet: what is planned waits."""
     settings = {"api_keys": f"{ALICE}:alice,{STAYING}", "log": "json"}
-    async with own_cluster(api=1, workers=1, jobs=1, settings=settings) as cluster:
-        cluster.jobs[0].kill()
-        yield cluster
+    async with own_deployment(api=1, workers=1, jobs=1, settings=settings) as deployment:
+        deployment.jobs[0].kill()
+        yield deployment
 
 
-def as_owner(cluster: Cluster, key: str) -> RawClient:
-    return RawClient(cluster.urls[0], key=key)
+def as_owner(deployment: Deployment, key: str) -> RawClient:
+    return RawClient(deployment.urls[0], key=key)
 
 
-async def plan(cluster: Cluster, key: str) -> tuple[str, str]:
+async def plan(deployment: Deployment, key: str) -> tuple[str, str]:
     """Plan a prompt for long ago, and a batch; both are due at once."""
-    async with as_owner(cluster, key) as raw_client:
+    async with as_owner(deployment, key) as raw_client:
         planned = (await raw_client.post({**PROMPT, "run_at": LONG_AGO})).json()
         form = (
             b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -64,18 +64,18 @@ async def rows(raw_client: RawClient, path: str, member: str) -> dict[str, dict[
 
 
 async def test_the_planned_work_of_a_revoked_key_is_held_and_an_operator_may_end_the_work(
-    cluster: Cluster,
+    deployment: Deployment,
 ) -> None:
-    schedule_id, batch_id = await plan(cluster, ALICE)
-    for role in (cluster.api[0], cluster.jobs[0]):
+    schedule_id, batch_id = await plan(deployment, ALICE)
+    for role in (deployment.api[0], deployment.jobs[0]):
         role.kill()
         role.settings["TAILRACE_API_KEYS"] = STAYING
         role.start()
-    await cluster.ready([cluster.api[0], cluster.jobs[0]])
-    jobs = cluster.jobs[0]
+    await deployment.ready([deployment.api[0], deployment.jobs[0]])
+    jobs = deployment.jobs[0]
 
-    async with as_owner(cluster, OLGA) as olga, as_owner(cluster, BOB) as bob:
-        his_schedule, his_batch = await plan(cluster, BOB)
+    async with as_owner(deployment, OLGA) as olga, as_owner(deployment, BOB) as bob:
+        his_schedule, his_batch = await plan(deployment, BOB)
 
         async def are_done() -> bool:
             schedule = (await bob.get(f"/v1/schedules/{his_schedule}")).json()
@@ -120,25 +120,27 @@ async def test_the_planned_work_of_a_revoked_key_is_held_and_an_operator_may_end
     ],
 )
 async def test_an_ordinary_key_does_not_see_the_listings_of_operators(
-    cluster: Cluster, method: str, path: str, status: int
+    deployment: Deployment, method: str, path: str, status: int
 ) -> None:
-    async with as_owner(cluster, BOB) as bob, as_owner(cluster, OLGA) as olga:
+    async with as_owner(deployment, BOB) as bob, as_owner(deployment, OLGA) as olga:
         assert (await bob.call(method, path)).status == status
         assert (await bob.call(method, path, anonymous=True)).status == 401
         assert (await olga.call(method, path)).status == 200
 
 
-async def test_an_ordinary_key_cannot_end_the_work_of_another_owner(cluster: Cluster) -> None:
-    async with as_owner(cluster, OLGA) as olga, as_owner(cluster, BOB) as bob:
+async def test_an_ordinary_key_cannot_end_the_work_of_another_owner(deployment: Deployment) -> None:
+    async with as_owner(deployment, OLGA) as olga, as_owner(deployment, BOB) as bob:
         hers = (await olga.post({**PROMPT, "cron": "0 8 * * *"})).json()["id"]
 
         assert (await bob.call("DELETE", f"/v1/schedules/{hers}")).status == 404
         assert (await olga.call("DELETE", f"/v1/schedules/{hers}")).status == 200
 
 
-async def test_a_warning_about_a_short_key_does_not_show_the_key(cluster: Cluster) -> None:
-    said = cluster.api[0].output.read_text()
+async def test_a_warning_about_a_short_key_does_not_show_the_key(deployment: Deployment) -> None:
+    said = deployment.api[0].output.read_text()
 
     assert '"event": "api keys short", ' in said
     assert '"owners": "bob"' in said
-    assert not any(key in role.output.read_text() for role in cluster.roles for key in (BOB, ALICE))
+    assert not any(
+        key in role.output.read_text() for role in deployment.roles for key in (BOB, ALICE)
+    )

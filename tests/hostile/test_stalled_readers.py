@@ -16,7 +16,7 @@ from tests.support.deliveries import Delivery, Reading
 from tests.support.demo import demo_body
 from tests.support.footprint import MB, rss_bytes
 from tests.support.history import check_reading
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import dechunk, stopped_connection
 from tests.support.sse import SseParser
@@ -28,11 +28,11 @@ GROWTH_MAX = 8 * MB
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
+async def deployment() -> AsyncIterator[Deployment]:
     """Its nodes keep 4 MB of copies: what is read is then let go, not kept for the next reader."""
     settings = {"subscriber_bytes_max": "65536", "heartbeat_s": "15", "hub_bytes_max": "4000000"}
-    async with Cluster(api=1, workers=1, settings=settings) as cluster:
-        yield cluster
+    async with Deployment(api=1, workers=1, settings=settings) as deployment:
+        yield deployment
 
 
 async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: RawClient) -> None:

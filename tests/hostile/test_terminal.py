@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.hostile.conftest import OwnCluster
-from tests.support.processes import Cluster
+from tests.hostile.conftest import OwnDeployment
+from tests.support.processes import Deployment
 from tests.support.pty_command import on_terminal
 from tests.support.upstream import Upstream
 
@@ -57,15 +57,15 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def talking(own_cluster: OwnCluster, upstream: Upstream) -> AsyncIterator[Cluster]:
+async def talking(own_deployment: OwnDeployment, upstream: Upstream) -> AsyncIterator[Deployment]:
     models = f'[models.evil]\nbase_url = "{upstream.base_url}"\n'
-    async with own_cluster(
+    async with own_deployment(
         api=1, workers=1, models=models, settings={"attempts_max": "1", "log": "text"}
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
-async def test_an_answer_cannot_drive_the_terminal(talking: Cluster, upstream: Upstream) -> None:
+async def test_an_answer_cannot_drive_the_terminal(talking: Deployment, upstream: Upstream) -> None:
     upstream.raw = [said(EVIL)]
 
     shown, _ = await on_terminal("chat", "x", environ={"TAILRACE_URL": talking.urls[0]})
@@ -75,7 +75,9 @@ async def test_an_answer_cannot_drive_the_terminal(talking: Cluster, upstream: U
     assert "\\x9b2J" in shown.decode()
 
 
-async def test_an_answer_passes_unchanged_into_a_pipe(talking: Cluster, upstream: Upstream) -> None:
+async def test_an_answer_passes_unchanged_into_a_pipe(
+    talking: Deployment, upstream: Upstream
+) -> None:
     upstream.raw = [said(EVIL)]
 
     shown, piped = await on_terminal(
@@ -87,7 +89,7 @@ async def test_an_answer_passes_unchanged_into_a_pipe(talking: Cluster, upstream
     assert b"calls \\x1b]52" in shown and b"Hm \\x1b]52" in shown
 
 
-async def test_an_error_cannot_drive_the_terminal(talking: Cluster, upstream: Upstream) -> None:
+async def test_an_error_cannot_drive_the_terminal(talking: Deployment, upstream: Upstream) -> None:
     error = {"error": {"message": EVIL + HIDDEN, "type": "BadRequestError"}}
     upstream.raw = [b"data: " + json.dumps(error).encode() + b"\n\n"]
 
@@ -98,7 +100,7 @@ async def test_an_error_cannot_drive_the_terminal(talking: Cluster, upstream: Up
 
 
 async def test_a_log_as_text_cannot_drive_the_terminal(
-    talking: Cluster, upstream: Upstream
+    talking: Deployment, upstream: Upstream
 ) -> None:
     """A finish reason that nobody knows is in the worker's log."""
     finish = {"choices": [{"index": 0, "delta": {}, "finish_reason": EVIL + HIDDEN}]}

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.hostile.conftest import QUICK, OwnCluster
-from tests.support.processes import Cluster
+from tests.hostile.conftest import QUICK, OwnDeployment
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.receiver import SECRET, Receiver
 from tests.support.wait import until
@@ -47,13 +47,15 @@ class Hanging:
 
 
 @pytest.fixture(scope="module")
-async def pair(own_cluster: OwnCluster) -> AsyncIterator[Cluster]:
+async def pair(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
     settings = {
         "api_keys": ",".join(f"{key}:{owner}" for owner, key in KEYS.items()),
         "webhook_private": "allow",
     }
-    async with own_cluster(api=1, workers=1, jobs=1, models=QUICK, settings=settings) as cluster:
-        yield cluster
+    async with own_deployment(
+        api=1, workers=1, jobs=1, models=QUICK, settings=settings
+    ) as deployment:
+        yield deployment
 
 
 async def ask(raw_client: RawClient, url: str) -> str:
@@ -62,7 +64,7 @@ async def ask(raw_client: RawClient, url: str) -> str:
     return await raw_client.start({**body, "webhook": {"url": url, "secret": SECRET}})
 
 
-async def test_many_hosts_that_hang_do_not_delay_other_hosts(pair: Cluster) -> None:
+async def test_many_hosts_that_hang_do_not_delay_other_hosts(pair: Deployment) -> None:
     """Neither another owner nor, where they have answered before, the same owner's receivers."""
     async with (
         Hanging() as hanging,

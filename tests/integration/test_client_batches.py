@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tailrace_client import AsyncTailrace, Tailrace, TailraceError
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 
 LINES = 12
@@ -20,15 +20,15 @@ def requests() -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
-    async with Cluster(api=1, workers=1, jobs=True) as cluster:
-        yield cluster
+async def deployment() -> AsyncIterator[Deployment]:
+    async with Deployment(api=1, workers=1, jobs=True) as deployment:
+        yield deployment
 
 
 async def test_a_batch_runs_and_each_line_is_read_once_over_cut_downloads(
-    cluster: Cluster,
+    deployment: Deployment,
 ) -> None:
-    async with AsyncTailrace(cluster.urls[0]) as client:
+    async with AsyncTailrace(deployment.urls[0]) as client:
         batch = await client.batch(requests(), metadata={"for": "test"})
         done = [event async for event in batch.events()]
         lines = {line.custom_id: line async for line in batch.lines()}
@@ -38,7 +38,7 @@ async def test_a_batch_runs_and_each_line_is_read_once_over_cut_downloads(
     assert {e.value["custom_id"] for e in done if e.type == "data"} == lines.keys()
     assert all(line.is_success and line.body and line.body["text"] for line in lines.values())
 
-    ports, faults = [role.port for role in cluster.api], Faults(cut_bytes=2_000, cuts=3)
+    ports, faults = [role.port for role in deployment.api], Faults(cut_bytes=2_000, cuts=3)
     async with ScenarioProxy(ports, faults) as proxy:
         async with AsyncTailrace(proxy.url, random=lambda: 0.0) as client:
             again = [line async for line in client.attach_batch(batch.id).lines()]
@@ -47,10 +47,10 @@ async def test_a_batch_runs_and_each_line_is_read_once_over_cut_downloads(
 
 
 async def test_a_cancelled_batch_and_its_failed_lines_without_an_event_loop(
-    cluster: Cluster,
+    deployment: Deployment,
 ) -> None:
     def use() -> None:
-        with Tailrace(cluster.urls[0], transport="poll") as client:
+        with Tailrace(deployment.urls[0], transport="poll") as client:
             mixed = [{"prompt": "x", "model": "nobody"}, {"prompt": "y", "model": "demo", **DEMO}]
             batch = client.batch(mixed)
             assert batch.result()["status"] == "completed"

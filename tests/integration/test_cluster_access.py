@@ -14,7 +14,7 @@ from shared.redis import server_check
 from tests.support.certificates import Authority
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster, run_role
+from tests.support.processes import Deployment, run_role
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.restricted_user import (
@@ -29,9 +29,9 @@ from tests.support.tls_front import tls_front
 CLUSTER_RULES = "+asking +cluster|info +cluster|slots +spublish +ssubscribe +sunsubscribe".split()
 
 
-async def has_answered(cluster: Cluster) -> None:
+async def has_answered(deployment: Deployment) -> None:
     """Return when some answers, spread over the masters, have ended whole for their readers."""
-    async with FaultRun(cluster) as run:
+    async with FaultRun(deployment) as run:
         for _ in range(6):
             await run.start(demo_body(5, 200))
         await asyncio.gather(*(task for each in run.playing for task in each.tasks))
@@ -57,10 +57,10 @@ async def test_all_roles_reach_a_cluster_behind_tls_with_a_restricted_user(tmp_p
         options = f"ssl_ca_certs={authority.ca_file}&ssl_check_hostname=true"
         url = f"rediss+cluster://{USER}:{PASSWORD}@localhost:{first}?{options}"
         settings = {"jobs_redis_url": jobs.url}
-        async with Cluster(
+        async with Deployment(
             api=1, workers=1, jobs=1, server=jobs, redis_url=url, settings=settings
-        ) as cluster:
-            await has_answered(cluster)
+        ) as deployment:
+            await has_answered(deployment)
         for server in redis.servers:
             with server.client() as client:
                 assert client.acl_log() == []
@@ -74,10 +74,10 @@ async def test_all_roles_reach_a_cluster_that_names_its_nodes_by_ipv6() -> None:
         with RedisServer(tcp=True) as jobs:
             url = f"redis+cluster://[::1]:{redis.servers[0].port}"
             settings = {"jobs_redis_url": jobs.url}
-            async with Cluster(
+            async with Deployment(
                 api=1, workers=1, jobs=1, server=jobs, redis_url=url, settings=settings
-            ) as cluster:
-                await has_answered(cluster)
+            ) as deployment:
+                await has_answered(deployment)
 
 
 @pytest.mark.parametrize("role", ["api", "worker", "jobs"])
@@ -111,8 +111,8 @@ async def test_a_single_server_behind_a_cluster_url_is_refused_in_words(role: st
 
 @pytest.fixture(scope="module")
 async def one_master() -> AsyncIterator[RedisCluster]:
-    async with RedisCluster(masters=1) as cluster:
-        yield cluster
+    async with RedisCluster(masters=1) as deployment:
+        yield deployment
 
 
 def test_the_page_lists_the_rights_that_are_asked_for() -> None:

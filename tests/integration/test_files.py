@@ -18,7 +18,7 @@ from shared.config.settings import Settings
 from shared.files.objects import ObjectStore
 from tests.support.footprint import MB, connections, rss_bytes
 from tests.support.local_node import LocalNode, serve_here
-from tests.support.processes import Cluster, run_role
+from tests.support.processes import Deployment, run_role
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import raw_connection, stopped_connection
 from tests.support.redis_server import RedisServer
@@ -54,23 +54,23 @@ async def status_of(url: str, raw: bytes) -> int:
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
+async def deployment() -> AsyncIterator[Deployment]:
     settings = {"file_bytes_max": str(FILE_MAX), "api_keys": "key-a:ann,key-b:bob"}
-    async with Cluster(
+    async with Deployment(
         api=1, workers=0, settings=settings, is_waiting_for_workers=False
-    ) as cluster:
-        yield cluster
+    ) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def ann(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(cluster.urls[0], key="key-a") as raw_client:
+async def ann(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(deployment.urls[0], key="key-a") as raw_client:
         yield raw_client
 
 
 @pytest.fixture
-async def bob(cluster: Cluster) -> AsyncIterator[RawClient]:
-    async with RawClient(cluster.urls[0], key="key-b") as raw_client:
+async def bob(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(deployment.urls[0], key="key-b") as raw_client:
         yield raw_client
 
 
@@ -81,10 +81,10 @@ async def upload_small(api: RawClient) -> str:
 
 
 async def test_a_large_file_is_streamed_and_never_whole_in_memory(
-    cluster: Cluster, ann: RawClient
+    deployment: Deployment, ann: RawClient
 ) -> None:
     await upload_small(ann)
-    pid, before = cluster.api[0].pid, rss_bytes(cluster.api[0].pid)
+    pid, before = deployment.api[0].pid, rss_bytes(deployment.api[0].pid)
     most = before
 
     async def watched() -> AsyncIterator[bytes]:
@@ -105,16 +105,16 @@ async def test_a_large_file_is_streamed_and_never_whole_in_memory(
 
 
 async def test_a_too_large_upload_is_refused_by_its_length_and_while_it_arrives(
-    cluster: Cluster, ann: RawClient
+    deployment: Deployment, ann: RawClient
 ) -> None:
-    before = lying(cluster.directory / "files")
+    before = lying(deployment.directory / "files")
     size = FILE_MAX + 1_000_000
     told = head("Authorization: Bearer key-a", f"Content-Length: {size}")
     assert await status_of(ann.url, told) == 413
 
     told_late = await ann.call("POST", FILES, raw=stream_form(size), headers=MULTIPART)
     assert (told_late.status, openai_code(told_late.body)) == (413, "body_too_large")
-    assert lying(cluster.directory / "files") == before
+    assert lying(deployment.directory / "files") == before
 
 
 async def test_an_upload_with_content_encoding_is_stored_decoded(ann: RawClient) -> None:
@@ -129,9 +129,9 @@ async def test_an_upload_with_content_encoding_is_stored_decoded(ann: RawClient)
 
 
 async def test_an_encoded_upload_is_bounded_by_its_decoded_bytes(
-    cluster: Cluster, ann: RawClient
+    deployment: Deployment, ann: RawClient
 ) -> None:
-    before = lying(cluster.directory / "files")
+    before = lying(deployment.directory / "files")
     bomb = gzip.compress(form(b"x" * (FILE_MAX + 1)), 1)
 
     refused = [
@@ -150,7 +150,7 @@ async def test_an_encoded_upload_is_bounded_by_its_decoded_bytes(
         (400, "invalid_http"),
         (415, "unsupported_media_type"),
     ]
-    assert lying(cluster.directory / "files") == before
+    assert lying(deployment.directory / "files") == before
 
 
 async def test_another_owners_file_cannot_be_listed_read_or_deleted(
@@ -169,9 +169,9 @@ async def test_another_owners_file_cannot_be_listed_read_or_deleted(
 
 
 async def test_an_upload_whose_client_hangs_up_leaves_no_object(
-    cluster: Cluster, ann: RawClient
+    deployment: Deployment, ann: RawClient
 ) -> None:
-    directory = cluster.directory / "files"
+    directory = deployment.directory / "files"
     before, listed = lying(directory), (await ann.get(FILES)).json()["data"]
     async with raw_connection(ann.url) as (_, writer):
         writer.write(head("Authorization: Bearer key-a", f"Content-Length: {LARGE}") + HEAD)
@@ -183,7 +183,7 @@ async def test_an_upload_whose_client_hangs_up_leaves_no_object(
         writer.transport.abort()
 
     await until(lambda: lying(directory) == before, 10, "what was half written is gone")
-    await until(lambda: connections(cluster.api[0].port) <= 1, 10, "the connection is let go")
+    await until(lambda: connections(deployment.api[0].port) <= 1, 10, "the connection is let go")
     assert (await ann.get(FILES)).json()["data"] == listed
 
 
@@ -221,10 +221,10 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 async def test_a_malformed_upload_is_refused_with_a_message(
-    cluster: Cluster, ann: RawClient, what: str
+    deployment: Deployment, ann: RawClient, what: str
 ) -> None:
     raw, code = HOSTILE[what]
-    before = lying(cluster.directory / "files")
+    before = lying(deployment.directory / "files")
 
     answer = await ann.call("POST", FILES, raw=raw, headers=MULTIPART)
 
@@ -235,9 +235,9 @@ async def test_a_malformed_upload_is_refused_with_a_message(
         assert (read.status, read.body) == (200, b"x")
     else:
         assert openai_code(answer.body) == code
-        assert lying(cluster.directory / "files") == before
-    assert '"level": "error"' not in cluster.api[0].output.read_text()
-    assert "multipart" not in cluster.api[0].output.read_text()
+        assert lying(deployment.directory / "files") == before
+    assert '"level": "error"' not in deployment.api[0].output.read_text()
+    assert "multipart" not in deployment.api[0].output.read_text()
 
 
 @pytest.fixture
@@ -264,8 +264,8 @@ async def test_a_draining_node_takes_no_upload(local_node: LocalNode, api: RawCl
 
 
 async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> None:
-    async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
-        node, raw = cluster.api[0], form(b"x" * SMALL)
+    async with Deployment(api=1, workers=0, is_waiting_for_workers=False) as deployment:
+        node, raw = deployment.api[0], form(b"x" * SMALL)
         request = head(f"Content-Length: {len(raw)}") + raw
         async with (
             raw_connection(node.url) as (quick, quick_out),
@@ -273,7 +273,7 @@ async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> Non
         ):
             for writer in (quick_out, stuck_out):
                 writer.write(request[:-100])
-            directory = cluster.directory / "files"
+            directory = deployment.directory / "files"
             await until(lambda: len(lying(directory)) == 2, 10, "both are being written")
             node.terminate()
             await until(lambda: "api draining" in node.stderr(), 10, "draining")
@@ -286,8 +286,8 @@ async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> Non
 
 
 async def test_a_draining_node_breaks_a_download_off_after_the_drain_time() -> None:
-    async with Cluster(api=1, workers=0, is_waiting_for_workers=False) as cluster:
-        node = cluster.api[0]
+    async with Deployment(api=1, workers=0, is_waiting_for_workers=False) as deployment:
+        node = deployment.api[0]
         async with RawClient(node.url) as api:
             made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)
         async with stopped_connection(node.url) as (reader, writer):
@@ -394,11 +394,11 @@ async def test_an_unusable_file_location_is_reported_at_start(
     assert len(said.splitlines()) == 1 and "TAILRACE_FILES_URL" in said
 
 
-async def test_without_redis_an_upload_is_refused(cluster: Cluster, ann: RawClient) -> None:
+async def test_without_redis_an_upload_is_refused(deployment: Deployment, ann: RawClient) -> None:
     """Last in this file: the server is started again, and all connections are new."""
-    before = lying(cluster.directory / "files")
-    assert cluster.server is not None
-    cluster.server.kill()
+    before = lying(deployment.directory / "files")
+    assert deployment.server is not None
+    deployment.server.kill()
     for answer in (
         await ann.call("POST", FILES, raw=form(b"x"), headers=MULTIPART),
         await ann.get(FILES),
@@ -408,4 +408,4 @@ async def test_without_redis_an_upload_is_refused(cluster: Cluster, ann: RawClie
     ):
         assert (answer.status, openai_code(answer.body)) == (503, "unavailable")
         assert "Retry-After" in answer.headers
-    assert lying(cluster.directory / "files") == before
+    assert lying(deployment.directory / "files") == before

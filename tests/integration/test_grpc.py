@@ -22,7 +22,7 @@ from api.dialects.grpc.generated import tailrace_pb2 as pb
 from api.dialects.grpc.wire import CONNECT_END, TRAILERS, FrameReader, frame
 from tests.support.demo import demo_body, expected_text
 from tests.support.grpc_client import PATH, GrpcClient, check_order, events_of, generate_request
-from tests.support.processes import Cluster, run_role
+from tests.support.processes import Deployment, run_role
 from tests.support.tokens import SECRET, hmac_token
 from tests.support.wait import until
 
@@ -43,30 +43,30 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-async def cluster() -> AsyncIterator[Cluster]:
-    async with Cluster(api=2, workers=1, grpc=True, settings=SETTINGS) as cluster:
-        yield cluster
-        for node in cluster.api:
+async def deployment() -> AsyncIterator[Deployment]:
+    async with Deployment(api=2, workers=1, grpc=True, settings=SETTINGS) as deployment:
+        yield deployment
+        for node in deployment.api:
             assert "Traceback" not in node.output.read_text(), node.stderr()
 
 
 @pytest.fixture
-async def alice(cluster: Cluster) -> AsyncIterator[GrpcClient]:
-    async with GrpcClient(cluster.api[0].grpc_target, ALICE) as client:
+async def alice(deployment: Deployment) -> AsyncIterator[GrpcClient]:
+    async with GrpcClient(deployment.api[0].grpc_target, ALICE) as client:
         yield client
 
 
 @pytest.fixture
-async def other(cluster: Cluster) -> AsyncIterator[GrpcClient]:
+async def other(deployment: Deployment) -> AsyncIterator[GrpcClient]:
     """The same owner at the other node."""
-    async with GrpcClient(cluster.api[1].grpc_target, ALICE) as client:
+    async with GrpcClient(deployment.api[1].grpc_target, ALICE) as client:
         yield client
 
 
 @pytest.fixture
-async def web(cluster: Cluster) -> AsyncIterator[aiohttp.ClientSession]:
+async def web(deployment: Deployment) -> AsyncIterator[aiohttp.ClientSession]:
     headers = {"authorization": f"Bearer {ALICE}"}
-    async with aiohttp.ClientSession(cluster.urls[0], headers=headers) as session:
+    async with aiohttp.ClientSession(deployment.urls[0], headers=headers) as session:
         yield session
 
 
@@ -221,9 +221,9 @@ async def test_each_mistake_has_its_status_and_details(
     assert said in details
 
 
-async def test_credentials_and_scopes_count(cluster: Cluster, alice: GrpcClient) -> None:
+async def test_credentials_and_scopes_count(deployment: Deployment, alice: GrpcClient) -> None:
     generation_id = await alice.start(BODY)
-    target = cluster.api[0].grpc_target
+    target = deployment.api[0].grpc_target
     for key, method, request, code in (
         ("", "Get", pb.GetRequest(id=generation_id), Code.UNAUTHENTICATED),
         ("wrong", "Start", generate_request(BODY), Code.UNAUTHENTICATED),
@@ -236,9 +236,9 @@ async def test_credentials_and_scopes_count(cluster: Cluster, alice: GrpcClient)
             assert (await refused(client.call(method, request)))[0] is code, (key, method)
 
 
-async def test_a_stream_ends_when_its_token_expires(cluster: Cluster) -> None:
+async def test_a_stream_ends_when_its_token_expires(deployment: Deployment) -> None:
     token = hmac_token(exp=int(time.time()) + 2, sub="carol")
-    async with GrpcClient(cluster.api[0].grpc_target, token) as client:
+    async with GrpcClient(deployment.api[0].grpc_target, token) as client:
         call = client.call("Generate", generate_request(demo_body(500, 20)))
         code, details = await refused(call)
 
@@ -246,12 +246,12 @@ async def test_a_stream_ends_when_its_token_expires(cluster: Cluster) -> None:
 
 
 async def test_a_share_reads_its_generation_and_starts_nothing(
-    cluster: Cluster, alice: GrpcClient, web: aiohttp.ClientSession
+    deployment: Deployment, alice: GrpcClient, web: aiohttp.ClientSession
 ) -> None:
     generation_id, foreign = await alice.start(BODY), await alice.start(BODY)
     async with web.post("/v1/share", json={"generation": generation_id}) as answer:
         token = (await answer.json())["token"]
-    async with GrpcClient(cluster.api[1].grpc_target, token) as client:
+    async with GrpcClient(deployment.api[1].grpc_target, token) as client:
         assert await whole(client.call("Attach", pb.AttachRequest(id=generation_id)))
         assert (await client.call("Get", pb.GetRequest(id=generation_id))).worker == ""
         code, _ = await refused(client.call("Get", pb.GetRequest(id=foreign)))
@@ -261,9 +261,9 @@ async def test_a_share_reads_its_generation_and_starts_nothing(
         ] is Code.PERMISSION_DENIED
 
 
-async def test_the_readers_of_an_owner_are_counted(cluster: Cluster) -> None:
+async def test_the_readers_of_an_owner_are_counted(deployment: Deployment) -> None:
     """The 31st is refused, with a time; what has ended gives its place back."""
-    async with GrpcClient(cluster.api[0].grpc_target, BOB) as client:
+    async with GrpcClient(deployment.api[0].grpc_target, BOB) as client:
         generation_id = await client.start(demo_body(500, 20))
         request = pb.AttachRequest(id=generation_id)
         calls = [client.call("Attach", request) for _ in range(30)]
@@ -301,8 +301,8 @@ async def is_cancelled(client: GrpcClient, generation_id: str) -> bool:
     return bool(found.status == "cancelled")
 
 
-async def test_health_and_reflection_need_no_credentials(cluster: Cluster) -> None:
-    async with GrpcClient(cluster.api[0].grpc_target) as client:
+async def test_health_and_reflection_need_no_credentials(deployment: Deployment) -> None:
+    async with GrpcClient(deployment.api[0].grpc_target) as client:
         health = health_pb2_grpc.HealthStub(client.channel)
         for service in ("", "tailrace.v1.Tailrace"):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
@@ -409,14 +409,14 @@ async def test_a_call_over_http_in_each_form(alice: GrpcClient, web: aiohttp.Cli
 
 
 async def test_errors_over_http_have_the_form_of_the_call(
-    cluster: Cluster, web: aiohttp.ClientSession
+    deployment: Deployment, web: aiohttp.ClientSession
 ) -> None:
     for form, status in (
         ("application/json", 401), ("application/grpc-web", 200), ("application/connect+json", 200),
     ):  # fmt: skip
         method = "Attach" if form.endswith("connect+json") else "Get"
         headers = {"content-type": form}
-        async with aiohttp.ClientSession(cluster.urls[0]) as nobody:
+        async with aiohttp.ClientSession(deployment.urls[0]) as nobody:
             async with nobody.post(PATH + method, data=b"", headers=headers) as answer:
                 assert answer.status == status
                 raw = await answer.read()
@@ -428,8 +428,8 @@ async def test_errors_over_http_have_the_form_of_the_call(
 # Attacks
 
 
-async def test_garbage_on_the_port_hurts_nobody(cluster: Cluster, alice: GrpcClient) -> None:
-    host, _, port = cluster.api[0].grpc_target.partition(":")
+async def test_garbage_on_the_port_hurts_nobody(deployment: Deployment, alice: GrpcClient) -> None:
+    host, _, port = deployment.api[0].grpc_target.partition(":")
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     for data in (
         b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01" * 99, preface + b"\xff" * 9_000,
@@ -453,10 +453,10 @@ async def test_a_message_that_is_too_large_is_refused(alice: GrpcClient) -> None
     assert await alice.start(BODY)
 
 
-async def test_a_thousand_streams_on_one_connection(cluster: Cluster) -> None:
+async def test_a_thousand_streams_on_one_connection(deployment: Deployment) -> None:
     """The token allows so many readers."""
     token = hmac_token(sub="dave", limits={"connections_max": 2_000})
-    async with GrpcClient(cluster.api[0].grpc_target, token) as client:
+    async with GrpcClient(deployment.api[0].grpc_target, token) as client:
         generation_id = await client.start(demo_body(10, 5))
         request = pb.AttachRequest(id=generation_id)
         calls = [client.call("Attach", request, timeout_s=60) for _ in range(1_000)]
@@ -473,19 +473,19 @@ async def count(call: Any) -> int:
 
 
 async def test_without_the_extra_a_node_with_the_port_says_what_to_install(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     (tmp_path / "grpc.py").write_text("raise ImportError('not here')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    code, said = await run_role("api", cluster.api[0].settings | {"TAILRACE_PORT": "0"})
+    code, said = await run_role("api", deployment.api[0].settings | {"TAILRACE_PORT": "0"})
 
     assert code == 2
     assert "pip install 'tailrace[grpc]'" in said and "Traceback" not in said
     assert sys.modules["grpc"] is grpc
 
 
-async def test_a_port_that_is_taken_is_one_line(cluster: Cluster) -> None:
-    code, said = await run_role("api", cluster.api[0].settings | {"TAILRACE_PORT": "0"})
+async def test_a_port_that_is_taken_is_one_line(deployment: Deployment) -> None:
+    code, said = await run_role("api", deployment.api[0].settings | {"TAILRACE_PORT": "0"})
 
     assert code == 2
     assert "--grpc-port names another" in said and "Traceback" not in said

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from shared.config.settings import Settings
 from shared.queue.partitions import agree
 from shared.redis import keys
-from tests.support.processes import Cluster, run_role
+from tests.support.processes import Deployment, run_role
 from tests.support.raw_client import RawClient
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
@@ -39,8 +39,8 @@ async def test_a_node_that_was_there_before_redis_is_not_ready_and_says_why() ->
         with server.client() as client:
             client.set(keys.PARTITIONS, "8")
         server.stop()
-        cluster = Cluster(api=1, workers=0, server=server, is_waiting_for_workers=False)
-        async with cluster, RawClient(cluster.urls[0]) as raw_client:
+        deployment = Deployment(api=1, workers=0, server=server, is_waiting_for_workers=False)
+        async with deployment, RawClient(deployment.urls[0]) as raw_client:
 
             async def says_why() -> bool:
                 answer = (await raw_client.get("/readyz")).json()

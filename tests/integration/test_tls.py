@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.demo import demo_body, expected_text
-from tests.support.processes import Cluster, run_role
+from tests.support.processes import Deployment, run_role
 from tests.support.raw_client import RawClient
 from tests.support.raw_wire import stopped_socket
 from tests.support.redis_server import RedisServer
@@ -36,11 +36,11 @@ class Place:
             "subscriber_bytes_max": "20000",
             "drain_s": "2",
         }
-        self.cluster: Cluster
+        self.deployment: Deployment
 
     @property
     def url(self) -> str:
-        return f"https://localhost:{self.cluster.api[0].port}"
+        return f"https://localhost:{self.deployment.api[0].port}"
 
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.authority.ca_file)
@@ -52,14 +52,14 @@ class Place:
 
     def shown_certificate(self) -> str:
         """The serial number of the certificate that a new connection is shown."""
-        pem = ssl.get_server_certificate(("localhost", self.cluster.api[0].port))
+        pem = ssl.get_server_certificate(("localhost", self.deployment.api[0].port))
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
 
 @pytest.fixture(scope="module")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     place = Place(tmp_path_factory.mktemp("tls"))
-    async with Cluster(api=1, workers=1, settings=place.settings) as place.cluster:
+    async with Deployment(api=1, workers=1, settings=place.settings) as place.deployment:
         yield place
 
 
@@ -74,7 +74,7 @@ async def events_of(lines: aiohttp.StreamReader) -> AsyncIterator[dict[str, Any]
 
 
 async def test_an_answer_is_whole_over_tls_and_over_plain_http(place: Place) -> None:
-    for base in (place.url, place.cluster.api[0].url):
+    for base in (place.url, place.deployment.api[0].url):
         connector = aiohttp.TCPConnector(ssl=place.tls())
         async with aiohttp.ClientSession(connector=connector) as client:
             headers = {"Accept": "application/x-ndjson"}
@@ -104,7 +104,7 @@ async def test_a_socket_and_a_refusal_work_over_tls(place: Place) -> None:
 async def test_a_reader_that_reads_nothing_is_cut_over_tls(place: Place) -> None:
     """Megabytes from a producer: the kernel holds two of them, as records of TLS are large."""
     raw = stopped_socket()
-    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", place.cluster.api[0].port))
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", place.deployment.api[0].port))
     async with place.client() as client:
         async with client.post("/v1/generations", json={"producer": True}) as answer:
             told = await answer.json()
@@ -156,12 +156,12 @@ async def test_a_drain_over_tls_breaks_a_stream_off_so_that_it_can_resume(place:
         async with client.post("/v1/generations", json=LONG, headers=headers) as answer:
             stream = events_of(answer.content)
             events = [await anext(stream)]
-            place.cluster.api[0].terminate()
+            place.deployment.api[0].terminate()
             with contextlib.suppress(aiohttp.ClientError):
                 events += [event async for event in stream]
-    await place.cluster.api[0].gone()
-    place.cluster.api[0].start()
-    await place.cluster.api[0].ready()
+    await place.deployment.api[0].gone()
+    place.deployment.api[0].start()
+    await place.deployment.api[0].ready()
 
     generation_id, cursor = answer.headers["X-Generation-Id"], events[-1]["id"]
     async with place.client() as client:
@@ -176,14 +176,14 @@ async def test_a_node_with_tls_only_says_so_to_a_plain_client(
     redis_server: RedisServer, place: Place
 ) -> None:
     settings = {**place.settings, "tls_only": "on"}
-    cluster = Cluster(
+    deployment = Deployment(
         api=1, workers=0, server=redis_server, settings=settings, is_waiting_for_workers=False
     )
-    async with cluster, RawClient(cluster.api[0].url) as plain:
+    async with deployment, RawClient(deployment.api[0].url) as plain:
         answer = await plain.get("/livez")
         assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "tls_required")
         async with aiohttp.ClientSession() as client:
-            url = f"https://localhost:{cluster.api[0].port}/livez"
+            url = f"https://localhost:{deployment.api[0].port}/livez"
             async with client.get(url, ssl=place.tls()) as answered:
                 assert answered.status == 200
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.lobechat.app import LobeChat
 from tests.support.browser import Browser, Page
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.redis_server import free_port
 from tests.support.wait import until
 
@@ -55,8 +55,8 @@ class Conversation:
         answer: the script for the text of the newest answer.
     """
 
-    def __init__(self, cluster: Cluster, page: Page) -> None:
-        self.cluster = cluster
+    def __init__(self, deployment: Deployment, page: Page) -> None:
+        self.deployment = deployment
         self.page = page
         self.question = ""
 
@@ -77,13 +77,13 @@ class Conversation:
 
     async def become(self, options: str) -> None:
         """Restart the workers with another demo model."""
-        (self.cluster.directory / "models.toml").write_text(models(options))
-        for worker in self.cluster.workers:
+        (self.deployment.directory / "models.toml").write_text(models(options))
+        for worker in self.deployment.workers:
             if worker.is_running:
                 worker.terminate()
                 await worker.ended(20)
             worker.start()
-        await self.cluster.ready(self.cluster.workers)
+        await self.deployment.ready(self.deployment.workers)
 
     async def ask(self, text: str) -> None:
         self.question = text
@@ -113,7 +113,7 @@ class Conversation:
         """Return the worker that writes the newest answer."""
 
         async def name() -> str:
-            async with self.cluster.redis() as redis:
+            async with self.deployment.redis() as redis:
                 for key in [key async for key in redis.scan_iter(match="tr:*:meta")]:
                     status, worker = await redis.hmget(key, "status", "worker")
                     if status == b"running" and worker:
@@ -121,7 +121,7 @@ class Conversation:
             return ""
 
         found = await until(name, 30, "a worker that writes")
-        return next(role for role in self.cluster.workers if role.ready_name == found)
+        return next(role for role in self.deployment.workers if role.ready_name == found)
 
 
 async def answers(talk: Conversation) -> None:
@@ -178,9 +178,9 @@ SCENARIOS: tuple[tuple[str, Callable[[Conversation], Awaitable[None]]], ...] = (
 )
 
 
-async def try_all(cluster: Cluster, page: Page) -> int:
+async def try_all(deployment: Deployment, page: Page) -> int:
     """Run the scenarios one after the other; return how many failed."""
-    talk = Conversation(cluster, page)
+    talk = Conversation(deployment, page)
     await talk.choose()
     failed = 0
     for name, scenario in SCENARIOS:
@@ -198,11 +198,13 @@ async def try_all(cluster: Cluster, page: Page) -> int:
 
 async def main() -> int:
     settings = {"lease_s": "1"}
-    async with Cluster(api=1, workers=2, models=models(USUAL), settings=settings) as cluster:
-        async with LobeChat(f"{cluster.urls[0]}/v1", free_port()) as lobechat:
+    async with Deployment(api=1, workers=2, models=models(USUAL), settings=settings) as deployment:
+        async with LobeChat(f"{deployment.urls[0]}/v1", free_port()) as lobechat:
             async with Browser(within_s=PAGE_S) as browser:
                 return (
-                    1 if await try_all(cluster, await browser.open(f"{lobechat.url}/chat")) else 0
+                    1
+                    if await try_all(deployment, await browser.open(f"{lobechat.url}/chat"))
+                    else 0
                 )
 
 

@@ -28,7 +28,7 @@ from tests.support.model_servers import (
     packaged_model,
     version_of,
 )
-from tests.support.processes import ROOT, Cluster
+from tests.support.processes import ROOT, Deployment
 
 PAGE = ROOT / "docs" / "backends.md"
 TABLE = re.compile(r"(?<=<!-- made by make models -->\n).*?(?=<!-- end -->)", re.S)
@@ -132,7 +132,9 @@ def _version_of_ollama(ollama: str) -> str:
 
 
 @pytest.fixture(scope="session")
-async def cluster(llama: LlamaServer, others: dict[str, ModelServer]) -> AsyncIterator[Cluster]:
+async def deployment(
+    llama: LlamaServer, others: dict[str, ModelServer]
+) -> AsyncIterator[Deployment]:
     _versions.append(f"cyllama {version('cyllama')}")
     text = TABLES + UNKNOWN
     text += BEHIND_LITELLM if "litellm" in others else ""
@@ -141,16 +143,16 @@ async def cluster(llama: LlamaServer, others: dict[str, ModelServer]) -> AsyncIt
     if "ollama" in urls:
         urls["ollama"] = urls["ollama"].removesuffix("/v1")
     models = text.format(llama=llama.base_url, **urls)
-    async with Cluster(api=1, workers=1, lease_s=2.0, models=models) as cluster:
+    async with Deployment(api=1, workers=1, lease_s=2.0, models=models) as deployment:
         for name in ("llama", *others):
-            await asyncio.to_thread(_try_continuation, cluster, name)
-        yield cluster
+            await asyncio.to_thread(_try_continuation, deployment, name)
+        yield deployment
 
 
-def _try_continuation(cluster: Cluster, name: str) -> None:
+def _try_continuation(deployment: Deployment, name: str) -> None:
     """Run the doctor, whose result the workers obey."""
     command = [sys.executable, "-m", "cli.main", "doctor", "--continuation", name]
-    env = {**os.environ, **cluster.workers[0].settings}
+    env = {**os.environ, **deployment.workers[0].settings}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     forms = re.findall(r"form\s+(\w+): ([\w ]+)", done.stdout)
     said = ", ".join(f"`{form}` {outcome}" for form, outcome in forms)

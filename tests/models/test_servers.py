@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.client import Client
 from tests.support.model_servers import LlamaServer, ModelServer, Record
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 ANSWER_S = 180.0  # on a machine that does much else
@@ -37,7 +37,9 @@ TOOL = {
 
 
 @pytest.fixture(params=MODELS)
-def name(request: pytest.FixtureRequest, cluster: Cluster, others: dict[str, ModelServer]) -> str:
+def name(
+    request: pytest.FixtureRequest, deployment: Deployment, others: dict[str, ModelServer]
+) -> str:
     if request.param in ("litellm", "ollama") and request.param not in others:
         pytest.skip(f"{request.param} is not installed")
     return str(request.param)
@@ -46,11 +48,11 @@ def name(request: pytest.FixtureRequest, cluster: Cluster, others: dict[str, Mod
 class StartedAnswer:
     """One generation. `text` is what it had when it was last looked at."""
 
-    def __init__(self, cluster: Cluster, client: Client, found: dict[str, Any]) -> None:
+    def __init__(self, deployment: Deployment, client: Client, found: dict[str, Any]) -> None:
         self.id = str(found["id"])
         self.text = ""
         self.seen: dict[str, Any] = {}
-        self._cluster, self._client = cluster, client
+        self._cluster, self._client = deployment, client
 
     async def look(self) -> dict[str, Any]:
         self.seen = await self._client.snapshot(self.id)
@@ -83,29 +85,31 @@ class StartedAnswer:
         return [json.loads(line)["type"] for line in lines if line]
 
 
-async def start(cluster: Cluster, client: Client, model: str, **params: Any) -> StartedAnswer:
+async def start(deployment: Deployment, client: Client, model: str, **params: Any) -> StartedAnswer:
     body = {
         "model": model,
         "messages": [SYSTEM, {"role": "user", "content": params.pop("prompt", QUESTION)}],
         "params": {**GREEDY, **params},
     }
-    return StartedAnswer(cluster, client, await client.start(body))
+    return StartedAnswer(deployment, client, await client.start(body))
 
 
 @pytest.fixture
-async def client(cluster: Cluster) -> Any:
-    async with Client(cluster.urls, deadline_s=30) as client:
+async def client(deployment: Deployment) -> Any:
+    async with Client(deployment.urls, deadline_s=30) as client:
         yield client
 
 
-async def whole(cluster: Cluster, client: Client, model: str, **params: Any) -> dict[str, Any]:
-    return await (await start(cluster, client, model, **params)).ended()
+async def whole(
+    deployment: Deployment, client: Client, model: str, **params: Any
+) -> dict[str, Any]:
+    return await (await start(deployment, client, model, **params)).ended()
 
 
 async def test_an_answer_ends_at_max_tokens_with_its_counts(
-    cluster: Cluster, client: Client, name: str, record: Record
+    deployment: Deployment, client: Client, name: str, record: Record
 ) -> None:
-    seen = await whole(cluster, client, name, max_tokens=24)
+    seen = await whole(deployment, client, name, max_tokens=24)
 
     assert (seen["status"], seen["finish_reason"]) == ("completed", "length"), seen
     usage = seen["usage"]
@@ -114,20 +118,20 @@ async def test_an_answer_ends_at_max_tokens_with_its_counts(
 
 
 async def test_an_answer_ends_before_a_stop_text(
-    cluster: Cluster, client: Client, name: str, record: Record
+    deployment: Deployment, client: Client, name: str, record: Record
 ) -> None:
-    uncut = (await whole(cluster, client, name, max_tokens=24))["text"]
+    uncut = (await whole(deployment, client, name, max_tokens=24))["text"]
     stop = uncut.split()[6]
-    seen = await whole(cluster, client, name, max_tokens=24, stop=[stop])
+    seen = await whole(deployment, client, name, max_tokens=24, stop=[stop])
 
     assert seen["finish_reason"] == "stop" and seen["text"] == uncut[: uncut.find(stop)], seen
     record("`stop`", name, "yes")
 
 
 async def test_a_request_with_tools_is_answered(
-    cluster: Cluster, client: Client, name: str, record: Record
+    deployment: Deployment, client: Client, name: str, record: Record
 ) -> None:
-    seen = await whole(cluster, client, name, max_tokens=24, tools=[TOOL])
+    seen = await whole(deployment, client, name, max_tokens=24, tools=[TOOL])
 
     if name == "llama-text":
         assert seen["error"]["code"] == "upstream_refused"
@@ -138,12 +142,12 @@ async def test_a_request_with_tools_is_answered(
 
 
 async def test_an_answer_at_temperature_0_is_that_of_the_server(
-    cluster: Cluster, client: Client, llama: LlamaServer, others: dict[str, ModelServer],
+    deployment: Deployment, client: Client, llama: LlamaServer, others: dict[str, ModelServer],
     name: str, record: Record,
 ) -> None:  # fmt: skip
-    seen = await whole(cluster, client, name, max_tokens=60)
+    seen = await whole(deployment, client, name, max_tokens=60)
     if name == "local":
-        direct = (await whole(cluster, client, name, max_tokens=60))["text"]
+        direct = (await whole(deployment, client, name, max_tokens=60))["text"]
     else:
         server = others.get(name, llama)
         messages = [SYSTEM, {"role": "user", "content": QUESTION}]
@@ -158,9 +162,9 @@ async def test_an_answer_at_temperature_0_is_that_of_the_server(
 
 
 async def test_a_prompt_that_is_too_long_is_said_so(
-    cluster: Cluster, client: Client, name: str, record: Record
+    deployment: Deployment, client: Client, name: str, record: Record
 ) -> None:
-    seen = await whole(cluster, client, name, prompt="sky " * 9_000, max_tokens=8)
+    seen = await whole(deployment, client, name, prompt="sky " * 9_000, max_tokens=8)
 
     error = seen["error"]
     if name == "ollama" and error is None:
@@ -174,11 +178,15 @@ async def test_a_prompt_that_is_too_long_is_said_so(
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_an_unknown_model_is_said_so(
-    cluster: Cluster, client: Client, others: dict[str, ModelServer], server: str, record: Record
+    deployment: Deployment,
+    client: Client,
+    others: dict[str, ModelServer],
+    server: str,
+    record: Record,
 ) -> None:
     if server != "llama" and server not in others:
         pytest.skip(f"{server} is not installed")
-    seen = await whole(cluster, client, f"{server}-unknown", max_tokens=8)
+    seen = await whole(deployment, client, f"{server}-unknown", max_tokens=8)
 
     if server == "llama":  # it has one model, and reads no name
         assert seen["status"] == "completed", seen
@@ -191,15 +199,15 @@ async def test_an_unknown_model_is_said_so(
 
 
 async def test_a_cancelled_answer_stops_the_work_of_the_server(
-    cluster: Cluster, client: Client, llama: LlamaServer, name: str, record: Record
+    deployment: Deployment, client: Client, llama: LlamaServer, name: str, record: Record
 ) -> None:
-    asked = await start(cluster, client, name, max_tokens=1_500)
+    asked = await start(deployment, client, name, max_tokens=1_500)
     await asked.said(20)
     if name == "local":
         await client.cancel(asked.id)
         assert (await asked.ended())["status"] == "cancelled"
         # The pool has two processes: two answers end only if the cancelled one has stopped.
-        first, second = [await start(cluster, client, name, max_tokens=8) for _ in range(2)]
+        first, second = [await start(deployment, client, name, max_tokens=8) for _ in range(2)]
         await asyncio.gather(first.ended(), second.ended())
         record("a cancel stops the work", name, "yes")
         return
@@ -219,17 +227,17 @@ async def test_a_cancelled_answer_stops_the_work_of_the_server(
 
 
 async def test_a_worker_that_is_killed_costs_no_text(
-    cluster: Cluster, client: Client, name: str, record: Record
+    deployment: Deployment, client: Client, name: str, record: Record
 ) -> None:
     """`on_takeover = "auto"`, after the trial of the doctor."""
-    uncut = (await whole(cluster, client, name, max_tokens=80))["text"]
+    uncut = (await whole(deployment, client, name, max_tokens=80))["text"]
     outcomes = []
     for characters in (40, 120, 220):
-        asked = await start(cluster, client, name, max_tokens=80)
+        asked = await start(deployment, client, name, max_tokens=80)
         await asked.said(characters)
-        cluster.workers[0].kill()
-        cluster.workers[0].start()
-        await cluster.ready(cluster.workers)
+        deployment.workers[0].kill()
+        deployment.workers[0].start()
+        await deployment.ready(deployment.workers)
         seen = await asked.ended()
         assert seen["status"] == "completed" and seen["attempt"] >= 2, seen
         kinds = await asked.kinds()
@@ -243,13 +251,13 @@ async def test_a_worker_that_is_killed_costs_no_text(
 
 @pytest.mark.parametrize("server", ["llama", "llama-text", "litellm"])
 async def test_a_server_that_is_killed_and_comes_back_goes_on(
-    cluster: Cluster, client: Client, llama: LlamaServer, others: dict[str, ModelServer],
+    deployment: Deployment, client: Client, llama: LlamaServer, others: dict[str, ModelServer],
     server: str, record: Record,
 ) -> None:  # fmt: skip
     if server == "litellm" and server not in others:
         pytest.skip(f"{server} is not installed")
-    uncut = (await whole(cluster, client, server, max_tokens=80))["text"]
-    asked = await start(cluster, client, server, max_tokens=80)
+    uncut = (await whole(deployment, client, server, max_tokens=80))["text"]
+    asked = await start(deployment, client, server, max_tokens=80)
     await asked.said(80)
     llama.kill()
     await llama.start()

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.demo import demo_body, expected_text
 from tests.support.npm import CLIENTS, built, installed, tool
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.scenarios import ClientProgram, problems_of, program_of, rows
@@ -52,13 +52,13 @@ class Nodes:
 @asynccontextmanager
 async def tailrace_nodes() -> AsyncIterator[Nodes]:
     """Start two nodes and two workers of Tailrace."""
-    async with Cluster(api=2, workers=2, settings={"heartbeat_s": "1"}) as cluster:
+    async with Deployment(api=2, workers=2, settings={"heartbeat_s": "1"}) as deployment:
         acts = {
-            "kill": cluster.api[0].kill,
-            "terminate": cluster.api[0].terminate,
-            "kill_worker": cluster.workers[0].kill,
+            "kill": deployment.api[0].kill,
+            "terminate": deployment.api[0].terminate,
+            "kill_worker": deployment.workers[0].kill,
         }
-        yield Nodes([role.port for role in cluster.api], acts)
+        yield Nodes([role.port for role in deployment.api], acts)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import sys
 import openai
 
 from tests.faults import test_batches as faults
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import Upstream
 
 LINES = 900
@@ -31,18 +31,18 @@ async def run(seed: int) -> str:
     async with Upstream() as upstream:
         models = faults.MODELS.format(url=upstream.base_url)
         settings = {"worker_slots": str(faults.SLOTS), "queue_wait_s": "1"}
-        async with Cluster(
+        async with Deployment(
             api=2, workers=2, jobs=2, lease_s=faults.LEASE_S, models=models, settings=settings
-        ) as cluster:
-            async with faults.running(cluster, LINES, delay_s=0.05) as batch:
-                kills = await _kill_until_done(cluster, batch)
+        ) as deployment:
+            async with faults.running(deployment, LINES, delay_s=0.05) as batch:
+                kills = await _kill_until_done(deployment, batch)
                 await batch.check_completed(tokens=4)
         calls = faults.asked(upstream)
     assert calls.total() - LINES <= len(kills) * faults.WINDOW
     return f"seed {seed}: {', '.join(kills)}; calls beyond one a line: {calls.total() - LINES}"
 
 
-async def _kill_until_done(cluster: Cluster, batch: faults.Run) -> list[str]:
+async def _kill_until_done(deployment: Deployment, batch: faults.Run) -> list[str]:
     kills: list[str] = []
     while True:
         await asyncio.sleep(random.uniform(0.2, 2.5))
@@ -50,24 +50,24 @@ async def _kill_until_done(cluster: Cluster, batch: faults.Run) -> list[str]:
             if (await batch.look()).status == "completed":
                 return kills
         kills.append(random.choice(KINDS))
-        await _strike(cluster, kills[-1])
-        await cluster.heal()
+        await _strike(deployment, kills[-1])
+        await deployment.heal()
 
 
-async def _strike(cluster: Cluster, kind: str) -> None:
+async def _strike(deployment: Deployment, kind: str) -> None:
     match kind:
         case "jobs":
-            for role in random.sample(cluster.jobs, random.choice([1, 2])):
+            for role in random.sample(deployment.jobs, random.choice([1, 2])):
                 role.kill()
         case "worker":
-            random.choice(cluster.workers).kill()
+            random.choice(deployment.workers).kill()
         case "api":
-            cluster.api[1].kill()
+            deployment.api[1].kill()
         case "redis":
-            assert cluster.server is not None
-            cluster.server.kill()
+            assert deployment.server is not None
+            deployment.server.kill()
         case "freeze":
-            random.choice([*cluster.jobs, *cluster.workers]).freeze()
+            random.choice([*deployment.jobs, *deployment.workers]).freeze()
             await asyncio.sleep(2 * faults.LEASE_S)
 
 

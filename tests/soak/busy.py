@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 
 TOKENS, TOKENS_PER_S = 400, 50.0
 DEADLINE_S = 120.0
@@ -40,9 +40,9 @@ def busy_cores(count: int) -> Iterator[None]:
             hog.wait()
 
 
-async def one_round(cluster: Cluster, answers: int) -> tuple[int, float]:
+async def one_round(deployment: Deployment, answers: int) -> tuple[int, float]:
     """Stream so many answers at once; returns the takeovers and the longest gap, s."""
-    async with FaultRun(cluster, deadline_s=DEADLINE_S) as fault_run:
+    async with FaultRun(deployment, deadline_s=DEADLINE_S) as fault_run:
         for _ in range(answers):
             await fault_run.start(demo_body(TOKENS, TOKENS_PER_S), readers=1, hop_after=0)
         await fault_run.finish(bound_s=DEADLINE_S)
@@ -54,11 +54,11 @@ async def one_round(cluster: Cluster, answers: int) -> tuple[int, float]:
 
 async def measure(seconds: float, hogs: int, answers: int, lease_s: float) -> None:
     total, takeovers, longest_s = 0, 0, 0.0
-    async with Cluster(api=2, workers=3, lease_s=lease_s) as cluster:
+    async with Deployment(api=2, workers=3, lease_s=lease_s) as deployment:
         with busy_cores(hogs):
             until_s = time.monotonic() + seconds
             while time.monotonic() < until_s:
-                more, gap_s = await one_round(cluster, answers)
+                more, gap_s = await one_round(deployment, answers)
                 total, takeovers = total + answers, takeovers + more
                 longest_s = max(longest_s, gap_s)
     print(

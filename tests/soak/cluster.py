@@ -20,7 +20,7 @@ from shared.redis.cluster.slots import key_slot
 from tests.soak.run import BOUND_S, LEASE_S, Soak, arguments, play
 from tests.soak.schedule import Fault
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_masters import RedisMasters
 from tests.support.redis_server import RedisServer
@@ -50,7 +50,7 @@ class ClusterSoak(Soak):
 
     @property
     def _redis(self) -> RedisCluster:
-        found: RedisCluster = self.cluster.server.cluster
+        found: RedisCluster = self.deployment.server.cluster
         return found
 
     async def _hit_shard(self, what: str, fault: Fault) -> None:
@@ -99,11 +99,11 @@ async def soak(seed: int, seconds: float) -> int:
     settings = {"retention_s": "120", "redis_outage_s": "8"}
     masters = await RedisMasters(replicas=True).open()
     try:
-        async with Cluster(
+        async with Deployment(
             api=2, workers=2, jobs=1, lease_s=LEASE_S, settings=settings, server=masters
-        ) as cluster:
-            async with FaultRun(cluster, deadline_s=BOUND_S) as fault_run:
-                run = ClusterSoak(cluster, fault_run, None, seed)
+        ) as deployment:
+            async with FaultRun(deployment, deadline_s=BOUND_S) as fault_run:
+                run = ClusterSoak(deployment, fault_run, None, seed)
                 return await play(run, seed, seconds, KINDS)
     finally:
         masters.close()

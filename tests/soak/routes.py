@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.route_faults import FAULTS, IDLE_S, ModelServer, Scene, models_file, play
 
 HEAD = """\
@@ -35,10 +35,12 @@ async def measure(answers: int, cuts: int) -> None:
     a, b = ModelServer(directory, "a"), ModelServer(directory, "b")
     settings = {"upstream_idle_s": str(IDLE_S)}
     models = models_file(a, b)
-    async with Cluster(workers=2, models=models, settings=settings, lease_s=LEASE_S) as cluster:
+    async with Deployment(
+        workers=2, models=models, settings=settings, lease_s=LEASE_S
+    ) as deployment:
         await a.start()
         await b.start()
-        scene = Scene(cluster, a, b)
+        scene = Scene(deployment, a, b)
         print(HEAD)
         try:
             for fault in FAULTS.values():

@@ -28,7 +28,7 @@ from tests.support.deliveries import Record
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.history import check_record
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.proxy import Proxy
 
 LEASE_S = 0.8
@@ -45,9 +45,9 @@ class Soak:
     """One run."""
 
     def __init__(
-        self, cluster: Cluster, fault_run: FaultRun, proxy: Proxy | None, seed: int
+        self, deployment: Deployment, fault_run: FaultRun, proxy: Proxy | None, seed: int
     ) -> None:
-        self.cluster = cluster
+        self.deployment = deployment
         self.fault_run = fault_run
         self.proxy = proxy
         self.rng = random.Random(f"answers {seed}")
@@ -114,7 +114,7 @@ class Soak:
                 except (redis.RedisError, OSError, Unavailable):
                     await asyncio.sleep(0.1)
         try:
-            async with Client(self.cluster.urls) as client:
+            async with Client(self.deployment.urls) as client:
                 record.snapshot = await client.snapshot(record.generation_id)
         except NoAnswer as exc:
             if not (self._is_lossy and "not_found" in str(exc)):
@@ -165,10 +165,10 @@ class Soak:
         await acts[kind](what, fault)
 
     async def _hit_worker(self, what: str, fault: Fault) -> None:
-        await self._hit(self.cluster.workers[fault.target % 2], what, fault.lasts_s)
+        await self._hit(self.deployment.workers[fault.target % 2], what, fault.lasts_s)
 
     async def _hit_node(self, what: str, fault: Fault) -> None:
-        await self._hit(self.cluster.api[fault.target % 2], what, fault.lasts_s)
+        await self._hit(self.deployment.api[fault.target % 2], what, fault.lasts_s)
 
     async def _hit(self, role: Role, what: str, lasts_s: float) -> None:
         if what == "freeze":
@@ -188,7 +188,7 @@ class Soak:
         await role.ready()
 
     async def _hit_redis(self, what: str, fault: Fault) -> None:
-        server = self.cluster.server
+        server = self.deployment.server
         assert server is not None
         if what == "freeze":
             server.freeze()
@@ -210,7 +210,7 @@ class Soak:
             self.proxy.lose_replies()  # the next one: the call has happened, its caller cannot know
             return
         kind = "pubsub" if what.startswith("live") else "normal"
-        client = self.cluster.redis()
+        client = self.deployment.redis()
         try:
             async with asyncio.timeout(3):
                 await client.execute_command("CLIENT", "KILL", "TYPE", kind)
@@ -244,16 +244,16 @@ class Soak:
 
 async def soak(seed: int, seconds: float) -> int:
     settings = {"retention_s": "120", "redis_outage_s": "8"}
-    async with Cluster(api=2, workers=0, jobs=True, lease_s=LEASE_S, settings=settings,
-                       is_waiting_for_workers=False) as cluster:  # fmt: skip
-        assert cluster.server is not None
-        async with Proxy("127.0.0.1", cluster.server.port) as proxy:
+    async with Deployment(api=2, workers=0, jobs=True, lease_s=LEASE_S, settings=settings,
+                       is_waiting_for_workers=False) as deployment:  # fmt: skip
+        assert deployment.server is not None
+        async with Proxy("127.0.0.1", deployment.server.port) as proxy:
             # One worker behind a proxy that can be cut, one straight: they fail apart.
-            cluster.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
-            cluster.add_worker()
-            await cluster.ready(cluster.workers)
-            async with FaultRun(cluster, deadline_s=BOUND_S) as fault_run:
-                return await play(Soak(cluster, fault_run, proxy, seed), seed, seconds, KINDS)
+            deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+            deployment.add_worker()
+            await deployment.ready(deployment.workers)
+            async with FaultRun(deployment, deadline_s=BOUND_S) as fault_run:
+                return await play(Soak(deployment, fault_run, proxy, seed), seed, seconds, KINDS)
 
 
 async def play(run: Soak, seed: int, seconds: float, kinds: Mapping[str, int]) -> int:
@@ -264,7 +264,7 @@ async def play(run: Soak, seed: int, seconds: float, kinds: Mapping[str, int]) -
     print(run.line())
     if run.problems:
         print("\n".join(run.problems[:40]))
-        print(run.cluster.report())
+        print(run.deployment.report())
     return 1 if run.problems else 0
 
 

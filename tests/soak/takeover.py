@@ -19,13 +19,13 @@ import time
 
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 
-async def kill_once(cluster: Cluster, rng: random.Random, lease_s: float) -> float:
+async def kill_once(deployment: Deployment, rng: random.Random, lease_s: float) -> float:
     """One answer, one kill; returns the seconds to the next attempt's first event."""
-    async with FaultRun(cluster) as fault_run:
+    async with FaultRun(deployment) as fault_run:
         playing = await fault_run.start(demo_body(240, 100), readers=1)
         await fault_run.read_to(playing, 2)
         await asyncio.sleep(rng.uniform(0, lease_s))
@@ -49,9 +49,9 @@ def taken_over_at(playing: WatchedGeneration) -> float:
 async def measure(kills: int, lease_s: float, seed: int) -> None:
     rng = random.Random(seed)
     took: list[float] = []
-    async with Cluster(api=2, workers=3, lease_s=lease_s) as cluster:
+    async with Deployment(api=2, workers=3, lease_s=lease_s) as deployment:
         for n in range(kills):
-            took.append(await kill_once(cluster, rng, lease_s) / lease_s)
+            took.append(await kill_once(deployment, rng, lease_s) / lease_s)
             if n % 20 == 19:
                 sys.stderr.write(f"{n + 1} kills\n")
     took.sort()

@@ -22,7 +22,7 @@ from tests.support.client import Client
 from tests.support.deliveries import Reading, Record, read_log
 from tests.support.demo import expected_text
 from tests.support.history import History
-from tests.support.processes import Cluster, Role
+from tests.support.processes import Deployment, Role
 from tests.support.reader import TRANSPORTS, CarefulReader
 from tests.support.wait import until
 
@@ -50,12 +50,12 @@ class WatchedGeneration:
 class FaultRun:
     """Use as an async context manager; `finish` before it ends, or nothing is proved."""
 
-    def __init__(self, cluster: Cluster, *, deadline_s: float = DEADLINE_S) -> None:
-        self.cluster = cluster
+    def __init__(self, deployment: Deployment, *, deadline_s: float = DEADLINE_S) -> None:
+        self.deployment = deployment
         self.history = History()
         self.playing: list[WatchedGeneration] = []
         self._deadline_s = deadline_s
-        self._client = Client(cluster.urls)
+        self._client = Client(deployment.urls)
 
     async def __aenter__(self) -> FaultRun:
         await self._client.__aenter__()
@@ -103,7 +103,7 @@ class FaultRun:
             reading = Reading(f"reader {n}")
             playing.record.readings.append(reading)
             # Each starts at another node and transport than the one before.
-            nodes = [*self.cluster.urls[n % 2 :], *self.cluster.urls[: n % 2]]
+            nodes = [*self.deployment.urls[n % 2 :], *self.deployment.urls[: n % 2]]
             ways = [*transports[n % len(transports) :], *transports[: n % len(transports)]]
             reader = CarefulReader(reading, nodes, transports=ways, hop_after=hop_after if n else 0)
             playing.readers.append(reader)
@@ -116,7 +116,7 @@ class FaultRun:
         await until(
             lambda: all(len(reading.deliveries) >= events for reading in playing.readings),
             self._deadline_s,
-            f"{events} events of {playing.id} to every reader\n{self.cluster.report()}",
+            f"{events} events of {playing.id} to every reader\n{self.deployment.report()}",
         )
 
     async def read_on(self, playing: WatchedGeneration, events: int) -> bool:
@@ -132,7 +132,7 @@ class FaultRun:
                 for reading, goal in zip(playing.readings, goals, strict=True)
             )
 
-        what = f"{events} more events of {playing.id}, or its end\n{self.cluster.report()}"
+        what = f"{events} more events of {playing.id}, or its end\n{self.deployment.report()}"
         await until(is_there, self._deadline_s, what)
         return all(reading.end is None for reading in playing.readings)
 
@@ -141,19 +141,21 @@ class FaultRun:
         await until(
             lambda: len(reading.deliveries) >= events,
             self._deadline_s,
-            f"{events} events to {reading.reader}\n{self.cluster.report()}",
+            f"{events} events to {reading.reader}\n{self.deployment.report()}",
         )
 
     async def holder(self, playing: WatchedGeneration) -> Role:
         """The worker process that holds a generation now."""
-        redis = self.cluster.redis()
+        redis = self.deployment.redis()
         try:
             name: Any = await until(
                 lambda: redis.hget(keys.meta(playing.id), "worker"), 10, f"holder of {playing.id}"
             )
         finally:
             await redis.aclose()
-        return next(role for role in self.cluster.workers if role.ready_name == str(name, "ascii"))
+        return next(
+            role for role in self.deployment.workers if role.ready_name == str(name, "ascii")
+        )
 
     async def cancel(self, playing: WatchedGeneration, *, node: str = "") -> None:
         await self._client.cancel(playing.id, node=node)
@@ -182,10 +184,10 @@ class FaultRun:
                 problems += [f"{name}: {fault}" for fault in reader.faults]
                 if is_lossless and reader.reading.resets:
                     problems.append(f"{name}: {reader.reading.resets} resets")
-        assert not problems, "\n".join([*problems, self.cluster.report()])
+        assert not problems, "\n".join([*problems, self.deployment.report()])
 
     async def _dump(self, generation_id: str) -> list[Any]:
-        redis = self.cluster.redis()
+        redis = self.deployment.redis()
         try:
             entries = await redis.xrange(keys.log(generation_id))
         finally:

@@ -1,7 +1,7 @@
 """Tailrace's roles as real processes, as an operator runs them, and every way to end them.
 
-    async with Cluster(api=2, workers=2, lease_s=0.8) as cluster:
-        cluster.workers[0].kill()
+    async with Deployment(api=2, workers=2, lease_s=0.8) as deployment:
+        deployment.workers[0].kill()
 
 Nothing is left behind: each role has a process group of its own that dies with the tests. What a
 role wrote to stderr is kept in a file and shown where a wait for it fails.
@@ -164,7 +164,7 @@ class Role:
         return False
 
 
-class Cluster:
+class Deployment:
     """A Redis, API nodes, workers and the jobs role, with a short lease.
 
     Args:
@@ -229,7 +229,7 @@ class Cluster:
         """Where clients find the nodes; `urls_seen` sends them through proxies."""
         return self.urls_seen or [role.url for role in self.api]
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Deployment:
         try:
             if isinstance(self._owned_server, RedisMasters):
                 await self._owned_server.open()

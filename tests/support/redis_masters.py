@@ -22,7 +22,7 @@ from tests.support.wait import until_sync
 
 
 class RedisMasters:
-    """Give it to `Cluster` (tests/support/processes.py) as its server; `open` it first.
+    """Give it to `Deployment` (tests/support/processes.py) as its server; `open` it first.
 
     Args:
         replicas: one of each master; it is promoted when its master is lost.

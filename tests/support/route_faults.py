@@ -19,7 +19,7 @@ import aiohttp
 
 from shared.redis import keys
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import ROOT, Cluster
+from tests.support.processes import ROOT, Deployment
 from tests.support.redis_server import free_port
 from tests.support.spawn import Process, kill_group, signal_group, spawn
 from tests.support.upstream import expected_text, script_of
@@ -94,7 +94,7 @@ class Scene:
         calls: of a server before it was started again, by name.
     """
 
-    cluster: Cluster
+    deployment: Deployment
     a: ModelServer
     b: ModelServer
     calls: dict[str, list[str]] = field(default_factory=lambda: {"a": [], "b": []})
@@ -172,12 +172,12 @@ async def _accept(scene: Scene) -> None:
 
 async def _kill_with_workers(scene: Scene) -> None:
     await _kill(scene)
-    scene.cluster.workers[0].kill()
+    scene.deployment.workers[0].kill()
 
 
 async def _heal(scene: Scene) -> None:
     await scene.a.start()
-    await scene.cluster.heal()
+    await scene.deployment.heal()
 
 
 SLOW = {"tokens": 40, "delay_s": 0.02}
@@ -286,7 +286,7 @@ async def play(
 async def _play_some(
     scene: Scene, fault: Fault, numbered: Sequence[tuple[int, str]], more: Mapping[str, Any]
 ) -> list[WatchedGeneration]:
-    async with FaultRun(scene.cluster, deadline_s=DEADLINE_S) as run:
+    async with FaultRun(scene.deployment, deadline_s=DEADLINE_S) as run:
         if fault.is_before and fault.happens is not None:
             await fault.happens(scene)
         count = len(numbered) // 2 if fault.has_later else len(numbered)
@@ -334,7 +334,7 @@ async def _until_under_way(
 
 async def _counted(scene: Scene, answer: WatchedGeneration) -> tuple[int, int]:
     """Return the failures that the generation has counted, and its attempts after the first."""
-    redis = scene.cluster.redis()
+    redis = scene.deployment.redis()
     try:
         found = await redis.hmget(keys.meta(answer.id), "failures", "begins")
         return int(found[0] or 0), int(found[1] or 1) - 1

@@ -29,7 +29,7 @@ from shared.config.credentials import LEEWAY_S
 from tests.support.client import Client
 from tests.support.demo import demo_body, expected_text
 from tests.support.npm import CLIENTS, built, installed, tool
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 from tests.support.tokens import hmac_token
 from tests.support.wait import until
@@ -129,9 +129,9 @@ def command_program(command: str) -> ClientProgram:
 class Scenario:
     """One row on all its transports at the same time, each behind a proxy of its own."""
 
-    def __init__(self, row: dict[str, Any], cluster: Cluster, program: ClientProgram) -> None:
+    def __init__(self, row: dict[str, Any], deployment: Deployment, program: ClientProgram) -> None:
         self.row = row
-        self.cluster = cluster
+        self.deployment = deployment
         self.program = program
         self.transports: list[str] = row.get("transports", TRANSPORTS)
         self.body = demo_body(row["answer"]["tokens"], row["answer"]["per_s"])
@@ -141,7 +141,7 @@ class Scenario:
     async def run(self) -> list[str]:
         """Return the problems of all transports."""
         faults = self.row.get("faults", {})
-        ports = [role.port for role in self.cluster.api]
+        ports = [role.port for role in self.deployment.api]
         async with AsyncExitStack() as stack:
             for name in self.transports:
                 proxy = ScenarioProxy(ports, Faults.read(faults))
@@ -173,7 +173,7 @@ class Scenario:
             ]
         if not self.row.get("has_one_answer"):
             return {**asked, "body": self.body}
-        async with Client(self.cluster.urls) as client:
+        async with Client(self.deployment.urls) as client:
             return {**asked, "id": (await client.start(self.body))["id"]}
 
     async def _disturb(self) -> None:
@@ -187,9 +187,9 @@ class Scenario:
             for proxy in self.proxies.values():
                 proxy.node_left_at = time.monotonic()
             if node["act"] == "kill_worker":
-                self.cluster.workers[0].kill()
+                self.deployment.workers[0].kill()
             else:
-                getattr(self.cluster.api[0], node["act"])()
+                getattr(self.deployment.api[0], node["act"])()
 
     async def _outage(self, name: str, outage: dict[str, Any]) -> None:
         proxy = self.proxies[name]

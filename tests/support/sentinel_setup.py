@@ -20,7 +20,7 @@ from shared.redis import keys
 from tests.support.client import RETRY_S
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_server import RedisServer
 from tests.support.sentinels import SentinelSet
 from tests.support.wait import until
@@ -34,7 +34,7 @@ class SentinelSetup:
     """Roles over sentinels, and a record of every prompt."""
 
     sentinels: SentinelSet
-    cluster: Cluster
+    deployment: Deployment
     fault_run: FaultRun
     old: RedisServer  # the master that is to be left
     new: RedisServer  # its replica
@@ -104,8 +104,8 @@ class SentinelSetup:
     async def goes_on(self) -> None:
         """Return when the sentinels name the new master and prompts are accepted there."""
         await self.sentinels.switched(to=self.new)
-        self.cluster.server = self.new
-        what = f"prompts after the switch\n{self.cluster.report()}"
+        self.deployment.server = self.new
+        what = f"prompts after the switch\n{self.deployment.report()}"
         await until(lambda: len(self.accepted_after) >= 20, 20, what)
 
     async def demoted(self) -> None:
@@ -137,7 +137,7 @@ class SentinelSetup:
 
     async def check_prompts(self) -> None:
         """Every prompt that was accepted after the switch ends at the new master."""
-        client = self.cluster.redis()
+        client = self.deployment.redis()
         try:
             late = self.accepted_after
             lost = [name for _, name in late if not await client.exists(keys.meta(name))]
@@ -157,19 +157,19 @@ async def standing(*, jobs: int = 0) -> AsyncIterator[SentinelSetup]:
     """Roles at work over three sentinels, a master and a replica; prompts keep coming."""
     async with SentinelSet() as sentinels:
         server, url = sentinels.servers[0], sentinels.url
-        cluster = Cluster(
+        deployment = Deployment(
             api=2, workers=2, jobs=jobs, lease_s=LEASE_S, server=server, redis_url=url
         )
         timeout = aiohttp.ClientTimeout(total=10)
         async with (
-            cluster,
-            FaultRun(cluster) as fault_run,
+            deployment,
+            FaultRun(deployment) as fault_run,
             aiohttp.ClientSession(timeout=timeout) as http,
         ):
-            setup = SentinelSetup(sentinels, cluster, fault_run, *sentinels.servers)
+            setup = SentinelSetup(sentinels, deployment, fault_run, *sentinels.servers)
             async with asyncio.TaskGroup() as group:
                 ears = [group.create_task(setup.hear(part.port)) for part in sentinels.sentinels]
-                senders = [group.create_task(setup.prompt(http, node)) for node in cluster.urls]
+                senders = [group.create_task(setup.prompt(http, node)) for node in deployment.urls]
                 await until(lambda: len(setup.accepted) >= 10, 20, "prompts before the switch")
                 yield setup
                 for task in [*ears, *senders]:

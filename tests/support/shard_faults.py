@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from shared.redis import keys
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.redis_cluster import NODE_TIMEOUT_MS, RedisCluster
 from tests.support.redis_masters import RedisMasters
 from tests.support.redis_server import RedisServer
@@ -37,7 +37,7 @@ class ShardFaults:
     """
 
     redis: RedisCluster
-    cluster: Cluster
+    deployment: Deployment
     fault_run: FaultRun
     answers: dict[int, list[WatchedGeneration]] = field(default_factory=dict)
 
@@ -90,11 +90,11 @@ def longest_gap(answers: list[WatchedGeneration], since: float) -> float:
 async def shard_faults(**settings: str) -> AsyncIterator[ShardFaults]:
     masters = await RedisMasters(replicas=True).open()
     try:
-        async with Cluster(
+        async with Deployment(
             api=2, workers=2, jobs=1, lease_s=LEASE_S, server=masters, settings=settings
-        ) as cluster:
-            async with FaultRun(cluster, deadline_s=60) as fault_run:
-                yield ShardFaults(masters.cluster, cluster, fault_run)
+        ) as deployment:
+            async with FaultRun(deployment, deadline_s=60) as fault_run:
+                yield ShardFaults(masters.cluster, deployment, fault_run)
     finally:
         masters.close()
 

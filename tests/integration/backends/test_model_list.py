@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from shared.config.models import Model, ModelTable
 from shared.config.settings import Settings
 from shared.queue.model_lists import follow_list, read_list
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import Upstream, expected_text
 from tests.support.wait import until
 from workers.backends import build_backends
@@ -37,8 +37,11 @@ def table_of(upstream: Upstream) -> ModelTable:
 
 async def test_every_name_of_the_list_can_be_asked(upstream: Upstream) -> None:
     models = f'[models."*"]\nbackend = "openai"\nbase_url = "{upstream.base_url}"\n'
-    async with Cluster(api=1, workers=1, models=models) as cluster, aiohttp.ClientSession() as http:
-        url = cluster.urls[0]
+    async with (
+        Deployment(api=1, workers=1, models=models) as deployment,
+        aiohttp.ClientSession() as http,
+    ):
+        url = deployment.urls[0]
 
         async def names() -> list[str]:
             async with http.get(f"{url}/v1/models") as response:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.client import Client
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.wait import until
 
 DEADLINE_S = 30.0
@@ -29,8 +29,8 @@ async def ended(client: Client, generation_id: str) -> dict[str, Any]:
 
 async def test_a_plugin_that_misbehaves_hurts_only_its_own_generation(tmp_path: Path) -> None:
     async with (
-        Cluster(api=1, workers=1, models=MODELS, settings=SETTINGS, lease_s=0.8) as cluster,
-        Client(cluster.urls) as client,
+        Deployment(api=1, workers=1, models=MODELS, settings=SETTINGS, lease_s=0.8) as deployment,
+        Client(deployment.urls) as client,
     ):
 
         async def ask(model: str) -> str:
@@ -44,7 +44,7 @@ async def test_a_plugin_that_misbehaves_hurts_only_its_own_generation(tmp_path: 
         (tmp_path / "go").touch()
         ends = {name: await ended(client, each) for name, each in bad.items()}
         again = await ended(client, await ask("Echo"))
-        is_running = cluster.workers[0].is_running
+        is_running = deployment.workers[0].is_running
 
     assert [one["text"] for one in [*good, again]] == ["tobe"] * 6
     assert blocked == "running" and is_running

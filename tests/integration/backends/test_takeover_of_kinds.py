@@ -16,7 +16,7 @@ from shared.queue.continuations import HOLDING, Verdict, store_verdict
 from tests.support.client import Client
 from tests.support.kinds import TRIED
 from tests.support.kinds.kind import TriedKind
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.upstream import expected_text
 from tests.support.wait import until
 
@@ -37,26 +37,26 @@ async def test_the_next_worker_continues_the_answer_of_a_killed_one(name: str) -
     prompt = msgspec.json.encode({"tokens": TOKENS, "delay_s": 0.03}).decode()
     async with kind.serve() as server:
         models = f'[models.m]\nbackend = "{name}"\nbase_url = "{server.base_url}"\n'
-        async with Cluster(api=1, workers=1, models=models) as cluster:
-            redis = cluster.redis()
+        async with Deployment(api=1, workers=1, models=models) as deployment:
+            redis = deployment.redis()
             await verify(redis, kind, server.base_url)
-            async with Client(cluster.urls) as client:
+            async with Client(deployment.urls) as client:
                 started = await client.start({"model": "m", "prompt": prompt})
-                store = Store(redis, Settings(redis_url=cluster.server.url))
+                store = Store(redis, Settings(redis_url=deployment.server.url))
 
                 async def has_begun() -> bool:
                     found = await entries_of(store, started["id"])
                     return sum(entry["type"] == "token" for entry in found) > 5
 
                 await until(has_begun, DEADLINE_S, "some tokens")
-                await until(lambda: cluster.workers[0].is_running, DEADLINE_S, "the worker")
-                cluster.workers[0].kill()
-                await cluster.add_worker().ready()
+                await until(lambda: deployment.workers[0].is_running, DEADLINE_S, "the worker")
+                deployment.workers[0].kill()
+                await deployment.add_worker().ready()
 
                 async def has_ended() -> bool:
                     return (await client.snapshot(started["id"]))["status"] == "completed"
 
-                await until(has_ended, DEADLINE_S, f"the end\n{cluster.report()}")
+                await until(has_ended, DEADLINE_S, f"the end\n{deployment.report()}")
                 log = await entries_of(store, started["id"])
             await redis.aclose()
 

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from tests.support.kinds import TRIED
-from tests.support.processes import Cluster
+from tests.support.processes import Deployment
 from tests.support.sdk import sdk
 from tests.support.upstream import Upstream
 from tests.support.upstream_script import Script, expected_text
@@ -54,15 +54,15 @@ async def servers() -> AsyncIterator[dict[str, Upstream]]:
 
 
 @pytest.fixture(scope="module")
-async def cluster(servers: dict[str, Upstream]) -> AsyncIterator[Cluster]:
+async def deployment(servers: dict[str, Upstream]) -> AsyncIterator[Deployment]:
     tables = [TABLE.format(name=name, url=server.base_url) for name, server in servers.items()]
-    async with Cluster(api=1, workers=1, models="".join(tables)) as cluster:
-        yield cluster
+    async with Deployment(api=1, workers=1, models="".join(tables)) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-async def client(cluster: Cluster) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with sdk(f"{cluster.urls[0]}/v1") as client:
+async def client(deployment: Deployment) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with sdk(f"{deployment.urls[0]}/v1") as client:
         yield client
 
 
@@ -165,7 +165,7 @@ async def test_a_client_that_loses_the_thoughts_gets_an_answer_without_thinking(
 
 @pytest.mark.parametrize("vendor", VENDORS)
 async def test_ui_messages_of_the_ai_sdk_with_a_tool(
-    cluster: Cluster, servers: dict[str, Upstream], vendor: str
+    deployment: Deployment, servers: dict[str, Upstream], vendor: str
 ) -> None:
     body: dict[str, Any] = {
         "model": f"gemini-3-{vendor}",
@@ -176,21 +176,21 @@ async def test_ui_messages_of_the_ai_sdk_with_a_tool(
         },
     }
     question = {"role": "user", "parts": [{"type": "text", "text": PROMPT}]}
-    parts = await ui_parts(cluster, body | {"messages": [question]})
+    parts = await ui_parts(deployment, body | {"messages": [question]})
     assert parts[-1]["input"] == {"query": "流"}
     parts[-1] |= {"state": "output-available", "output": "found"}
     said = {"id": "m", "role": "assistant", "parts": parts}
 
-    last = await ui_parts(cluster, body | {"messages": [question, said]})
+    last = await ui_parts(deployment, body | {"messages": [question, said]})
 
     assert [part["text"] for part in last if part["type"] == "text"] == [TEXT]
     assert ("thinking" in servers[vendor].calls[-1].body) is (vendor == "anthropic")
 
 
-async def ui_parts(cluster: Cluster, body: dict[str, Any]) -> list[dict[str, Any]]:
+async def ui_parts(deployment: Deployment, body: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the parts of a UI message, as version 7 of the AI SDK makes them of the chunks."""
     parts: list[dict[str, Any]] = []
-    async with httpx2.AsyncClient(base_url=cluster.urls[0], timeout=20) as http:
+    async with httpx2.AsyncClient(base_url=deployment.urls[0], timeout=20) as http:
         answer = await http.post("/ai-sdk/chat", json=body)
     assert answer.status_code == 200, answer.text
     for line in answer.text.split("\n\n"):
