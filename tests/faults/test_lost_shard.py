@@ -37,7 +37,7 @@ SPARED_S = 2.0  # the longest wait of a reader whose shard is well
 async def deployment() -> AsyncIterator[tuple[RedisCluster, Deployment]]:
     # No master is replaced or taken for failed: the frozen one comes back as it was.
     shards = RedisCluster(aof="everysec", options={"cluster-node-timeout": "600000"})
-    masters = await RedisMasters(deployment=shards).open()
+    masters = await RedisMasters(cluster=shards).open()
     try:
         async with Deployment(api=2, workers=2, lease_s=0.8, server=masters) as deployment:
             yield shards, deployment
