@@ -7,6 +7,7 @@ generation is answered *ended*. Knows no runs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 
@@ -32,4 +33,6 @@ async def receive_cancels(redis: Client, on_cancel: Callable[[str], None]) -> No
         except (RedisError, OSError):
             await asyncio.sleep(RECONNECT_PAUSE_S * random.uniform(0.5, 1.5))
         finally:
-            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            # To a server that stands still, redis-py's own close takes too long and raises.
+            with contextlib.suppress(RedisError, OSError):
+                await pubsub.aclose()  # type: ignore[no-untyped-call]
