@@ -77,7 +77,8 @@ async def test_a_drain_sends_clients_away_and_no_event_is_lost_or_repeated(
             for reading in readings:
                 await reading.has(10)
             health = health_pb2_grpc.HealthStub(client.channel)
-            watch = health.Watch(health_pb2.HealthCheckRequest(service="tailrace.v1.Tailrace"))
+            asked = health_pb2.HealthCheckRequest(service="tailrace.v1.Tailrace")
+            watch = client.adopt(health.Watch(asked))
             while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
                 pass  # the node has just started
             deployment.api[0].terminate()

@@ -308,10 +308,9 @@ async def test_health_and_reflection_need_no_credentials(deployment: Deployment)
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
-        call = stub.ServerReflectionInfo()
+        call = client.adopt(stub.ServerReflectionInfo())
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         names = {each.name for each in (await call.read()).list_services_response.service}
-        call.cancel()
 
     assert names >= {"tailrace.v1.Tailrace", "grpc.health.v1.Health"}
 

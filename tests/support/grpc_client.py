@@ -38,6 +38,7 @@ class GrpcClient:
         rows = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0)]
         rows += [(f"grpc.{name}", value) for name, value in options.items()]
         self.channel = grpc.aio.insecure_channel(target, rows)
+        self._calls: list[Any] = []
 
     async def __aenter__(self) -> GrpcClient:
         return self
@@ -45,7 +46,19 @@ class GrpcClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        # grpcio reports the end of a call from a thread of its own. After the loop of this test is
+        # closed, the report would be an error in the loop of another test.
+        for call in self._calls:
+            call.cancel()
+        async with asyncio.timeout(CALL_S):
+            for call in self._calls:
+                await call.code()
         await self.channel.close(None)
+
+    def adopt(self, call: Any) -> Any:
+        """Wait for the end of a call of `channel` before the channel closes; return the call."""
+        self._calls.append(call)
+        return call
 
     def call(self, method: str, request: Any, timeout_s: float = CALL_S, **metadata: str) -> Any:
         """Begin a call of a method of tailrace.v1; underscores in metadata become dashes."""
@@ -61,7 +74,7 @@ class GrpcClient:
         sent = [(name.replace("_", "-"), value) for name, value in metadata.items()]
         if self.key:
             sent.append(("authorization", f"Bearer {self.key}"))
-        return multi(request, timeout=timeout_s, metadata=sent)
+        return self.adopt(multi(request, timeout=timeout_s, metadata=sent))
 
     async def start(self, body: dict[str, Any], **metadata: str) -> str:
         """Start a generation; return its id."""
