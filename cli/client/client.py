@@ -201,6 +201,8 @@ class Client:
         if not self._has_answered and is_no_server(error.__cause__):
             raise ServerUnreachable(no_server(self.url)) from error
         self._troubles += 1
+        # A refusal in a node's own words is an answer. A proxy may refuse WebSockets in its own.
+        self._has_answered |= error.status is not None and not is_foreign(error)
         if not self._has_answered and self._troubles > 1 and is_foreign(error):
             raise ServerUnreachable(f"{error.message}; {ADDRESS.format(self.url)}") from error
         if self._troubles == (1 if self._has_events else 2):
