@@ -60,6 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # Collected in this order, the rest by name after them. Each process of `make test` runs file after
 # file: with the long files first, no process is left alone with one of them at the end.
 LONG_FIRST = (
+    "clients/test_scenarios",
     "conformance/test_openapi.py",
     "stateful/test_write_protocol.py",
     "faults",
