@@ -40,7 +40,7 @@ class Sockets:
     def read(self, asked: ReadRequest) -> Iterator[Event | None]:
         """Yield the events of one subscription, and None for other signs of life."""
         token = self._credentials.token()
-        has_events = False
+        has_events, refused = False, None
         with self._open(token) as connection:
             try:
                 connection.send('{"type":"hello"}')
@@ -51,7 +51,7 @@ class Sockets:
                     if kind == "hello":
                         self._shared.heartbeat.announced(frame.get("heartbeat_s"))
                     elif kind == "error":
-                        self._raise(frame, token)
+                        refused = self._refusal(frame, token) or refused
                     elif kind == "caught_up" and not has_events and asked.cursor != START_CURSOR:
                         # Frames do not say that the cursor is the end.
                         if is_at_end(self._http.json("GET", asked.path), asked.cursor):
@@ -63,16 +63,23 @@ class Sockets:
                         if event.type == "end":
                             return
             except ConnectionClosed as exc:
-                raise close_error(exc.rcvd.code if exc.rcvd else None) from exc
+                error = refused or close_error(exc.rcvd.code if exc.rcvd else None)
+                if error.code == "unauthorized":
+                    error.retryable = self._credentials.refused(token)
+                raise error from exc
 
-    def _raise(self, frame: dict[str, object], token: Token) -> None:
-        """Raise the error in a frame, unless an older node did not understand `hello`."""
-        if "id" not in frame and frame.get("code") == "invalid_request":
-            return
+    def _refusal(self, frame: dict[str, object], token: Token) -> TailraceError | None:
+        """Return the error of the whole socket, which the node closes; raise one of the reading.
+
+        `token_expired` comes a minute before the close, and the events come until then.
+        """
         error = frame_error(frame)
-        if error.code == "unauthorized":
-            error.retryable = self._credentials.refused(token)
-        raise error
+        if "id" in frame:
+            if error.code == "unauthorized":
+                error.retryable = self._credentials.refused(token)
+            raise error
+        # A node that is older than `hello` answers it with this code.
+        return None if error.code == "invalid_request" else error
 
     def _frames(self, connection: ClientConnection) -> Iterator[dict[str, object]]:
         """Yield frames; ask for a sign of life after a silence.
