@@ -28,7 +28,7 @@ ARGS ?=
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
 PARALLEL := $(if $(ARGS),,-n 6 --dist loadfile --no-loadscope-reorder)
 # A browser and the clients' programs need a core, and some tests have time limits of a client.
-PARALLEL_CLIENTS := $(if $(ARGS),,-n 3 --dist loadfile --no-loadscope-reorder)
+PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
