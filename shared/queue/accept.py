@@ -115,10 +115,8 @@ class Acceptor:
         """Find the generation of a key; wait for it while the first request may be on its way."""
         until_s = self._now_s() + FIRST_REQUEST_S
         while True:
-            meta = await self.store.meta(reserved.id)
-            if meta is not None:
-                await self._index(reserved.id, new, meta.created_at_ms)
-                return Accepted(reserved.id, False, meta.created_at_ms, meta.status)
+            if (found := await self._find_known(reserved.id, new)) is not None:
+                return found
             if reserved.age_ms >= 1000 * FIRST_REQUEST_S or self._now_s() >= until_s:
                 return None
             await asyncio.sleep(FIRST_REQUEST_LOOK_S)
@@ -135,12 +133,17 @@ class Acceptor:
             RequestError: 429 `owner_full`, or `OverLimit`; 503 `queue_full`.
             Unavailable: Redis did not answer in time; safe to repeat with `is_repeat`.
         """
-        if is_repeat:
-            meta = await self.store.meta(generation_id)
-            if meta is not None:
-                await self._index(generation_id, new, meta.created_at_ms)
-                return Accepted(generation_id, False, meta.created_at_ms, meta.status)
+        if is_repeat and (found := await self._find_known(generation_id, new)) is not None:
+            return found
         return await self._accept_as(generation_id, new, may_be_lost=is_repeat)
+
+    async def _find_known(self, generation_id: str, new: NewGeneration) -> Accepted | None:
+        """Find a generation that was accepted before, and write its indexes again; None: absent."""
+        meta = await self.store.meta(generation_id)
+        if meta is None:
+            return None
+        await self._index(generation_id, new, meta.created_at_ms)
+        return Accepted(generation_id, False, meta.created_at_ms, meta.status)
 
     async def _accept_as(
         self, generation_id: str, new: NewGeneration, *, may_be_lost: bool
