@@ -31,7 +31,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from api.hub.contracts import HubCounters
-from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed, FeedState
 from api.hub.pump import Broadcast, Write
 
@@ -60,6 +59,19 @@ class Follower(Protocol):
             seq: the follower has been given the entries up to this one.
             sent_at: loop time of the last write, s.
         """
+        ...
+
+
+class SlicedLog(Protocol):
+    """A log whose bytes a group writes: an encoded log, or a compressed one."""
+
+    @property
+    def over_at(self) -> int:
+        """`seq` of the entry after which the log has no more bytes; -1: there is none so far."""
+        ...
+
+    def slice(self, seq: int) -> tuple[bytes, int]:
+        """Return the bytes after entry `seq`, and the `seq` of the last entry in them."""
         ...
 
 
@@ -164,7 +176,7 @@ class BroadcastGroup:
     )
 
     def __init__(
-        self, log: EncodedLog, feed: Feed, host: BroadcastHost, *, is_chunked: bool
+        self, log: SlicedLog, feed: Feed, host: BroadcastHost, *, is_chunked: bool
     ) -> None:
         self.rows: list[FollowerRow] = []
         self.count = 0

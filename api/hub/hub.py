@@ -7,8 +7,7 @@ tasks. api/hub/upkeep.py does what is due because time has passed.
     Redis ──message(channel, payload)──▶ relay of the channel ──▶ readers ──wake──▶ pump
 
 Invariant: a relay with holds stays open, unless its log was replaced or is gone. A relay without
-holds may be closed at any time, because everything in it can be read again.
-Knows no HTTP and no WebSocket.
+holds may be closed at any time: all of it can be read again. Knows no HTTP and no WebSocket.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from api.compression.encodings import Encodings
 from api.hub.audience import Audience
 from api.hub.channels import Channels
 from api.hub.contracts import (
@@ -82,6 +82,7 @@ class Hub:
     ) -> None:
         self.store = store
         self.settings = settings
+        self.encodings = Encodings(settings.stream_encoding_names)
         self.node = node
         self.relays: dict[str, Relay] = {}
         self.connections: dict[Connection, ConnectionRecord] = {}
@@ -234,8 +235,7 @@ class Hub:
         """
         meta = await self._meta_lookup.meta(generation_id)
         relay = self.relays.get(generation_id)
-        is_over = relay is not None and relay.is_over
-        if is_over and meta is not None and not meta.is_ended:
+        if relay is not None and relay.is_over and meta is not None and not meta.is_ended:
             self._meta_lookup.forget(generation_id)
             meta = await self.store.meta(generation_id)
         return meta

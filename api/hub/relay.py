@@ -30,9 +30,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
+from api.compression.encoding import SharedEncoding
 from api.hub.broadcast import BroadcastGroup, BroadcastHost
+from api.hub.compressed import CompressedLog
 from api.hub.contracts import Reader, ReadingOutcome
 from api.hub.encoded import EncodedLog
+from api.hub.encoded_logs import EncodedLogs
 from api.hub.feed import Feed
 from api.hub.frame import FrameInvalid, TopNotice, parse_frame
 from api.hub.page_size import page_entries
@@ -105,8 +108,8 @@ class Relay:
         self._host = host
         self._clock = host.now
         self.token_runs = TokenRuns(self.feed)
-        self._logs: dict[str, EncodedLog] = {}
-        self._broadcast_groups: dict[str, BroadcastGroup] = {}
+        self._encoded = EncodedLogs(self.feed, host)
+        self._broadcast_groups = self._encoded.groups
         self._is_reading = False
         self._is_refilling = False
         self._settled = asyncio.Event()
@@ -125,7 +128,7 @@ class Relay:
     def bytes_kept(self) -> int:
         """The memory of the relay, bytes, approximately."""
         kept = self.feed.bytes_kept + self.token_runs.bytes_kept + len(self.meta.request)
-        return kept + sum(log.bytes_kept for log in self._logs.values())
+        return kept + self._encoded.bytes_kept
 
     def update_meta(self, meta: Meta) -> None:
         """Replace meta, but keep a request that an earlier read brought.
@@ -137,19 +140,15 @@ class Relay:
 
     def encoded_log(self, dialect: Dialect) -> EncodedLog:
         """Return the log in `dialect`, one object for all readers of that dialect."""
-        log = self._logs.get(dialect.name)
-        if log is None:
-            log = self._logs[dialect.name] = EncodedLog(self.feed, dialect, self.meta)
-        return log
+        return self._encoded.log(dialect, self.meta)
 
     def broadcast_group(self, dialect: Dialect, *, is_chunked: bool) -> BroadcastGroup:
         """Return the rows of `dialect`; `is_chunked` must always be the same for one dialect."""
-        group = self._broadcast_groups.get(dialect.name)
-        if group is None:
-            log = self.encoded_log(dialect)
-            group = BroadcastGroup(log, self.feed, self._host, is_chunked=is_chunked)
-            self._broadcast_groups[dialect.name] = group
-        return group
+        return self._encoded.group(dialect, self.meta, is_chunked=is_chunked)
+
+    def compressed_log(self, dialect: Dialect, encoding: SharedEncoding) -> CompressedLog:
+        """Return the log in `dialect` and `encoding`, one object for all readers of both."""
+        return self._encoded.compressed(dialect, self.meta, encoding)
 
     # Readers
 
@@ -167,6 +166,8 @@ class Relay:
         """Remove `reader`; do nothing if it has not joined."""
         self.readers.discard(reader)
         self.individual_readers.discard(reader)
+        if not self.readers:
+            self._encoded.forget_fresh()
 
     def note_change(self) -> None:
         """Wake all readers and rows, and `wait_settled` if the log is read to its end."""
@@ -213,8 +214,7 @@ class Relay:
         self.feed.drop()
         self._convert_positions()
         self.token_runs.clear()
-        for log in self._logs.values():
-            log.erase()
+        self._encoded.erase()
 
     def trim(self) -> None:
         """Free the entries that all readers have been given; `refill_soon` reads them again."""
@@ -226,12 +226,7 @@ class Relay:
         for reader in self.individual_readers:
             is_placed = reader.position.epoch == feed.epoch
             target = min(target, reader.position.seq if is_placed else 0)
-        for name, log in list(self._logs.items()):
-            if log.count < target:
-                del self._logs[name]  # no readers: `target` is the lowest place of all
-                self._broadcast_groups.pop(name, None)
-            else:
-                log.trim(max(target, log.base))
+        self._encoded.trim(target)
         feed.trim(target)
         self.token_runs.clear()
 

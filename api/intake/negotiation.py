@@ -1,4 +1,4 @@
-"""Chooses the form of an answer by the header `Accept`, as RFC 9110 section 12.5.1 says.
+"""Chooses the form of an answer by the headers `Accept` and `Accept-Encoding` (RFC 9110, 12.5).
 
 Pure: takes a header, returns a form or raises a `RequestError`.
 """
@@ -6,7 +6,7 @@ Pure: takes a header, returns a form or raises a `RequestError`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from api.errors import request_error
@@ -57,6 +57,24 @@ def choose_media_type(accept: str | None, offers: Sequence[str]) -> str:
     if best[0] <= 0:
         raise request_error("not_acceptable", f"Accept one of: {', '.join(offers)}")
     return media_type
+
+
+def choose_encodings(accept: str | None, offers: Iterable[str]) -> list[str]:
+    """Return the acceptable encodings of a body, the best one first.
+
+    Of encodings with equal quality the order of `offers` decides. An encoding with a lower quality
+    than `identity` is left out. Without the header there is none. Source: RFC 9110, 12.5.3.
+    """
+    if not accept:
+        return []
+    named = dict(_read_range(part) for part in accept.split(","))
+    if "x-gzip" in named:  # the same encoding: RFC 9110, 8.4.1.3
+        named.setdefault("gzip", named["x-gzip"])
+    rest = named.get("*", 0.0)
+    least = named.get("identity", 0.0)  # unnamed identity is acceptable, but not asked for
+    ranked = {offer: named.get(offer, rest) for offer in offers}
+    best = sorted(ranked, key=ranked.__getitem__, reverse=True)  # keeps the order of equals
+    return [offer for offer in best if ranked[offer] > 0 and ranked[offer] >= least]
 
 
 def names_event_stream(accept: str) -> bool:

@@ -20,6 +20,7 @@ from api.hub.contracts import HubPort, ReadingOutcome, Transport, Wire
 from api.hub.position import Placement, Position
 from api.hub.relay import Relay
 from api.readers.asgi_step import Step
+from api.readers.encoded_body import EncodedBody
 from api.readers.slow_reader import BlockedWrite
 from api.transport.unacknowledged import unacknowledged_bytes
 from shared.log.event_bytes import RESET
@@ -38,6 +39,7 @@ class Subscriber:
         transport: the connection below `send`, if the server exposes it.
         wire: writes to the connection without `send`, if the server has such a way.
         prefix: written immediately before the first bytes of the log, in the same chunk.
+        body: of a compressed response; None: the bytes are written as they are.
 
     Attributes:
         position: where in the log it is. While it follows in a row, `position.seq` is stale: the
@@ -50,6 +52,7 @@ class Subscriber:
 
     __slots__ = (
         "_blockage",
+        "_body",
         "_chunk_bytes",
         "_is_last_chunk",
         "_log",
@@ -81,6 +84,7 @@ class Subscriber:
         transport: Transport | None = None,
         wire: Wire | None = None,
         prefix: bytes = b"",
+        body: EncodedBody | None = None,
     ) -> None:
         self.position = Position(cursor, port.now())
         if cursor.seq:
@@ -99,6 +103,9 @@ class Subscriber:
             self.write = wire.write
             wire.on_paused, wire.on_resumed = self._paused, self._resumed
         self._prefix = prefix
+        self._body = body
+        if body is not None:
+            body.attach(relay, dialect)
         self._sent_at = port.now()
         self._step = None if send is None else Step(self._written)
         self._blockage: BlockedWrite | None = None
@@ -131,14 +138,13 @@ class Subscriber:
         chunk, self.position.seq = self._log.slice(start)
         if chunk:
             self._port.counters.events_delivered += self.position.seq - start
-            self._port.counters.bytes_delivered += len(chunk)
             self._write(chunk, now)
             if self._is_blocked or self.outcome is not None:
                 return False
         if self.position.seq < self._relay.feed.count:
-            return self._continue_or_finish()
+            return self._continue_or_finish(now)
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
-            self._finish(ReadingOutcome.ENDED)
+            self._end(now)
             return False
         if self._relay.unlogged_end is not None:
             return self._write_last_words(now)
@@ -147,10 +153,20 @@ class Subscriber:
 
     def _follow(self, now: float) -> None:
         """Join the row of readers that have caught up, if the server has a wire."""
-        if self._wire is not None and not self._prefix:
-            self._relay.individual_readers.discard(self)
+        if self._wire is None or self._prefix:
+            return
+        if self._body is None:
             group = self._relay.broadcast_group(self._log.dialect, is_chunked=True)
-            group.admit(self, self.position.seq, now)
+        else:
+            self._put(self._body.take_opening(), now)
+            if self._is_blocked or self.outcome is not None:
+                return
+            found = self._body.follow(self.position.seq, self.position.epoch)
+            if found is None:
+                return
+            group = found
+        self._relay.individual_readers.discard(self)
+        group.admit(self, self.position.seq, now)
 
     def step_out(self, seq: int, sent_at: float) -> None:
         """Read by itself again, after entry `seq`. The row calls this when it removes the reader.
@@ -159,17 +175,19 @@ class Subscriber:
             sent_at: when the row last wrote, loop time, s.
         """
         self.position.seq, self._sent_at = seq, sent_at
+        if self._body is not None:
+            self._body.leave(seq)
         if self.outcome is None:
             self._relay.individual_readers.add(self)
             self.wake()
 
-    def _continue_or_finish(self) -> bool:
+    def _continue_or_finish(self, now: float) -> bool:
         """Return True if the next slice can be written now.
 
         If the dialect is over, finish. If the next entries were trimmed, have them read again.
         """
         if self.position.seq == self._log.over_at:
-            self._finish(ReadingOutcome.ENDED)
+            self._end(now)
             return False
         if self._log.is_refill_needed(self.position.seq):
             self._relay.refill_soon()
@@ -189,14 +207,27 @@ class Subscriber:
             self._finish(ReadingOutcome.LOST)
             return False
         self._is_last_chunk = is_last
-        self._write(chunk, now)
+        prefix, self._prefix = self._prefix, b""
+        self._put_aside(prefix + chunk, now)
         if is_last and not self._is_blocked:
-            self._finish(ReadingOutcome.ENDED)
+            self._end(now)
         return not self._is_blocked and self.outcome is None
 
     def _write(self, chunk: bytes, now: float) -> None:
-        if self._prefix:
-            chunk, self._prefix = self._prefix + chunk, b""
+        """Write bytes of the log."""
+        prefix, self._prefix = self._prefix, b""
+        if self._body is not None:
+            prefix = self._body.aside_piece(prefix) if prefix else b""
+            chunk = self._body.log_piece(chunk, self.position.epoch)
+        self._port.counters.bytes_delivered += len(chunk)
+        self._put(prefix + chunk if prefix else chunk, now)
+
+    def _put_aside(self, chunk: bytes, now: float) -> None:
+        """Write bytes that are not in the log."""
+        if self._body is not None and chunk:
+            if self.row is not None:
+                self.row.remove(self)  # the pieces of the row know nothing of these bytes
+            chunk = self._body.aside_piece(chunk)
         self._put(chunk, now)
 
     def _put(self, chunk: bytes, now: float) -> None:
@@ -240,7 +271,7 @@ class Subscriber:
         if error is not None:
             self._finish(ReadingOutcome.FAILED)
         elif self._is_last_chunk:
-            self._finish(ReadingOutcome.ENDED)
+            self._end(self._port.now())
         else:
             self._port.wake(self)
 
@@ -263,7 +294,7 @@ class Subscriber:
         sent_at = self._sent_at if self.row is None else max(self._sent_at, self.row.sent_at)
         if now - sent_at < heartbeat_s or self._is_blocked:
             return max(sent_at, now - heartbeat_s / 2) + heartbeat_s
-        self._put(self._log.dialect.heartbeat, now)
+        self._put_aside(self._log.dialect.heartbeat, now)
         return now + heartbeat_s
 
     @property
@@ -298,6 +329,16 @@ class Subscriber:
         """End the reading: the client has disconnected."""
         self._finish(ReadingOutcome.LEFT)
 
+    def _end(self, now: float) -> None:
+        """Finish, with the bytes that complete a compressed body."""
+        closing = b"" if self._body is None else self._body.closing()
+        if closing:
+            self._is_last_chunk = True
+            self._put(closing, now)
+            if self._is_blocked:
+                return
+        self._finish(ReadingOutcome.ENDED)
+
     def _finish(self, outcome: ReadingOutcome) -> None:
         if self.outcome is None:
             self.outcome = outcome
@@ -307,6 +348,8 @@ class Subscriber:
         if self.row is not None:
             self.row.remove(self)
         self._unblock()
+        if self._body is not None:
+            self._body.close()
         if self._step is not None:
             self._step.close()
 

@@ -21,9 +21,11 @@ from api.hub.contracts import ReadingOutcome
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
+from api.readers.encoded_body import EncodedBody
 from api.readers.expiry import break_off_at_expiry
 from api.readers.http_reader import Subscriber
 from api.readers.place import Place, take_place
+from api.readers.stream_encoding import choose_encoding, encoding_headers, new_body
 from api.transport.extensions import HANDOVER, OUTCOME, READER_PLACE, TRANSPORT, WIRE, break_off
 from api.transport.http_handover import HandedOver
 from shared.log.fold import Dialect, Headers
@@ -85,7 +87,11 @@ async def stream(
             beginning = Beginning(head=relay.encoded_log(dialect).opening)
         else:
             beginning = await begin(relay)
-        own = () if beginning.is_empty else stream_headers(dialect, hub.settings.heartbeat_s)
+        encoding = choose_encoding(scope, hub.encodings, dialect)
+        own: Headers = ()
+        if not beginning.is_empty:
+            own = stream_headers(dialect, hub.settings.heartbeat_s)
+            own = [*own, *encoding_headers(hub.encodings, dialect, encoding)]
         head = {
             "type": "http.response.start",
             "status": 204 if beginning.is_empty else 200,
@@ -95,14 +101,17 @@ async def stream(
         if scope["method"] == "HEAD" or beginning.is_empty:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
+        body = None if encoding is None else new_body(scope, hub.encodings, encoding)
         if beginning.head:
-            await send({"type": "http.response.body", "body": beginning.head, "more_body": True})
+            first = beginning.head
+            first = first if body is None else body.aside_piece(first)
+            await send({"type": "http.response.body", "body": first, "more_body": True})
         if HANDOVER in scope.get("extensions", {}):
-            DetachedAnswer(hub, relay, scope, dialect, beginning)
+            DetachedAnswer(hub, relay, scope, dialect, beginning, body=body)
             if place is not None:
                 place.keep()
             return
-        outcome = await _read(hub, relay, scope, receive, send, dialect, beginning)
+        outcome = await _read(hub, relay, scope, receive, send, dialect, beginning, body=body)
     await finish(scope, receive, send, outcome)
 
 
@@ -112,12 +121,21 @@ class DetachedAnswer:
     __slots__ = ("_answer", "_expiry", "_hub", "_place", "_relay", "_subscriber")
 
     def __init__(
-        self, hub: Hub, relay: Relay, scope: Scope, dialect: Dialect, beginning: Beginning
+        self,
+        hub: Hub,
+        relay: Relay,
+        scope: Scope,
+        dialect: Dialect,
+        beginning: Beginning,
+        *,
+        body: EncodedBody | None,
     ) -> None:
         self._hub = hub
         self._relay = relay
         self._place: Place | None = scope.get(READER_PLACE)
-        self._subscriber = _subscribe(hub, relay, scope, None, self._over, dialect, beginning)
+        self._subscriber = _subscribe(
+            hub, relay, scope, None, self._over, dialect, beginning, body=body
+        )
         hub.hold_on(relay)  # the handler releases its own hold when it returns
         self._answer: HandedOver = scope["extensions"][HANDOVER](self._subscriber)
         self._expiry = break_off_at_expiry(scope, self._subscriber)
@@ -144,6 +162,8 @@ async def _read(
     send: Send,
     dialect: Dialect,
     beginning: Beginning,
+    *,
+    body: EncodedBody | None,
 ) -> ReadingOutcome:
     over: asyncio.Future[ReadingOutcome] = asyncio.get_running_loop().create_future()
 
@@ -151,7 +171,7 @@ async def _read(
         if not over.done():
             over.set_result(outcome)
 
-    subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning)
+    subscriber = _subscribe(hub, relay, scope, send, on_over, dialect, beginning, body=body)
     departure = DisconnectWatcher(receive, subscriber.left)
     expiry = break_off_at_expiry(scope, subscriber)
     try:
@@ -172,6 +192,8 @@ def _subscribe(
     on_over: Callable[[ReadingOutcome], None],
     dialect: Dialect,
     beginning: Beginning,
+    *,
+    body: EncodedBody | None,
 ) -> Subscriber:
     extensions = scope.get("extensions", {})
     subscriber = Subscriber(
@@ -184,6 +206,7 @@ def _subscribe(
         transport=extensions.get(TRANSPORT),
         wire=extensions.get(WIRE),
         prefix=beginning.prefix,
+        body=body,
     )
     hub.admit(subscriber, dialect.name)
     hub.heartbeats.put(subscriber, hub.now() + hub.settings.heartbeat_s)

@@ -36,6 +36,7 @@ MAY_BE_ZERO = (
     "owner_tokens_per_day", "usage_days", "cancel_usage_s", "metrics_port", "grpc_port",
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
+STREAM_ENCODINGS = ("gzip", "br", "zstd")
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
@@ -127,6 +128,7 @@ class Settings:
     keep_alive_s: float = 75.0  # an idle HTTP connection of a node is closed after this
     grace_s: float = 5.0  # no reader for this long cancels, in dialects that ask for it
 
+    stream_encodings: str = ""  # encodings of SSE and NDJSON streams, in order: gzip, br, zstd
     subscriber_bytes_max: int = 1_048_576  # unsent bytes at which a slow reader is cut
     hub_bytes_max: int = 268_435_456  # encoded logs in the memory of a node
     body_bytes_max: int = 33_554_432  # one request body, one WebSocket message
@@ -190,6 +192,7 @@ class Settings:
         if bool(self.tls_cert) != bool(self.tls_key) or (self.is_tls_only and not self.tls_cert):
             raise ConfigurationError(f"TLS needs both {PREFIX}TLS_CERT and {PREFIX}TLS_KEY")
         self._check_choices()
+        self._check_encodings()
         read_hosts(self.part_urls)
 
     def _check_choices(self) -> None:
@@ -214,6 +217,19 @@ class Settings:
                 read = read_redis_url(url, f"{PREFIX}{name.upper()}")
                 if read.cluster and name == "jobs_redis_url":
                     raise ConfigurationError(f"{PREFIX}JOBS_REDIS_URL: {NO_CLUSTER_FOR_ARQ}")
+
+    def _check_encodings(self) -> None:
+        names = self.stream_encoding_names
+        if len(set(names)) != len(names) or not {*names} <= {*STREAM_ENCODINGS}:
+            raise ConfigurationError(
+                f"{PREFIX}STREAM_ENCODINGS must name each of its encodings once, out of "
+                f"{', '.join(STREAM_ENCODINGS)}: got {self.stream_encodings!r}"
+            )
+
+    @property
+    def stream_encoding_names(self) -> tuple[str, ...]:
+        """The encodings of streams, in the order of the setting; empty: they are not compressed."""
+        return tuple(name.strip() for name in self.stream_encodings.split(",") if name.strip())
 
     @property
     def is_tls_only(self) -> bool:

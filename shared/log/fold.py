@@ -83,6 +83,8 @@ class Dialect:
             is the last output for this reader.
         is_lines: the bytes are lines of JSON. Then the characters that some line readers take for
             line ends are escaped. False: the bytes have a length before them, or no lines.
+        is_compressible: a node may compress the body for clients that ask for it. Must be False
+            where a client of the dialect does not decode a body piece by piece.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Dialect:
     is_numbered: bool = False
     restarts: bool = False
     is_lines: bool = True
+    is_compressible: bool = False
     after_frame: Callable[[bytes], bytes] = after_event
 
 

@@ -51,7 +51,10 @@ async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
     models += DEMO
-    settings = {"cors_origins": pages.origin, "grace_s": "0.5"}
+    # Every client that asks for it reads compressed streams here; browsers and Node.js do.
+    settings = {
+        "cors_origins": pages.origin, "grace_s": "0.5", "stream_encodings": "gzip,zstd,br",
+    }  # fmt: skip
     async with Deployment(
         api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
     ) as deployment:

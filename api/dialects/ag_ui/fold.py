@@ -88,7 +88,7 @@ class ProtoFold(_AgUiFold):
         return b"".join(map(frame, events))
 
 
-AG_UI = Dialect("ag-ui", SseFold, is_numbered=True)
+AG_UI = Dialect("ag-ui", SseFold, is_numbered=True, is_compressible=True)
 AG_UI_PROTO = Dialect(
     "ag-ui-proto",
     ProtoFold,

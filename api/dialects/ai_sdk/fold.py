@@ -259,6 +259,7 @@ AI_SDK = Dialect(
     AiSdkFold,
     headers=[(b"x-vercel-ai-ui-message-stream", b"v1")],
     is_numbered=True,
+    is_compressible=True,
 )
 
 

@@ -136,7 +136,7 @@ class ChatFold(ByteFold):
         return _error_chunk(failure_aside(raw))
 
 
-CHAT = Dialect("chat", ChatFold)
+CHAT = Dialect("chat", ChatFold, is_compressible=True)
 
 
 def completion_object(meta: Meta, snapshot: Snapshot) -> dict[str, Any]:

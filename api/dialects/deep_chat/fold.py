@@ -158,7 +158,7 @@ class DeepChatFold(ByteFold):
         return b"data: " + _encode({"error": message}) + b"\n\n"
 
 
-DEEP_CHAT = Dialect("deep-chat", DeepChatFold)
+DEEP_CHAT = Dialect("deep-chat", DeepChatFold, is_compressible=True)
 
 
 class DeepChatFrameFold(FrameFold):

@@ -110,13 +110,14 @@ class NativeFrameFold(FrameFold):
         return (EXPIRED % self._id,)
 
 
-SSE = Dialect("sse", SseFold, restarts=True)
+SSE = Dialect("sse", SseFold, restarts=True, is_compressible=True)
 NDJSON = Dialect(
     "ndjson",
     NdjsonFold,
     heartbeat=b"\n",
     content_type=b"application/x-ndjson; charset=utf-8",
     restarts=True,
+    is_compressible=True,
 )
 
 

@@ -326,7 +326,7 @@ class ResponsesFold(ByteFold):
         return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
-RESPONSES = Dialect("responses", ResponsesFold, is_numbered=True)
+RESPONSES = Dialect("responses", ResponsesFold, is_numbered=True, is_compressible=True)
 
 
 def _item_place(item: OutputItem) -> dict[str, Any]:

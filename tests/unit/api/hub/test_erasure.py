@@ -141,7 +141,7 @@ def holds_of(relay: Any) -> list[str]:
     """Return the names of attributes of the relay and its logs that still hold the text."""
     gc.collect()
     found = []
-    for log in relay._logs.values():
+    for log in relay._encoded._logs.values():
         for name in log.__slots__:
             value = getattr(log, name)
             if isinstance(value, bytes | bytearray) and SECRET.encode() in value:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.intake.negotiation import MEDIA_TYPES, AnswerForm, choose_form
+from api.intake.negotiation import MEDIA_TYPES, AnswerForm, choose_encodings, choose_form
 from shared.errors import RequestError
 
 
@@ -54,3 +54,28 @@ def test_any_header_gives_a_form_or_406(accept: str) -> None:
         assert choose_form(accept, "sse") in MEDIA_TYPES.values()
     except RequestError as exc:
         assert exc.status == 406
+
+
+@pytest.mark.parametrize(
+    ("accept", "ranked"),
+    [
+        (None, []),
+        ("", []),
+        ("gzip", ["gzip"]),
+        ("x-gzip", ["gzip"]),
+        ("GZIP;Q=0.5", ["gzip"]),
+        ("gzip, deflate, br, zstd", ["zstd", "gzip", "br"]),
+        ("gzip;q=1.0, zstd;q=0.5", ["gzip", "zstd"]),
+        ("*", ["zstd", "gzip", "br"]),
+        ("*;q=0.1, zstd;q=0", ["gzip", "br"]),
+        ("gzip;q=0, *;q=0", []),
+        ("identity", []),
+        ("identity;q=0.5, gzip;q=0.4, br;q=0.5", ["br"]),
+        ("identity;q=0", []),
+        ("deflate", []),
+    ],
+)
+def test_encodings_are_ranked_by_quality_and_then_by_the_offer(
+    accept: str | None, ranked: list[str]
+) -> None:
+    assert choose_encodings(accept, ("zstd", "gzip", "br")) == ranked

@@ -136,3 +136,11 @@ def test_a_node_must_have_room_for_one_body() -> None:
     Settings(body_bytes_max=1_000, bodies_bytes_max=1_000)
     with pytest.raises(ConfigurationError, match="TAILRACE_BODIES_BYTES_MAX"):
         Settings(body_bytes_max=1_001, bodies_bytes_max=1_000)
+
+
+def test_stream_encodings_are_a_list_of_known_names() -> None:
+    assert Settings().stream_encoding_names == ()
+    assert Settings(stream_encodings=" zstd, gzip").stream_encoding_names == ("zstd", "gzip")
+    for wrong in ("deflate", "gzip,gzip", "gzip br"):
+        with pytest.raises(ConfigurationError, match="STREAM_ENCODINGS must name each"):
+            Settings(stream_encodings=wrong)
