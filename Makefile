@@ -7,8 +7,8 @@ BIN := .venv/bin
 RUN_STAMP := .venv/.set-up-to-run
 STAMP := .venv/.set-up
 LOCAL := .venv/.set-up-local
-# The tests must not see a developer's TAILRACE_ variables. Without bytecode files each
-# test process would rewrite the assertions of all test modules in every run: 10 s of CPU time.
+# The tests must not see a developer's TAILRACE_ variables. Without bytecode files pytest would
+# rewrite the assertions of all test modules in every run: 10 s of CPU time.
 CLEAN_ENV = env -u PYTHONDONTWRITEBYTECODE $$(env | sed -n 's/^\(TAILRACE_[A-Z0-9_]*\)=.*/-u \1/p')
 # The servers differ in details, so the tests that talk to a server also run on Debian's. Of the fault
 # tests these are the ones about faults of the server itself.
@@ -26,9 +26,9 @@ MASTERS_TESTS := $(filter-out %/test_openapi.py,$(wildcard tests/conformance/tes
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
-PARALLEL := $(if $(ARGS),,-n 6 --dist loadfile --no-loadscope-reorder)
+PARALLEL := $(if $(ARGS),,--processes 6)
 # A browser and the clients' programs need a core, and some tests have time limits of a client.
-PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
+PARALLEL_CLIENTS := $(if $(ARGS),,--processes 2)
 PLOTS := .venv/plots/.set-up
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
