@@ -191,7 +191,7 @@ async def serve_node(
     config = configuration(node, plain_s)
     server = Server(config, tls)
     calls = GrpcService(node, config.app)  # type: ignore[arg-type]
-    await calls.open(is_shared=shares_port)
+    await calls.open(certificate, is_shared=shares_port)
     settle()
     async with asyncio.TaskGroup() as group:
         background = [

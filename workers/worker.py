@@ -22,7 +22,7 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.metrics.answers import NO_METRICS, AnswerMetrics
-from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max, put_back
+from shared.queue.lanes import Delivery, LaneEntry, Queue, batch_slots_max
 from shared.queue.partitions import agree, partitions_of
 from shared.queue.presence import Presence, withdraw
 from shared.queue.turns import advance
@@ -325,7 +325,7 @@ class Worker:
         await self.queue.acknowledge(delivery)
 
     async def _put_back(self, delivery: Delivery, ticket: LaneEntry, lane: str) -> None:
-        await put_back(self.store, ticket.id, ticket.priority, ticket.model, lane=lane)
+        await self.queue.put_back([ticket], lane)
         await self.queue.acknowledge(delivery)
 
     async def _run(self, run: Run) -> None:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from api.node import Node
 from api.resources.health import HealthRoutes
+from api.transport.certificate import Certificate
 from api.transport.connection_limit import process_connections_max
 from shared.errors import ConfigurationError
 
@@ -33,10 +34,11 @@ class GrpcService:
         """On which it listens; 0: it does not."""
         return 0 if self._port is None else int(self._port.port)
 
-    async def open(self, *, is_shared: bool) -> None:
+    async def open(self, certificate: Certificate | None, *, is_shared: bool) -> None:
         """Listen, if the settings name a port.
 
         Args:
+            certificate: of the node; None: it speaks no TLS.
             is_shared: other nodes listen on the same port.
 
         Raises:
@@ -54,7 +56,9 @@ class GrpcService:
             return all((await health.checks()).values())
 
         self._port = module.GrpcPort(self._app, self._node.settings, is_ready, self._node.peers)
-        await self._port.start(calls_max=process_connections_max(), is_shared=is_shared)
+        await self._port.start(
+            certificate, calls_max=process_connections_max(), is_shared=is_shared
+        )
 
     def watch_health(self, group: asyncio.TaskGroup) -> None:
         """Tell clients the node's health from now on, in a task of `group`, until `close`."""

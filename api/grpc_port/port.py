@@ -23,6 +23,7 @@ from api.dialects.grpc.messages import REQUESTS, SERVICE
 from api.grpc_port.arriving import MESSAGE_BYTES_MAX, SlowMessages
 from api.grpc_port.call import GrpcCall
 from api.grpc_port.credentials import credentials
+from api.transport.certificate import Certificate
 from api.transport.connection_limit import UNLIMITED, ConnectionLimit
 from api.transport.peer import TrustedProxies
 from shared.config.settings import Settings
@@ -76,15 +77,18 @@ class GrpcPort:
         self._is_stopping = False
         self.port = 0
 
-    async def start(self, *, calls_max: int, is_shared: bool) -> None:
+    async def start(
+        self, certificate: Certificate | None, *, calls_max: int, is_shared: bool
+    ) -> None:
         """Listen.
 
         Args:
+            certificate: of the node; None: the port speaks no TLS.
             calls_max: open calls, at most.
             is_shared: other nodes listen on the same port.
 
         Raises:
-            ConfigurationError: the port is taken, or the certificate cannot be read.
+            ConfigurationError: the port is taken.
         """
         self._server = grpc.aio.server(
             options=options(self._settings, is_shared=is_shared),
@@ -101,16 +105,16 @@ class GrpcPort:
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         await self._tell(is_ready=False)
-        self.port = self._listen()
+        self.port = self._listen(certificate)
         await self._server.start()
 
-    def _listen(self) -> int:
+    def _listen(self, certificate: Certificate | None) -> int:
         settings = self._settings
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:
-            if settings.tls_cert:
-                return int(self._server.add_secure_port(address, credentials(settings)))
-            return int(self._server.add_insecure_port(address))
+            if certificate is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, credentials(certificate)))
         except RuntimeError as exc:
             raise ConfigurationError(
                 f"cannot listen on {address}; TAILRACE_GRPC_PORT or --grpc-port names another"

@@ -1,7 +1,7 @@
 """The certificate of a node that speaks TLS itself; loaded again when one of its files changes.
 
-Invariant: `context` always holds a certificate with its own key. While the files do not fit
-together, for example because a renewal has written only one of them, the earlier pair stays in
+Invariant: `context` and `pair` always hold a certificate with its own key. While the files do not
+fit together, for example because a renewal has written only one of them, the earlier pair stays in
 use. Connections that are open keep the certificate with which they began.
 """
 
@@ -12,6 +12,7 @@ import logging
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 
@@ -23,6 +24,14 @@ CHECK_S = 1.0  # between two looks at the files
 EXPIRY_WARNING = timedelta(days=7)
 # A node speaks HTTP/1.1 only; a proxy in front of it speaks the newer versions (deploy/).
 APPLICATION_PROTOCOLS = ["http/1.1"]
+
+
+class Pair(NamedTuple):
+    """The bytes of the two files, PEM."""
+
+    cert: bytes
+    key: bytes
+
 
 _Marks = tuple[tuple[int, int, int], ...]
 
@@ -36,6 +45,8 @@ class Certificate:
 
     Attributes:
         context: what a new connection has to use; another object after a change.
+        pair: the same certificate and its key for a server that needs their bytes; another object
+            after a change.
 
     Raises:
         ConfigurationError: a file cannot be read, or is not what it should be.
@@ -45,7 +56,7 @@ class Certificate:
         self._paths = (Path(cert), Path(key))
         self._loaded: _Marks = ()
         self._refused: _Marks | None = None
-        self.context = self._load()
+        self._load()
 
     async def run(self) -> None:
         """Look at the files once each `CHECK_S` seconds, for ever."""
@@ -62,7 +73,7 @@ class Certificate:
         if marks == self._loaded:
             return
         try:
-            self.context = self._load()
+            self._load()
         except ConfigurationError as exc:
             if marks != self._refused:
                 logger.warning("certificate unusable", extra={"error": str(exc)})
@@ -70,7 +81,7 @@ class Certificate:
         else:
             logger.info("certificate loaded", extra={"cert": str(self._paths[0])})
 
-    def _load(self) -> ssl.SSLContext:
+    def _load(self) -> None:
         cert, key = self._paths
         marks = _marks(self._paths)
         try:
@@ -79,13 +90,15 @@ class Certificate:
             context.set_alpn_protocols(APPLICATION_PROTOCOLS)
             # Without this function OpenSSL would ask for a password on the terminal.
             context.load_cert_chain(cert, key, password=lambda: "")
-            expires = x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc
+            pair = Pair(cert.read_bytes(), key.read_bytes())
+            expires = x509.load_pem_x509_certificate(pair.cert).not_valid_after_utc
         except (OSError, ValueError) as exc:  # ssl.SSLError is an OSError
             raise ConfigurationError(_why(cert, key, exc)) from exc
+        if _marks(self._paths) != marks:
+            return self._load()  # a renewal wrote between two of the reads above
         if expires - datetime.now(UTC) < EXPIRY_WARNING:
             logger.warning("certificate expires", extra={"at": expires.isoformat()})
-        self._loaded = marks
-        return context
+        self._loaded, self.context, self.pair = marks, context, pair
 
 
 def _marks(paths: tuple[Path, Path]) -> _Marks:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx2
 
 from cli.client.typed_name import typed_name
-from tailrace_client import AsyncTailrace, Event, TailraceError
+from tailrace_client import AsyncTailrace, Event, ForeignAnswer, TailraceError
 
 PATIENCE_S = 60.0  # without any answer, before the client gives up
 RESPONSE_S = 10.0  # for the head of an answer
@@ -226,7 +226,7 @@ class Client:
 def is_foreign(error: TailraceError) -> bool:
     """Return whether another program than a node answered, and no proxy whose node is away."""
     is_proxy = (error.status or 0) in (500, 502, 503, 504)
-    return error.message.startswith("no Tailrace node answered") and not is_proxy
+    return isinstance(error, ForeignAnswer) and not is_proxy
 
 
 def is_no_server(cause: BaseException | None) -> bool:

@@ -130,6 +130,21 @@ async def waiting_in_line(redis: Client, ids: Sequence[str]) -> set[str]:
     return {name for name, score in zip(cycle(ids), scores, strict=False) if score is not None}
 
 
+async def leave_backends(redis: Client, ids: Sequence[str]) -> None:
+    """Take generations that have ended out of the lines of all backends.
+
+    A slot that one of them was granted meanwhile comes back by its entry, or after `GRANT_MS`.
+    """
+    if backends := await slotted(redis) if ids else []:
+        with translated():
+            pipeline = redis.pipeline(transaction=False)
+            for backend in backends:
+                _, line, entries, _ = backend_keys.slots(backend)
+                pipeline.zrem(line, *ids)
+                pipeline.hdel(entries, *ids)
+            await pipeline.execute()
+
+
 async def slots_in_use(redis: Client, backends: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return the held slots and the waiting generations of each backend."""
     if not backends:

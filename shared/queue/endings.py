@@ -10,7 +10,7 @@ from shared.log.ids import EventId
 from shared.log.records import Ended, Meta
 from shared.log.store import Store
 from shared.queue.leaving import forget, leave_many
-from shared.queue.turns import leave_line
+from shared.queue.turns import leave_lines
 from shared.redis import keys
 from shared.redis.client import translated
 from shared.usage.counting import count_log
@@ -42,8 +42,8 @@ async def cancel(
         await store.publish(keys.CANCEL, generation_id.encode())
         await forget(store, generation_id)
     meta = await store.meta(generation_id)
-    if isinstance(outcome, EventId) and outcome.seq == 1 and meta is not None:  # it never began
-        await leave_line(store, [generation_id], meta.priority)
+    if isinstance(outcome, EventId) and meta is not None:
+        await leave_lines(store, [generation_id], meta.priority)
     if isinstance(outcome, Ended) and meta is not None and meta.is_ended:
         (top,) = await store.tops([generation_id])
         if top.id is None:
@@ -79,4 +79,4 @@ async def cancel_many(store: Store, ids: Sequence[str]) -> None:
             pipeline.publish(keys.CANCEL, generation_id)
         await pipeline.execute()
     await leave_many(store, ids)
-    await leave_line(store, ids, "batch")
+    await leave_lines(store, ids, "batch")

@@ -27,7 +27,7 @@ from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.queue.time_limits import end_due, end_waiting, timed_out
-from shared.queue.turns import Turn, in_line, leave_line, repair
+from shared.queue.turns import Turn, in_line, leave_lines, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
@@ -180,7 +180,7 @@ class Janitor:
             await forget(self.store, generation_id)
             return "queue_entries_dropped"
         if _idle_s(top) > self.settings.queue_wait_s and await self._time_out(generation_id):
-            await leave_line(self.store, [generation_id], place.priority)
+            await leave_lines(self.store, [generation_id], place.priority)
             return "queue_timeouts"
         if self._is_lost(top) and not place.has_entry:
             if await requeue(self.store, generation_id, place.priority):

@@ -292,14 +292,23 @@ class Queue:
                 pipeline.set(keys.requeued(ticket.id, tag), b"1", px=guard_ms)
             await pipeline.execute()
 
-    async def resume(self, tickets: Sequence[LaneEntry]) -> None:
-        """Put generations that waited elsewhere on `resume`, which wakes waiting workers."""
-        calls: list[tuple[str, Call]] = []
-        for ticket in tickets:
-            tag, entry = self.partitions.of(ticket.id), msgspec.json.encode(ticket)
-            names = [keys.lane("resume", tag), keys.waiting(ticket.priority, tag)]
-            calls.append(("enqueue", (names, [ticket.id, entry, ""])))
-        await self.scripts.run_all(calls)
+    async def put_back(self, tickets: Sequence[LaneEntry], lane: str = "resume") -> None:
+        """Put entries of generations on a lane, which wakes waiting workers.
+
+        Writes no index: the generation is in one of them, or it has ended meanwhile.
+        """
+        with translated():
+            pipeline = self.redis.pipeline(transaction=False)
+            for ticket in tickets:
+                stream = keys.lane(lane, self.partitions.of(ticket.id))
+                pipeline.xadd(stream, {keys.FIELD: msgspec.json.encode(ticket)})
+            await pipeline.execute()
+
+    async def has_ended(self, generation_id: str) -> bool:
+        """Whether a generation has ended, for example by a cancel; False: also if it is absent."""
+        with translated():
+            status = await self.redis.hget(keys.meta(generation_id), "status")  # type: ignore[misc]
+        return status not in (None, b"queued", b"running")
 
     async def move_due(self) -> None:
         """Move postponed entries that are due to `resume`, in each partition."""

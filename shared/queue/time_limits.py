@@ -20,7 +20,7 @@ from shared.log.records import failed
 from shared.log.store import Store
 from shared.queue.leaving import forget
 from shared.queue.partitions import partitions_of
-from shared.queue.turns import leave_line
+from shared.queue.turns import leave_lines
 from shared.redis import keys
 from shared.redis.client import Command, raise_unless_partial, translated
 from shared.redis.pipeline import Call
@@ -162,7 +162,7 @@ async def end_hopeless(store: Store, ids: Sequence[str]) -> Counter[str]:
         if ids:
             await pipeline.execute()
     for priority in keys.PRIORITIES:
-        await leave_line(store, list(ended), priority)
+        await leave_lines(store, list(ended), priority)
     return Counter(COUNTED_AS[code] for code in ended.values())
 
 

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
 
+from shared.backends.slots import leave_backends
 from shared.config.credentials import ANONYMOUS
 from shared.config.limits import WEIGHT_MAX
 from shared.log.store import Store
@@ -113,8 +114,12 @@ async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
     return set(waiting)
 
 
-async def leave_line(store: Store, ids: Sequence[str], priority: str) -> None:
-    """Take generations that have ended out of the lines, so that they cost no turn."""
+async def leave_lines(store: Store, ids: Sequence[str], priority: str) -> None:
+    """Take generations that have ended out of the lines of owners and of backends.
+
+    So they cost no turn, and no figure counts them.
+    """
+    await leave_backends(store.redis, ids)
     places = await _places(store, ids, priority)
     if places:
         with translated():

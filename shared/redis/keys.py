@@ -1,6 +1,7 @@
 """Every key and channel name in Redis.
 
-Invariant: no other module builds a name, but shared/redis/backend_keys.py, with those of backends.
+Invariant: only this module builds names, and beside it backend_keys.py, cache_keys.py and
+stream_keys.py for their subjects.
 
 Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
 `{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
@@ -216,7 +217,7 @@ def share(share_id: str) -> str:
 
 
 def shares_of(owner: str) -> str:
-    return f"tr:shares:{_digest(owner)}"
+    return f"tr:shares:{digest_of(owner)}"
 
 
 def probe(node: str) -> str:
@@ -224,11 +225,11 @@ def probe(node: str) -> str:
 
 
 def idempotency(owner: str, key: str) -> str:
-    return IDEMPOTENCY + _digest(owner, key)
+    return IDEMPOTENCY + digest_of(owner, key)
 
 
 def session(owner: str, name: str) -> str:
-    return f"tr:session:{_digest(owner, name)}"
+    return f"tr:session:{digest_of(owner, name)}"
 
 
 def session_of_all(name: str) -> str:
@@ -237,11 +238,11 @@ def session_of_all(name: str) -> str:
 
 
 def chat_runs(owner: str, chat: str) -> str:
-    return f"tr:{{chat:{_digest(owner, chat)}}}:runs"
+    return f"tr:{{chat:{digest_of(owner, chat)}}}:runs"
 
 
 def chat_stops(owner: str, chat: str) -> str:
-    return f"tr:{{chat:{_digest(owner, chat)}}}:stops"
+    return f"tr:{{chat:{digest_of(owner, chat)}}}:stops"
 
 
 def file(file_id: str) -> str:
@@ -261,16 +262,16 @@ def files_sizes(digest: str) -> str:
 
 
 def document(owner: str, digest: str) -> str:
-    return f"tr:{{docs:{_digest(owner)}}}:{digest}"
+    return f"tr:{{docs:{digest_of(owner)}}}:{digest}"
 
 
 def documents(owner: str) -> str:
-    return f"tr:{{docs:{_digest(owner)}}}:texts"
+    return f"tr:{{docs:{digest_of(owner)}}}:texts"
 
 
 def file_entry(file_id: str, owner: str) -> str:
     """Return the member of `FILES_EXPIRY`. It outlives the record and names the owner's index."""
-    return f"{file_id} {_digest(owner)}"
+    return f"{file_id} {digest_of(owner)}"
 
 
 def split_file_entry(entry: str) -> tuple[str, str]:
@@ -296,7 +297,7 @@ def batch_dead(batch_id: str) -> str:
 
 
 def batches(owner: str) -> str:
-    return f"tr:batches:{_digest(owner)}"
+    return f"tr:batches:{digest_of(owner)}"
 
 
 def schedule(schedule_id: str) -> str:
@@ -304,15 +305,15 @@ def schedule(schedule_id: str) -> str:
 
 
 def schedules_of(owner: str) -> str:
-    return f"tr:{{jobs}}:schedules:{_digest(owner)}"
+    return f"tr:{{jobs}}:schedules:{digest_of(owner)}"
 
 
 def schedules_unfinished(owner: str) -> str:
-    return SCHEDULES_UNFINISHED + _digest(owner)
+    return SCHEDULES_UNFINISHED + digest_of(owner)
 
 
 def schedule_key(owner: str, key: str) -> str:
-    return SCHEDULE_KEYS + _digest(owner, key)
+    return SCHEDULE_KEYS + digest_of(owner, key)
 
 
 def hook(subject_id: str) -> str:
@@ -324,7 +325,7 @@ def hook_place(owner: str, host: str) -> str:
 
     Without an owner the place is the host alone, as in an older version.
     """
-    return f"{_digest(owner)} {host}" if owner else host
+    return f"{digest_of(owner)} {host}" if owner else host
 
 
 def split_hook_place(place: str) -> tuple[str, str]:
@@ -338,62 +339,57 @@ def hooks_hosts(owner_digest: str) -> str:
 
 
 def hooks_due(place: str) -> str:
-    return f"tr:{{jobs}}:hooks:due:{_digest(place)}"
+    return f"tr:{{jobs}}:hooks:due:{digest_of(place)}"
 
 
 def hooks_busy(host: str) -> str:
-    return f"tr:{{jobs}}:hooks:busy:{_digest(host)}"
+    return f"tr:{{jobs}}:hooks:busy:{digest_of(host)}"
 
 
 def hooks_clock(owner: str, kind: str) -> str:
-    return f"tr:{{jobs}}:hooks:clock:{_digest(owner, kind)}"
+    return f"tr:{{jobs}}:hooks:clock:{digest_of(owner, kind)}"
 
 
 def owner(name: str) -> str:
-    return f"tr:owner:{_digest(name)}"
-
-
-def digest_of(owner: str) -> str:
-    """Return the digest that stands for an owner in keys and members."""
-    return _digest(owner)
+    return f"tr:owner:{digest_of(name)}"
 
 
 def owner_bytes(name: str) -> str:
-    return f"tr:{{owner:{_digest(name)}}}:bytes"
+    return f"tr:{{owner:{digest_of(name)}}}:bytes"
 
 
 def owner_until(name: str) -> str:
-    return f"tr:{{owner:{_digest(name)}}}:until"
+    return f"tr:{{owner:{digest_of(name)}}}:until"
 
 
 def usage_month(owner: str, month: str) -> str:
-    return f"tr:{{usage:{_digest(owner)}}}:{month}"
+    return f"tr:{{usage:{digest_of(owner)}}}:{month}"
 
 
 def usage_counted(owner: str, day: str) -> str:
-    return f"tr:{{usage:{_digest(owner)}}}:counted:{day}"
+    return f"tr:{{usage:{digest_of(owner)}}}:counted:{day}"
 
 
 def usage_forgotten(owner: str) -> str:
-    return f"tr:{{usage:{_digest(owner)}}}:forgotten"
+    return f"tr:{{usage:{digest_of(owner)}}}:forgotten"
 
 
 def owner_limits(name: str) -> str:
-    return f"tr:{{owner:{_digest(name)}}}:limits"
+    return f"tr:{{owner:{digest_of(name)}}}:limits"
 
 
 def owner_active(name: str) -> str:
-    return f"tr:{{owner:{_digest(name)}}}:active"
+    return f"tr:{{owner:{digest_of(name)}}}:active"
 
 
 def owner_places(name: str) -> str:
-    return f"tr:{{owner:{_digest(name)}}}:places"
+    return f"tr:{{owner:{digest_of(name)}}}:places"
 
 
 def owner_told(name: str) -> str:
-    return f"tr:{{owner:{_digest(name)}}}:told"
+    return f"tr:{{owner:{digest_of(name)}}}:told"
 
 
-def _digest(*parts: str) -> str:
+def digest_of(*parts: str) -> str:
     """Return a key part of fixed size for names that clients choose: no braces, no odd bytes."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:40]

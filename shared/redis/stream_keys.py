@@ -30,40 +30,45 @@ PREFIX = "tr:{ds:"
 
 
 def meta(owner: str, path: str) -> str:
-    return f"{PREFIX}{owner}}}:meta:{digest_of(path)}"
+    return _of(owner, "meta", path)
 
 
 def entries(owner: str, path: str) -> str:
-    return f"{PREFIX}{owner}}}:entries:{digest_of(path)}"
+    return _of(owner, "entries", path)
 
 
 def producers(owner: str, path: str) -> str:
-    return f"{PREFIX}{owner}}}:producers:{digest_of(path)}"
+    return _of(owner, "producers", path)
 
 
 def live(owner: str, path: str) -> str:
-    return f"{PREFIX}{owner}}}:live:{digest_of(path)}"
+    return _of(owner, "live", path)
 
 
 def names(owner: str) -> str:
-    return f"{PREFIX}{owner}}}:names"
+    return _of(owner, "names")
 
 
 def sums(owner: str) -> str:
-    return f"{PREFIX}{owner}}}:sums"
+    return _of(owner, "sums")
 
 
 def tails(owner: str) -> str:
-    return f"{PREFIX}{owner}}}:tails"
+    return _of(owner, "tails")
 
 
 def subscriptions(owner: str) -> str:
-    return f"{PREFIX}{owner}}}:subs"
+    return _of(owner, "subs")
 
 
 def subscription(owner: str, subscription_id: str) -> str:
-    return f"{PREFIX}{owner}}}:sub:{digest_of(subscription_id)}"
+    return _of(owner, "sub", subscription_id)
 
 
 def links(owner: str, subscription_id: str) -> str:
-    return f"{PREFIX}{owner}}}:links:{digest_of(subscription_id)}"
+    return _of(owner, "links", subscription_id)
+
+
+def _of(owner: str, kind: str, *name: str) -> str:
+    """Return a key in the slot of an owner, given by its digest."""
+    return ":".join((f"{PREFIX}{owner}}}", kind, *map(digest_of, name)))

@@ -10,8 +10,11 @@ import pytest
 
 from tests.support.fault_run import FaultRun
 from tests.support.processes import MASTERS_MODE, Deployment
+from tests.support.raw_client import RawClient
 from tests.support.redis_server import RedisServer
+from tests.support.slow_answer import models_by_takeover
 from tests.support.stream_client import StreamClient
+from tests.support.upstream import Upstream
 
 LEASE_S = 0.8
 
@@ -36,6 +39,24 @@ async def shared_cluster() -> AsyncIterator[Deployment]:
             yield deployment
 
 
+@pytest.fixture(scope="module")
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def upstream_cluster(upstream: Upstream) -> AsyncIterator[Deployment]:
+    """Two models at `upstream`; a file's `shared_cluster` may return this deployment."""
+    models = models_by_takeover(upstream.base_url, "continue", "restart")
+    # The SDK needs seconds for its first event, and answers no ping meanwhile.
+    settings = {"heartbeat_s": "5"}
+    async with Deployment(
+        api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
+    ) as deployment:
+        yield deployment
+
+
 @pytest.fixture
 async def deployment(shared_cluster: Deployment) -> AsyncIterator[Deployment]:
     await shared_cluster.heal()
@@ -50,6 +71,12 @@ async def deployment(shared_cluster: Deployment) -> AsyncIterator[Deployment]:
 async def fault_run(deployment: Deployment) -> AsyncIterator[FaultRun]:
     async with FaultRun(deployment) as fault_run:
         yield fault_run
+
+
+@pytest.fixture
+async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
+    async with RawClient(*deployment.urls) as raw_client:
+        yield raw_client
 
 
 @pytest.fixture

@@ -12,52 +12,20 @@ import aiohttp
 import pytest
 import websockets
 
-from shared.redis import keys
-from tests.support.processes import Deployment, Role
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient, hear, hear_until, tell
+from tests.support.slow_answer import PROMPT, SCRIPT, TEXT
 from tests.support.sse import SseParser
-from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.upstream import Upstream
 from tests.support.wait import until
 
-LEASE_S = 0.8
-TABLE = """
-[models.{name}]
-backend = "openai"
-base_url = "{url}"
-on_takeover = "{name}"
-"""
-PROMPT = "tell me"
-SCRIPT = {"tokens": 60, "delay_s": 0.033}
-TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
 LOBE, DEEP_CHAT, STOP = "/lobe/ws", "/deep-chat/ws", {"text": "stop-key"}
 WS = {"subprotocols": None}
 
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
-    models = "".join(
-        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
-    )
-    async with Deployment(api=2, workers=2, lease_s=LEASE_S, models=models) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
-    await shared.heal()
-    yield shared
-
-
-@pytest.fixture
-async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
-    async with RawClient(*deployment.urls) as raw_client:
-        yield raw_client
+def shared_cluster(upstream_cluster: Deployment) -> Deployment:
+    return upstream_cluster
 
 
 def lobe(model: str, name: str, **script: Any) -> dict[str, Any]:
@@ -85,12 +53,7 @@ async def newest(api: RawClient, session: str, node: str = "") -> dict[str, Any]
 
 async def kill_holder(deployment: Deployment, api: RawClient, session: str) -> None:
     generation_id = (await newest(api, session))["id"]
-    async with deployment.redis() as redis:
-        name: Any = await until(
-            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
-        )
-    role: Role = next(role for role in deployment.workers if role.ready_name == name.decode())
-    role.kill()
+    (await deployment.holder(generation_id)).kill()
 
 
 def lobe_text(frames: list[dict[str, Any]]) -> str:

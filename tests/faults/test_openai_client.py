@@ -13,45 +13,20 @@ import httpx2
 import openai
 import pytest
 
-from shared.redis import keys
 from tests.support.client import Client
-from tests.support.processes import Deployment, Role
+from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.sdk import HELLO, StreamResult, listen, sdk
-from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.slow_answer import SCRIPT, text_of
 from tests.support.wait import until
 
-LEASE_S = 0.8
-TABLE = """
-[models.{name}]
-backend = "openai"
-base_url = "{url}"
-on_takeover = "{name}"
-"""
 PROMPT = HELLO[0]["content"]
-SCRIPT = {"tokens": 60, "delay_s": 0.033}
-TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
+TEXT = text_of(PROMPT)
 
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
-    models = "".join(
-        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
-    )
-    async with Deployment(api=2, workers=2, lease_s=LEASE_S, models=models) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
-    await shared.heal()
-    yield shared
+def shared_cluster(upstream_cluster: Deployment) -> Deployment:
+    return upstream_cluster
 
 
 @pytest.fixture
@@ -79,19 +54,11 @@ async def rest_of(stream: Any, heard: StreamResult) -> StreamResult:
     return StreamResult(heard.chunks + rest.chunks, rest.error)
 
 
-async def holder(deployment: Deployment, generation_id: str) -> Role:
-    async with deployment.redis() as redis:
-        name: Any = await until(
-            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
-        )
-    return next(role for role in deployment.workers if role.ready_name == name.decode())
-
-
 async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
     deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "continue")
-    (await holder(deployment, heard.id)).kill()
+    (await deployment.holder(heard.id)).kill()
     heard = await rest_of(stream, heard)
 
     assert heard.error is None, deployment.report()
@@ -106,7 +73,7 @@ async def test_a_killed_worker_is_an_error_where_the_model_restarts(
     deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
     stream, heard = await begin(client, "restart")
-    (await holder(deployment, heard.id)).kill()
+    (await deployment.holder(heard.id)).kill()
     heard = await rest_of(stream, heard)
 
     assert heard.error is not None and heard.error.code == "stream_reset"
@@ -128,7 +95,7 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
 
         (generation_id,) = await until(active, 10, "the generation")
         await other.running(generation_id)
-    (await holder(deployment, generation_id)).kill()
+    (await deployment.holder(generation_id)).kill()
     answer = await asking
 
     assert answer.choices[0].message.content == TEXT
@@ -166,7 +133,7 @@ async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
     heard = await rest_of(stream, heard)
 
     assert heard.error is None
-    assert heard.text == expected_text(prompt, script_of({"messages": [], "upstream": SCRIPT}))
+    assert heard.text == text_of(prompt)
     assert heard.cursor.startswith("2-")
 
 

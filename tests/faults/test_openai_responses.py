@@ -15,44 +15,18 @@ import httpx2
 import openai
 import pytest
 
-from shared.redis import keys
-from tests.support.processes import Deployment, Role
+from api.dialects.responses.response_object import generation_id
+from tests.support.processes import Deployment
 from tests.support.responses import ResponseEvents, hear
 from tests.support.sdk import sdk
-from tests.support.upstream import Upstream, expected_text, script_of
+from tests.support.slow_answer import PROMPT, SCRIPT, TEXT, text_of
+from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
 
-LEASE_S = 0.8
-TABLE = """
-[models.{name}]
-backend = "openai"
-base_url = "{url}"
-on_takeover = "{name}"
-"""
-PROMPT = "tell me"
-SCRIPT = {"tokens": 60, "delay_s": 0.033}
-TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
-
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
-    models = "".join(
-        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
-    )
-    async with Deployment(api=2, workers=2, lease_s=LEASE_S, models=models) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
-    await shared.heal()
-    yield shared
+def shared_cluster(upstream_cluster: Deployment) -> Deployment:
+    return upstream_cluster
 
 
 @pytest.fixture
@@ -83,20 +57,11 @@ async def begin(
     raise AssertionError(f"over after {told.types}")
 
 
-async def holder(deployment: Deployment, response_id: str) -> Role:
-    generation_id = response_id.replace("resp_", "gen_")
-    async with deployment.redis() as redis:
-        name: Any = await until(
-            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
-        )
-    return next(role for role in deployment.workers if role.ready_name == name.decode())
-
-
 async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
     deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "continue")
-    (await holder(deployment, told.id)).kill()
+    (await deployment.holder(generation_id(told.id))).kill()
     told = await hear(stream, told=told)
 
     told.check()
@@ -111,7 +76,7 @@ async def test_a_killed_worker_gives_a_new_item_where_the_model_restarts(
     deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
 ) -> None:
     stream, told = await begin(client, "restart")
-    (await holder(deployment, told.id)).kill()
+    (await deployment.holder(generation_id(told.id))).kill()
     told = await hear(stream, told=told)
 
     told.check()
@@ -146,7 +111,7 @@ async def test_the_sdks_stream_helper_accepts_a_restart(
             if event.type == "response.created":
                 response_id = event.response.id
             if event.sequence_number == 11:
-                (await holder(deployment, response_id)).kill()
+                (await deployment.holder(generation_id(response_id))).kill()
         final = await stream.get_final_response()
 
     assert final.output_text == TEXT
@@ -158,7 +123,7 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
 ) -> None:
     stream, told = await begin(client, "restart")
     await stream.close()
-    (await holder(deployment, told.id)).kill()
+    (await deployment.holder(generation_id(told.id))).kill()
 
     async def is_over() -> Any:
         found = await client.responses.retrieve(told.id)
@@ -226,7 +191,7 @@ async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
     told = await hear(stream, told=told)
 
     told.check()
-    text = expected_text(prompt, script_of({"messages": [], "upstream": SCRIPT}))
+    text = text_of(prompt)
     assert told.texts == {0: text}
 
 
@@ -295,7 +260,7 @@ async def test_a_sequence_number_from_after_a_loss_is_refused(
         told.events.append(event)
         if event.sequence_number == 60:
             break
-    (await holder(deployment, told.id)).kill()
+    (await deployment.holder(generation_id(told.id))).kill()
     server.kill()
     shutil.rmtree(server.directory)
     shutil.copytree(kept, server.directory)

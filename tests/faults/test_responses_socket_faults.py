@@ -7,64 +7,27 @@ repeat on the next socket, and each request has one answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import websockets
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 
-from shared.redis import keys
-from tests.support.processes import Deployment, Role
+from api.dialects.responses.response_object import generation_id
+from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.responses import TERMINAL
 from tests.support.sdk import ANSWER_S, sdk
-from tests.support.upstream import Upstream, expected_text, script_of
-from tests.support.wait import until
+from tests.support.slow_answer import PROMPT, SCRIPT, TEXT
+from tests.support.upstream import Upstream
 
-LEASE_S = 0.8
-TABLE = """
-[models.{name}]
-backend = "openai"
-base_url = "{url}"
-on_takeover = "{name}"
-"""
-PROMPT = "tell me"
-SCRIPT = {"tokens": 60, "delay_s": 0.033}
-TEXT = expected_text(PROMPT, script_of({"messages": [], "upstream": SCRIPT}))
 PATH: dict[str, Any] = {"path": "/v1/responses", "subprotocols": None}
 
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
-    models = "".join(
-        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
-    )
-    # The SDK needs seconds for its first event, and answers no ping meanwhile.
-    settings = {"heartbeat_s": "5"}
-    async with Deployment(
-        api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
-    ) as deployment:
-        yield deployment
-
-
-@pytest.fixture
-async def deployment(shared: Deployment) -> AsyncIterator[Deployment]:
-    await shared.heal()
-    yield shared
-
-
-@pytest.fixture
-async def api(deployment: Deployment) -> AsyncIterator[RawClient]:
-    async with RawClient(*deployment.urls) as raw_client:
-        yield raw_client
+def shared_cluster(upstream_cluster: Deployment) -> Deployment:
+    return upstream_cluster
 
 
 def create(model: str = "continue", **members: Any) -> dict[str, Any]:
@@ -110,15 +73,6 @@ def resume(frames: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "response.resume", **named, "starting_after": frames[-1]["sequence_number"]}
 
 
-async def holder(deployment: Deployment, response_id: str) -> Role:
-    generation_id = response_id.replace("resp_", "gen_")
-    async with deployment.redis() as redis:
-        name: Any = await until(
-            lambda: redis.hget(keys.meta(generation_id), "worker"), 10, "a holder"
-        )
-    return next(role for role in deployment.workers if role.ready_name == name.decode())
-
-
 async def count_of(api: RawClient, session: str, node: str) -> int:
     return len((await api.get(f"/v1/sessions/{session}", node=node)).json()["generations"])
 
@@ -130,7 +84,7 @@ async def test_a_killed_worker_leaves_every_number(
     async with api.socket(**PATH) as ws:
         await tell(ws, **create(model))
         frames = await hear_some(ws, 12)
-        (await holder(deployment, frames[0]["response"]["id"])).kill()
+        (await deployment.holder(generation_id(frames[0]["response"]["id"]))).kill()
         frames += await hear_end(ws)
 
     check(frames)

@@ -14,16 +14,11 @@ import pytest
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Deployment
 from tests.support.redis_server import free_port
+from tests.support.slow_answer import SCRIPT, models_by_takeover
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
 
 LEASE_S = 0.8
-TABLE = """
-[models.{name}]
-backend = "openai"
-base_url = "{url}"
-on_takeover = "{name}"
-"""
 NOWHERE = """
 [models.nowhere]
 backend = "openai"
@@ -33,16 +28,8 @@ on_takeover = "restart"
 
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
-    models = "".join(
-        TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart", "fail")
-    )
+    models = models_by_takeover(upstream.base_url, "continue", "restart", "fail")
     models += NOWHERE.format(port=free_port())
     settings = {
         "upstream_idle_s": "1",
@@ -63,7 +50,7 @@ async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
 
 async def begin(fault_run: FaultRun, model: str, prompt: str, **script) -> WatchedGeneration:
     """Start an answer of 60 tokens at 30 a second."""
-    told = {"tokens": 60, "delay_s": 0.033, **script}
+    told = {**SCRIPT, **script}
     body = {"model": model, "prompt": prompt, "params": {"upstream": told}}
     text = expected_text(prompt, script_of({"messages": [], "upstream": told}))
     return await fault_run.start(body, text=text)

@@ -30,7 +30,7 @@ from shared.config.settings import Settings
 from shared.log.store import Store
 from shared.queue.entries import Delivery, decode_entry
 from shared.queue.lanes import Queue
-from shared.queue.turns import REPAIR_ENTRIES, Turn, advance, entering, leave_line, repair
+from shared.queue.turns import REPAIR_ENTRIES, Turn, advance, entering, leave_lines, repair
 from shared.redis import keys
 from shared.redis.client import Client
 from shared.redis.connections import connect
@@ -124,7 +124,7 @@ class Turns(RuleBasedStateMachine):
         """A prompt ends while it waits: it leaves its line; on the lane its entry stays."""
         generation_id = data.draw(st.sampled_from(sorted(self.waiting)))
         before = len(self._in_lines())
-        self.run(leave_line(self.store, [generation_id], "interactive"))
+        self.run(leave_lines(self.store, [generation_id], "interactive"))
         if len(self._in_lines()) < before:
             self.waiting.discard(generation_id)
 

@@ -146,16 +146,7 @@ class FaultRun:
 
     async def holder(self, playing: WatchedGeneration) -> Role:
         """The worker process that holds a generation now."""
-        redis = self.deployment.redis()
-        try:
-            name: Any = await until(
-                lambda: redis.hget(keys.meta(playing.id), "worker"), 10, f"holder of {playing.id}"
-            )
-        finally:
-            await redis.aclose()
-        return next(
-            role for role in self.deployment.workers if role.ready_name == str(name, "ascii")
-        )
+        return await self.deployment.holder(playing.id)
 
     async def cancel(self, playing: WatchedGeneration, *, node: str = "") -> None:
         await self._client.cancel(playing.id, node=node)

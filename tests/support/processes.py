@@ -23,6 +23,7 @@ import redis.asyncio
 
 from shared.config.settings import Settings
 from shared.queue.partitions import Partitions, partitions_of
+from shared.redis import keys
 from tests.support.client import Client
 from tests.support.fork_server import ForkServer
 from tests.support.redis_masters import RedisMasters
@@ -289,6 +290,16 @@ class Deployment:
         self.workers.append(self._role("worker", **settings))
         self.workers[-1].module = module
         return self.workers[-1].start()
+
+    async def holder(self, generation_id: str) -> Role:
+        """Return the worker that holds a generation now; wait at most 10 s for one."""
+        async with self.redis() as client:
+            name: Any = await until(
+                lambda: client.hget(keys.meta(generation_id), "worker"),
+                10,
+                f"a holder of {generation_id}",
+            )
+        return next(role for role in self.workers if role.ready_name == name.decode())
 
     def redis(self) -> redis.asyncio.Redis:
         """A client of the server itself, past any proxy; the caller closes it."""

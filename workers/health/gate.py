@@ -98,17 +98,28 @@ class Gate:
         else:
             backends = self._in_reach(route.backends)
             waiting = None if backends else self._wait_for_limit(run, route.backends)
-        if waiting is not None:
-            await self._postpone(run, waiting)
-            return False
-        if not self._slots or any(name not in self._slots for name in backends):
+        if waiting is None and any(name not in self._slots for name in backends):
             return True
         run.is_giving_back = True
-        if await self._enter_line(run, backends):
-            run.is_giving_back = False
-            return True
-        await self._queue.acknowledge(run.delivery)
-        return False
+        if await self._sends_away(run, backends, waiting):
+            await self._queue.acknowledge(run.delivery)
+            return False
+        run.is_giving_back = False
+        return True
+
+    async def _sends_away(
+        self, run: Entrant, backends: Sequence[str], waiting: Postponed | None
+    ) -> bool:
+        """Whether a generation waits now. An ended one does not: its run takes it off the queue."""
+        if waiting is None and await self._take_one(run, backends):
+            return False
+        if await self._queue.has_ended(run.ticket.id):
+            return False
+        if waiting is None:
+            return not await self._enter_lines(run, backends)
+        at_ms = self._health.now_ms() + round(1000 * waiting.pause_s)
+        await self._queue.try_later(waiting.ticket, at_ms, guard_s=waiting.pause_s)
+        return True
 
     async def leave(self, run: Entrant) -> None:
         """Give back what a run has taken. Its slots go to those that wait."""
@@ -217,21 +228,19 @@ class Gate:
         waiting = msgspec.structs.replace(ticket, away_since_ms=since_ms)
         return Postponed(waiting, pause_s * random.uniform(0.8, 1.0))
 
-    async def _postpone(self, run: Entrant, waiting: Postponed) -> None:
-        run.is_giving_back = True
-        at_ms = self._health.now_ms() + round(1000 * waiting.pause_s)
-        await self._queue.try_later(waiting.ticket, at_ms, guard_s=waiting.pause_s)
-        await self._queue.acknowledge(run.delivery)
-
     # Slots
 
-    async def _enter_line(self, run: Entrant, backends: Sequence[str]) -> bool:
-        """Take a slot of one of the backends, or wait in the lines of all; whether it has one."""
-        ticket = run.ticket
+    async def _take_one(self, run: Entrant, backends: Sequence[str]) -> bool:
+        """Take a slot of one of the backends; whether one was free."""
         for backend in backends:
-            if await self.take(backend, ticket.id):
-                await self._leave_lines(ticket.id, backends, backend)
+            if await self.take(backend, run.ticket.id):
+                await self._leave_lines(run.ticket.id, backends, backend)
                 return True
+        return False
+
+    async def _enter_lines(self, run: Entrant, backends: Sequence[str]) -> bool:
+        """Wait in the lines of all backends; whether one of them had a free slot."""
+        ticket = run.ticket
         weight = await weight_of(
             self._queue.pipeline, ticket.priority, ticket.owner, run.delivery.tag
         )
@@ -262,4 +271,4 @@ class Gate:
         """Put the generations that were granted a slot on `resume`."""
         tickets = [ticket for raw in granted.entries if (ticket := decode_entry(raw)) is not None]
         if tickets:
-            await self._queue.resume(tickets)
+            await self._queue.put_back(tickets)

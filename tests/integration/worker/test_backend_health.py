@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 
 from shared.backends.board import read_board
 from shared.errors import BackendError
 from shared.log.events import Token
+from shared.queue.endings import cancel
+from shared.queue.overview import queue_depths
 from tests.support.backend_scripts import says
 from tests.support.routes import RouteHarness
 from tests.support.wait import until
@@ -114,6 +117,42 @@ async def test_while_the_breaker_is_open_a_prompt_that_waits_is_not_begun(url):
         await until(waits, DEADLINE_S, "a prompt that waits")
         assert await harness.said(generation_id) == []
         assert server.calls == 0
+
+
+async def test_a_cancelled_prompt_does_not_wait_for_a_server_that_is_away(url, monkeypatch):
+    server = Server(is_outage=True)
+    async with WorkerHarness(url, server.answer, backend_cooldown_s=60.0) as harness:
+        worker = await harness.start()
+        for _ in range(3):
+            call = worker.parts.health.start("m")
+            call.close(BackendError("upstream_error", "it is down", is_outage=True))
+        generation_id = await harness.ask()
+
+        async def later() -> int:
+            return (await queue_depths(harness.store))["later"]
+
+        await until(later, DEADLINE_S, "a prompt that waits")
+        await cancel(harness.store, generation_id)
+        assert (await queue_depths(harness.store))["interactive"] == 0
+        ways = asyncio.Queue[str]()
+        queue = worker.parts.queue
+
+        def watch(way: str) -> None:
+            go = getattr(queue, way)
+
+            async def goes(*args: Any, **kw: Any) -> None:
+                await go(*args, **kw)
+                ways.put_nowait(way)
+
+            monkeypatch.setattr(queue, way, goes)
+
+        watch("leave")
+        watch("try_later")
+        (entry,) = await harness.redis.zrange("tr:{q}:later", 0, -1)
+        await harness.redis.zadd("tr:{q}:later", {entry: 0})  # it is due
+        assert await ways.get() == "leave"
+        depths = await queue_depths(harness.store)
+        assert (depths["interactive"], depths["later"]) == (0, 0)
 
 
 async def test_a_prompt_waits_for_a_server_no_longer_than_the_setting_says(url):

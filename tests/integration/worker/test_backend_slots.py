@@ -7,12 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from shared.backends.slots import slots_in_use
 from shared.config.models import Model
 from shared.errors import BackendError
 from shared.log.events import Token
 from shared.queue import janitor as janitor_module
-from shared.queue.endings import CANCELLED
+from shared.queue.endings import CANCELLED, cancel, cancel_many
 from shared.queue.janitor import Janitor
+from shared.queue.lanes import put_back
+from shared.queue.new_generation import meta_fields
+from shared.queue.overview import queue_depths
 from shared.redis import backend_keys
 from tests.support.routes import RouteHarness
 from tests.support.wait import until
@@ -130,6 +134,49 @@ async def test_a_cancelled_generation_gives_its_slot_to_the_next(url, server):
         await harness.has_said(waiting, "word")
         server.may_end.set()
         await harness.ended(waiting)
+
+
+async def test_cancelled_generations_leave_the_line_of_a_full_backend(url, server):
+    async with harness_of(url, server) as harness:
+        await harness.start()
+        running = [await harness.ask() for _ in range(2)]
+        for generation_id in running:
+            await harness.has_said(generation_id, "word")
+        ids = [await harness.ask() for _ in range(20)]
+        await until_waiting(harness, 20)
+
+        await cancel(harness.store, ids[0])
+        await cancel_many(harness.store, ids[1:10])
+        assert await slots_in_use(harness.redis, ["m"]) == {"m": (2, 10)}
+        assert (await queue_depths(harness.store))["interactive"] == 10
+        for generation_id in ids[10:]:
+            await cancel(harness.store, generation_id)
+        assert await slots_in_use(harness.redis, ["m"]) == {"m": (2, 0)}
+        assert not await harness.redis.exists(backend_keys.slots("m")[2])
+        server.may_end.set()
+        for generation_id in running:
+            await harness.ended(generation_id)
+
+
+async def test_a_generation_that_was_cancelled_on_its_lane_does_not_wait_for_a_slot(url, server):
+    async with harness_of(url, server) as harness:
+        await harness.start()
+        running = [await harness.ask() for _ in range(2)]
+        for generation_id in running:
+            await harness.has_said(generation_id, "word")
+        fields = meta_fields(harness.new())
+        await harness.store.create("gen_cancelled", fields, may_be_lost=False)
+        await cancel(harness.store, "gen_cancelled")
+        await put_back(harness.store, "gen_cancelled", "interactive", "m")
+
+        async def no_generation_waits() -> bool:
+            return (await queue_depths(harness.store))["interactive"] == 0
+
+        await until(no_generation_waits, DEADLINE_S, "no generation that waits")
+        assert await slots_in_use(harness.redis, ["m"]) == {"m": (2, 0)}
+        server.may_end.set()
+        for generation_id in running:
+            await harness.ended(generation_id)
 
 
 async def until_waiting(harness: WorkerHarness, count: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tailrace_client import wire
 from tailrace_client.credentials import Credentials
-from tailrace_client.errors import TailraceError
+from tailrace_client.errors import ForeignAnswer, TailraceError
 from tailrace_client.events import EndEvent, TokenEvent, order, read_event
 from tailrace_client.options import FULL_S, client_options, shared_options
 from tailrace_client.pace import AUTO, LEFT_FOR_S, BackOff, Heartbeat, Picker
@@ -164,6 +164,16 @@ def test_a_refusal_of_a_node_says_whether_to_retry_and_html_is_retryable() -> No
     for body in (b"<html>", b"{}", b"[]", b'{"error": "no"}', b""):
         html = refusal(404, body, "soon")
         assert (html.code, html.retryable, html.retry_after_s) == ("connection", True, 0)
+        assert isinstance(html, ForeignAnswer)
+
+
+def test_a_node_that_quotes_the_words_of_a_foreign_answer_is_a_node() -> None:
+    said = {
+        "code": "upstream_error",
+        "message": str(ForeignAnswer("status 404")),
+        "retryable": False,
+    }
+    assert not isinstance(refusal(404, json.dumps({"error": said}).encode(), None), ForeignAnswer)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from tailrace_client.async_batch import AsyncBatch
 from tailrace_client.async_client import AsyncTailrace
 from tailrace_client.async_producer import AsyncProducer
 from tailrace_client.batches import BatchLine
-from tailrace_client.errors import TailraceError
+from tailrace_client.errors import ForeignAnswer, TailraceError
 from tailrace_client.events import (
     DataEvent,
     EndEvent,
@@ -40,6 +40,7 @@ __all__ = [
     "Event",
     "ExtraEvent",
     "FileEvent",
+    "ForeignAnswer",
     "Producer",
     "ProgressEvent",
     "ReasoningEvent",

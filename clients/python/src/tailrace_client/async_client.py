@@ -18,8 +18,9 @@ from tailrace_client.async_producer import AsyncProducer
 from tailrace_client.async_socket import AsyncSockets
 from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, TokenSource
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError
 from tailrace_client.events import Event
+from tailrace_client.following import Following
 from tailrace_client.options import (
     GIVE_UP_S,
     OPEN_TIMEOUT_S,
@@ -287,35 +288,22 @@ class AsyncTailrace:
             path: of the log; default: that of the generation.
             picker: chooses the transports; default: the client's.
         """
-        shared = self._shared
-        back_off, picker = BackOff(shared.random), picker or shared.picker
+        following = Following(self._shared, id, reading, path=path, picker=picker)
         while not reading.is_done:
-            name = picker.pick(shared.now())
-            asked = ReadRequest(id, path or generation_path(id), reading, reading.cursor)
-            has_lived = False
+            error: TailraceError | None = None
+            asked = following.connect()
             try:
-                async with contextlib.aclosing(self._probed(name, asked)) as items:
+                async with contextlib.aclosing(self._probed(following.transport, asked)) as items:
                     async for item in items:
-                        has_lived = True
-                        back_off.alive()
-                        if item is not None and reading.accept(item):
-                            back_off.progress()
+                        if following.take(item) and item is not None:
                             yield item
                             if reading.is_done:
                                 return
-                error = broken("the connection ended before the answer")
             except TailraceError as exc:
                 error = exc
-            if reading.is_done:
-                return
-            is_blocked = shared.is_auto and error.code == "upgrade_required"
-            if not error.retryable and not is_blocked:
-                raise error
-            if not has_lived or error.code == "held_back":
-                picker.leave(name, shared.now())
-            if error.code == "held_back" or is_blocked:
-                continue
-            await asyncio.sleep(shared.reconnect_s(back_off, error))
+            if not reading.is_done:
+                is_held_back = error is not None and error.code == "held_back"
+                await asyncio.sleep(following.pause_s(error, is_held_back=is_held_back))
 
     def _read(self, name: str, asked: ReadRequest) -> AsyncIterator[Event | None]:
         if name == "websocket":

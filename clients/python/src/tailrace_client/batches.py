@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tailrace_client.errors import TailraceError, usage
+from tailrace_client.errors import ForeignAnswer, usage
 
 ENDPOINT = "/v1/generations"
 WINDOW = "24h"
@@ -96,8 +96,7 @@ def read_line(raw: bytes) -> BatchLine:
             error=members["error"],
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        message = "no Tailrace node answered: a line of the results is malformed"
-        raise TailraceError("connection", message, retryable=False) from None
+        raise ForeignAnswer("a line of the results is malformed", retryable=False) from None
 
 
 class ResultLines:

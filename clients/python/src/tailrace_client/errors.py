@@ -1,4 +1,4 @@
-"""The one error of this package. `retryable` says whether the same call may succeed later."""
+"""The errors of this package. `retryable` says whether the same call may succeed later."""
 
 from __future__ import annotations
 
@@ -35,6 +35,26 @@ class TailraceError(Exception):
         self.status = status
         self.retry_after_s = retry_after_s
         self.members: Mapping[str, Any] = members or {}
+
+
+class ForeignAnswer(TailraceError):
+    """Another program than a Tailrace node has answered: a proxy, or another server.
+
+    Its code is `connection`, because the answer says nothing about the request.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        retryable: bool = True,
+        status: int | None = None,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        message = f"no Tailrace node answered: {why}"
+        super().__init__(
+            "connection", message, retryable=retryable, status=status, retry_after_s=retry_after_s
+        )
 
 
 def broken(message: str) -> TailraceError:

@@ -13,8 +13,9 @@ import httpx2
 
 from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, SyncTokenSource
-from tailrace_client.errors import TailraceError, broken
+from tailrace_client.errors import TailraceError
 from tailrace_client.events import Event
+from tailrace_client.following import Following
 from tailrace_client.options import (
     GIVE_UP_S,
     OPEN_TIMEOUT_S,
@@ -237,40 +238,28 @@ class Tailrace:
             path: of the log; default: that of the generation.
             picker: chooses the transports; default: the client's.
         """
-        shared = self._shared
-        back_off, picker = BackOff(shared.random), picker or shared.picker
-        probe_s: float | None = PROBE_S if shared.is_auto else None
+        following = Following(self._shared, id, reading, path=path, picker=picker)
+        probe_s: float | None = PROBE_S if self._shared.is_auto else None
         while not reading.is_done:
-            name = picker.pick(shared.now())
-            asked = ReadRequest(id, path or generation_path(id), reading, reading.cursor)
-            has_lived = False
+            error: TailraceError | None = None
+            asked = following.connect()
             try:
-                with closing(self._read(name, asked, probe_s)) as items:
+                with closing(self._read(following.transport, asked, probe_s)) as items:
                     for item in items:
-                        has_lived = True
-                        back_off.alive()
-                        if item is not None and reading.accept(item):
-                            back_off.progress()
+                        if following.take(item) and item is not None:
                             probe_s = None  # this network does not hold events back
                             yield item
                             if reading.is_done:
                                 return
-                error = broken("the connection ended before the answer")
             except TailraceError as exc:
                 error = exc
             if reading.is_done:
                 return
-            is_blocked = shared.is_auto and error.code == "upgrade_required"
-            if error.code == "silent":
+            is_held_back = False
+            if error is not None and error.code == "silent":
                 probe_s = probe_s and probe_s * 2
-                is_blocked = self._is_held_back(asked)
-            elif not error.retryable and not is_blocked:
-                raise error
-            if not has_lived or is_blocked:
-                picker.leave(name, shared.now())
-            if is_blocked:
-                continue
-            time.sleep(shared.reconnect_s(back_off, error))
+                is_held_back = self._is_held_back(asked)
+            time.sleep(following.pause_s(error, is_held_back=is_held_back))
 
     def _read(
         self, name: str, asked: ReadRequest, probe_s: float | None

@@ -12,17 +12,22 @@ from tailrace_client.credentials import Credentials, bearer
 from tailrace_client.errors import TailraceError, broken, said
 from tailrace_client.events import Event
 from tailrace_client.options import Shared
-from tailrace_client.request import ReadRequest, timeouts
+from tailrace_client.request import (
+    ReadRequest,
+    check_rest,
+    is_answer,
+    parts_of,
+    rest_headers,
+    timeouts,
+)
 from tailrace_client.wire import (
     ACCEPT,
     BYTES_TYPE,
     JSON_TYPE,
-    PARTIAL_STATUS,
     Body,
     NdjsonEvents,
     SseEvents,
     cursor_headers,
-    foreign,
     parse_json,
     read_poll,
     refusal,
@@ -49,11 +54,7 @@ class Http:
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request; the server may hold the answer for `held_s` seconds."""
-        told: dict[str, Any] = {"headers": {"accept": accept, **(headers or {})}}
-        if body is not None:
-            told["json"] = body
-        if form is not None:
-            told["files"] = form
+        told = parts_of(accept, headers, body, form)
         with self._open(method, path, accept, held_s=held_s, **told) as response:
             body = Body()
             try:
@@ -77,7 +78,7 @@ class Http:
         """
         accept = ACCEPT[name]
         parser = SseEvents() if name == "sse" else NdjsonEvents()
-        headers = {"accept": accept, **cursor_headers(asked.cursor)}
+        headers = asked.headers(name)
         with self._open("GET", f"{asked.path}/events", accept, headers=headers) as response:
             if response.status_code == 204:
                 asked.reading.is_over = True
@@ -118,12 +119,9 @@ class Http:
         Raises:
             TailraceError.
         """
-        headers = {"accept": BYTES_TYPE, "accept-encoding": "identity"}
-        if start:
-            headers["range"] = f"bytes={start}-"
+        headers = rest_headers(start)
         with self._open("GET", path, BYTES_TYPE, headers=headers) as response:
-            if start and response.status_code != PARTIAL_STATUS:
-                raise broken("a proxy answered with the whole file instead of its rest")
+            check_rest(response, start)
             try:
                 yield from response.iter_bytes()
             except httpx2.HTTPError as exc:
@@ -145,14 +143,10 @@ class Http:
             except httpx2.HTTPError as exc:
                 raise broken(f"no answer: {said(exc)}") from exc
             try:
-                content_type = response.headers.get("content-type", "")
-                is_success = response.is_success and wanted in content_type
-                if response.status_code == 204 or is_success:
+                if is_answer(response, wanted):
                     self._credentials.accepted()
                     yield response
                     return
-                if response.is_success:
-                    raise foreign(content_type, wanted)
                 body = Body()
                 try:
                     for data in response.iter_bytes():

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from tailrace_client.errors import TailraceError, broken, usage
+from tailrace_client.errors import ForeignAnswer, TailraceError, broken, usage
 from tailrace_client.events import START_CURSOR, Event, is_event_id, read_event
 
 ACCEPT = {"sse": "text/event-stream", "ndjson": "application/x-ndjson"}
@@ -74,7 +74,7 @@ def cursor_headers(cursor: str) -> dict[str, str]:
 
 def foreign(content_type: str, wanted: str) -> TailraceError:
     """Return the error for an answer with a status of success that no node gave."""
-    return broken(f"no Tailrace node answered: the answer is {content_type!r}, not {wanted}")
+    return ForeignAnswer(f"the answer is {content_type!r}, not {wanted}")
 
 
 def refusal(status: int, body: bytes | bytearray, retry_after: str | None) -> TailraceError:
@@ -103,10 +103,7 @@ def refusal(status: int, body: bytes | bytearray, retry_after: str | None) -> Ta
             )
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    message = f"no Tailrace node answered: status {status}"
-    return TailraceError(
-        "connection", message, retryable=True, status=status, retry_after_s=retry_after_s
-    )
+    return ForeignAnswer(f"status {status}", status=status, retry_after_s=retry_after_s)
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:
@@ -128,7 +125,7 @@ def resource(found: Any) -> dict[str, Any]:
         TailraceError: retryable; no node gave this answer.
     """
     if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-        raise broken("no Tailrace node answered: the answer has no id")
+        raise ForeignAnswer("the answer has no id")
     return found
 
 
@@ -220,10 +217,10 @@ def read_poll(polled: Any) -> tuple[list[Event], str, bool]:
         TailraceError: retryable; no node gave this answer.
     """
     if not isinstance(polled, dict) or not isinstance(polled.get("events"), list):
-        raise broken("no Tailrace node answered: the answer is not a poll")
+        raise ForeignAnswer("the answer is not a poll")
     cursor = polled.get("last_event_id")
     if not is_event_id(cursor):
-        raise broken("no Tailrace node answered: the answer is not a poll")
+        raise ForeignAnswer("the answer is not a poll")
     events = [
         event
         for each in polled["events"]
@@ -240,7 +237,7 @@ def parse_frame(text: str | bytes) -> dict[str, Any]:
     """
     frame = parse_json(text)
     if not isinstance(frame, dict):
-        raise broken("no Tailrace node answered: a frame is not an object")
+        raise ForeignAnswer("a frame is not an object")
     return frame
 
 

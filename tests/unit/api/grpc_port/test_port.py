@@ -1,4 +1,4 @@
-"""The port itself: TLS with files that change, and its options."""
+"""The port itself: TLS with a certificate that changes, and its options."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.types import Receive, Scope, Send
 
 from api.grpc_port.arriving import MESSAGE_BYTES_MAX
-from api.grpc_port.credentials import CertificateFiles, credentials
 from api.grpc_port.port import GrpcPort, options
+from api.transport.certificate import Certificate
 from shared.config.settings import Settings
-from shared.errors import ConfigurationError
 from tests.support.certificates import Authority
 from tests.support.redis_server import free_port
 
@@ -46,11 +45,15 @@ def renew(files: tuple[Path, Path]) -> bytes:
 
 
 @pytest.fixture
-async def port(files: tuple[Path, Path]) -> AsyncIterator[GrpcPort]:
-    settings = Settings(grpc_port=free_port(), tls_cert=str(files[0]), tls_key=str(files[1]))
+def certificate(files: tuple[Path, Path]) -> Certificate:
     renew(files)
-    found = GrpcPort(no_app, settings, is_ready)
-    await found.start(calls_max=10, is_shared=False)
+    return Certificate(str(files[0]), str(files[1]))
+
+
+@pytest.fixture
+async def port(certificate: Certificate) -> AsyncIterator[GrpcPort]:
+    found = GrpcPort(no_app, Settings(grpc_port=free_port()), is_ready)
+    await found.start(certificate, calls_max=10, is_shared=False)
     yield found
     await found.close()
 
@@ -65,45 +68,30 @@ async def status_seen(port: GrpcPort, root: bytes) -> int:
 
 
 async def test_a_renewed_certificate_is_used_by_the_next_connection(
-    port: GrpcPort, files: tuple[Path, Path]
+    port: GrpcPort, certificate: Certificate, files: tuple[Path, Path]
 ) -> None:
     for _ in range(2):
         root = renew(files)
+        certificate.refresh()
         assert await status_seen(port, root) == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+async def test_a_handshake_reads_no_file(port: GrpcPort, files: tuple[Path, Path]) -> None:
+    root = renew(files)
+    with pytest.raises(grpc.aio.AioRpcError, match="(?i)certificate"):
+        await status_seen(port, root)
+
+
 async def test_the_health_follows_the_node_until_the_drain(
-    port: GrpcPort, files: tuple[Path, Path]
+    port: GrpcPort, certificate: Certificate, files: tuple[Path, Path]
 ) -> None:
     root = renew(files)
+    certificate.refresh()
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(port.watch_health())
         while await status_seen(port, root) != health_pb2.HealthCheckResponse.SERVING:
             pass
         watching.cancel()
-
-
-def test_half_a_renewal_keeps_the_earlier_pair(files: tuple[Path, Path]) -> None:
-    renew(files)
-    found = CertificateFiles(str(files[0]), str(files[1]))
-    first = found.changed()
-    assert first == (files[1].read_bytes(), files[0].read_bytes())
-    assert found.changed() is None
-    earlier_key = files[1].read_bytes()
-    renew(files)
-    key = files[1].read_bytes()
-    files[1].write_bytes(earlier_key)
-    assert found.changed() is None
-    files[1].write_bytes(key)
-    assert found.changed() == (key, files[0].read_bytes())
-    files[1].unlink()
-    assert found.changed() is None
-
-
-def test_files_that_cannot_be_used_stop_the_start(files: tuple[Path, Path]) -> None:
-    settings = Settings(tls_cert=str(files[0]), tls_key=str(files[1]))
-    with pytest.raises(ConfigurationError, match="TAILRACE_TLS_CERT"):
-        credentials(settings)
 
 
 def test_the_limits_are_those_of_the_page() -> None:

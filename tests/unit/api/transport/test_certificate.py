@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,18 +42,43 @@ def test_a_new_pair_is_used_once_both_files_are_there(
     cert, key = authority.sign_for_years("localhost", 2020, 2090)
     new_cert, new_key = authority.sign_for_years("other", 2020, 2090)
     certificate = Certificate(cert, key)
-    context = certificate.context
+    context, pair = certificate.context, certificate.pair
 
     rewrite(cert, new_cert)
     certificate.refresh()
     certificate.refresh()
 
     assert certificate.context is context, "the key still belongs to the earlier certificate"
+    assert certificate.pair is pair
     assert [record.message for record in caplog.records] == ["certificate unusable"]
     rewrite(key, new_key)
     certificate.refresh()
     assert certificate.context is not context
+    assert certificate.pair == (Path(new_cert).read_bytes(), Path(new_key).read_bytes())
     assert caplog.records[-1].message == "certificate loaded"
+
+
+def test_a_renewal_during_the_load_never_mixes_two_pairs(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = authority.sign("localhost")
+    new_cert, new_key = authority.sign("other")
+    renewed = (Path(new_cert).read_bytes(), Path(new_key).read_bytes())
+    load = ssl.SSLContext.load_cert_chain
+
+    def load_and_renew(context: ssl.SSLContext, *args: Any, **kwargs: Any) -> None:
+        load(context, *args, **kwargs)
+        monkeypatch.undo()
+        rewrite(cert, new_cert)
+        rewrite(key, new_key)
+        loaded.append(context)
+
+    loaded: list[ssl.SSLContext] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load_and_renew)
+    certificate = Certificate(cert, key)
+
+    assert certificate.pair == renewed
+    assert certificate.context is not loaded[0], "this context has the earlier pair"
 
 
 def test_a_file_that_disappears_changes_nothing(authority: Authority) -> None:
