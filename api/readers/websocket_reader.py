@@ -170,17 +170,31 @@ class Subscription:
             self._socket.unsubscribe(self.key)
             return None
         frame = self._last_words_frame()
-        if frame is None:
-            self._follow(now)
-        return frame
+        return self._follow(now) if frame is None else frame
 
-    def _follow(self, now: float) -> None:
-        """Join the row of readers that have caught up, if the fold and the server allow that."""
+    def _follow(self, now: float) -> bytes | None:
+        """Join the row of readers that have caught up, if the fold and the server allow that.
+
+        A row never waits for its encoded log, so the reader joins once that log is complete. This
+        reader has its own fold: the encoded log may be new, or have lost its bytes to a trim.
+
+        Returns:
+            None: the turn is given up; no bytes: another turn continues the encoding.
+        """
         wire, shared = self._socket.wire, self._fold.shared
         is_free = wire is not None and not wire.is_paused and self._socket.is_open
-        if shared is not None and is_free and self._caught_up_seq == _CAUGHT_UP_SENT:
-            self.relay.individual_readers.discard(self)
-            self.relay.broadcast_group(shared, is_chunked=False).admit(self, self.position.seq, now)
+        if shared is None or not is_free or self._caught_up_seq != _CAUGHT_UP_SENT:
+            return None
+        log, seq = self.relay.encoded_log(shared), self.position.seq
+        log.encode()
+        if not log.is_complete:
+            if not log.is_refill_needed(seq):
+                return b""
+            self.relay.refill_soon()
+            return None
+        self.relay.individual_readers.discard(self)
+        self.relay.broadcast_group(shared, is_chunked=False).admit(self, seq, now)
+        return None
 
     def step_out(self, seq: int, sent_at: float) -> None:
         """Take turns again, after entry `seq`. The row calls this when it removes the reader."""
