@@ -150,6 +150,7 @@ class Settings:
     usage_owners_max: int = 100_000  # owners whose usage an operator can list
     redis_bytes_max: int = 1_073_741_824  # memory of the private server of `up`
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
+    ws_deflate: str = ""  # "on": permessage-deflate on WebSockets whose clients offer it
 
     upstream_connect_s: float = 10.0  # limits on one backend request
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
@@ -201,6 +202,7 @@ class Settings:
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("request_log", ("", "on")),
+            ("ws_deflate", ("", "off", "on")),
             ("tls_only", ("", "off", "on", "yes", "true", "1")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
@@ -219,6 +221,11 @@ class Settings:
     def is_tls_only(self) -> bool:
         """Whether a node with a certificate refuses plain requests."""
         return self.tls_only not in ("", "off")
+
+    @property
+    def is_ws_deflate(self) -> bool:
+        """Whether WebSockets may have permessage-deflate."""
+        return self.ws_deflate == "on"
 
     @property
     def is_loopback(self) -> bool:

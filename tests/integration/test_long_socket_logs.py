@@ -41,9 +41,7 @@ async def types_to_the_end(socket: ClientConnection) -> list[str]:
 
 
 @pytest.mark.parametrize("is_trimmed", [False, True])
-async def test_an_end_right_after_a_long_catch_up_arrives(
-    redis_url: str, is_trimmed: bool
-) -> None:
+async def test_an_end_right_after_a_long_catch_up_arrives(redis_url: str, is_trimmed: bool) -> None:
     async with serve_here(Settings(redis_url=redis_url)) as local, asyncio.timeout(20):
         worker = await long_answer(local)
         url = local.url.replace("http", "ws") + "/v1/ws"
