@@ -266,11 +266,14 @@ def configuration(node: Node, plain_s: float) -> uvicorn.Config:
         create_app(node),
         http=functools.partial(HttpProtocol, connection_limit=limit),  # type: ignore[arg-type]
         ws=functools.partial(  # type: ignore[arg-type]
-            WebSocketProtocol, connection_limit=limit, room=node.bodies
+            WebSocketProtocol,
+            connection_limit=limit,
+            room=node.bodies,
+            is_deflating=settings.is_ws_deflate,
         ),
         ws_max_size=settings.body_bytes_max,
         ws_ping_interval=None,  # the hub's heartbeats ping (api/readers/websocket_sender.py)
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=False,  # api/transport/websocket_deflate.py has its own
         lifespan="off",  # `run` opens and closes the node's parts
         log_config=None,
         access_log=False,  # its lines would hold access_token

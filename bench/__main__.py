@@ -50,7 +50,7 @@ ALL = "all"
 # These run only if named: `curves` takes long, the others measure other deployments or settings.
 BY_NAME = (
     "curves", "partitions", "cluster", "turns", "timeline", "console", "grpc_forms",
-    "durable_streams",
+    "durable_streams", "ws_deflate",
 )  # fmt: skip
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3

@@ -61,8 +61,26 @@ class Wire(Protocol):
         ...
 
 
+class DeflateState(Protocol):
+    """permessage-deflate on one WebSocket.
+
+    Attributes:
+        may_chain: the socket may follow a log whose frames refer to earlier ones.
+        is_chained: a reading of the socket follows such a log. The reading sets this; meanwhile the
+            server compresses no other message.
+    """
+
+    may_chain: bool
+    is_chained: bool
+
+
 class SocketWire(Wire, Protocol):
     """The `Wire` of a WebSocket connection."""
+
+    @property
+    def deflate(self) -> DeflateState | None:
+        """The state of permessage-deflate; None: it is not negotiated."""
+        ...
 
     @property
     def is_receiving(self) -> bool:

@@ -29,7 +29,6 @@ from shared.log.ids import EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
 
-ENCODE_ENTRIES_MAX = 1_000  # entries folded in one call: about a millisecond
 SLICE_BYTES_MAX = 65_536  # of one slice, unless a single entry is longer
 
 
@@ -94,7 +93,7 @@ class EncodedLog:
     def bytes_kept(self) -> int:
         """The memory of this log, bytes, approximately."""
         kept = len(self._ends) + len(self._given)
-        return len(self._bytes) + self._ends.itemsize * kept
+        return len(self._bytes) + self._ends.itemsize * kept + self.dialect.state_bytes
 
     def slice(self, seq: int, bytes_max: int = SLICE_BYTES_MAX) -> tuple[bytes, int]:
         """Return the bytes after entry `seq`, and the `seq` of the last entry in them.
@@ -180,7 +179,7 @@ class EncodedLog:
         return encoded + sum(map(len, feed.raws[max(0, seq - feed.base) :]))
 
     def encode(self) -> None:
-        """Fold new entries, at most `ENCODE_ENTRIES_MAX` or about `FOLD_BYTES_MAX` bytes."""
+        """Fold new entries, at most `fold_entries_max` or about `FOLD_BYTES_MAX` bytes."""
         feed = self._feed
         if self._epoch != feed.epoch:
             self._start()
@@ -191,7 +190,7 @@ class EncodedLog:
             self._add(feed.ids.top, feed.raws[-1])
             return
         folded = 0
-        for seq in range(done + 1, min(feed.ids.count, done + ENCODE_ENTRIES_MAX) + 1):
+        for seq in range(done + 1, min(feed.ids.count, done + self.dialect.fold_entries_max) + 1):
             raw = feed.raws[seq - feed.base - 1]
             self._add(feed.ids.at(seq), raw)
             folded += len(raw)

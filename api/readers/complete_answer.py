@@ -15,13 +15,13 @@ from starlette.types import Receive
 
 from api.errors import ErrorShape, unavailable
 from api.hub.contracts import ReadingOutcome
-from api.hub.encoded import ENCODE_ENTRIES_MAX
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
 from api.readers.log_waiter import Waiter
 from api.response import error_response
 from shared.errors import RequestError, Unavailable
+from shared.log.fold import FOLD_ENTRIES_MAX
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 from shared.text.large import FOLD_BYTES_MAX
@@ -87,7 +87,7 @@ async def _hand_over(relay: Relay, add: AddEntry) -> None:
     raws, ids = list(feed.raws), feed.ids
     step_bytes = 0
     for index, raw in enumerate(raws):
-        if index % ENCODE_ENTRIES_MAX == ENCODE_ENTRIES_MAX - 1 or step_bytes > FOLD_BYTES_MAX:
+        if index % FOLD_ENTRIES_MAX == FOLD_ENTRIES_MAX - 1 or step_bytes > FOLD_BYTES_MAX:
             step_bytes = 0
             await asyncio.sleep(0)
         add(ids.at(index + 1), raw)

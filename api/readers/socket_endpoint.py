@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api.access import SHARED
 from api.edge.admission import check_share
@@ -22,7 +22,7 @@ from api.readers.conversation import Conversation, error_frame
 from api.readers.conversation_handover import ConversationHandover
 from api.readers.first_frame import read_first_frame
 from api.readers.lookup import read_query
-from api.transport.extensions import HANDOVER
+from api.transport.extensions import DEFLATE, HANDOVER
 from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError
 
@@ -44,6 +44,7 @@ class SocketEndpoint:
             frame and a final close code, because a browser cannot read the status of a handshake.
             Only for clients that know final close codes.
         takes_auth_frame: accepts a client without credentials, whose first frame brings them.
+        is_deflated: its clients read compressed messages if they offer permessage-deflate.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class SocketEndpoint:
         subprotocol: str | None = None,
         is_refusal_readable: bool = False,
         takes_auth_frame: bool = False,
+        is_deflated: bool = True,
     ) -> None:
         self.node = node
         self.path = path
@@ -62,6 +64,7 @@ class SocketEndpoint:
         self.subprotocol = subprotocol
         self.is_refusal_readable = is_refusal_readable
         self.takes_auth_frame = takes_auth_frame
+        self.is_deflated = is_deflated
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket until its end, or until it is handed over to the server.
@@ -140,7 +143,10 @@ class SocketEndpoint:
         has_token = any(name.startswith(SUBPROTOCOL_PREFIX) for name in offered)
         wanted = SUBPROTOCOL if has_token else self.subprotocol
         chosen = wanted if wanted in offered else None
-        await send({"type": "websocket.accept", "subprotocol": chosen})
+        accepted: Message = {"type": "websocket.accept", "subprotocol": chosen}
+        if not self.is_deflated:
+            accepted[DEFLATE] = False
+        await send(accepted)
 
     async def _refuse(self, scope: Scope, send: Send, error: RequestError) -> None:
         """Close an accepted socket with the reason, in a frame and in the close code."""

@@ -3,23 +3,26 @@
 A subscription has no task. It takes turns with the other subscriptions of its socket
 (api/readers/websocket_sender.py), and returns one frame in each turn. If all readers of a dialect
 have the same frames, a subscription that has caught up follows in a row, and the row writes to the
-connection without the socket's `send`. Invariant: the frames leave in the order of the log;
-`caught_up` leaves once, after the entries that the log had at the join; no frame follows the end.
+connection without the socket's `send`. On a socket with permessage-deflate one subscription at a
+time follows a chain of compressed frames (api/deflate.py); it joins at a key frame.
+Invariant: the frames leave in the order of the log; `caught_up` leaves once, after the entries that
+the log had at the join; no frame follows the end; between the frames of a chain the socket sends
+nothing compressed.
 Of a dialect this module knows only the fold.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from api.hub.broadcast import FollowerRow
-from api.hub.contracts import HubPort, ReadingOutcome, SocketWire
+from api.hub.contracts import DeflateState, HubPort, ReadingOutcome, SocketWire
 from api.hub.position import Placement, Position
 from api.hub.relay import Relay
 from shared.log.event_bytes import RESET
-from shared.log.fold import FrameFold
+from shared.log.fold import Dialect, FrameFold
 from shared.log.ids import EventId
 
 JOIN_FROM = 4  # a reader that is this many entries behind gets several tokens in one frame
@@ -63,6 +66,7 @@ class Subscription:
         "_caught_up_seq",
         "_fold",
         "_frames",
+        "_chained",
         "_has_turn",
         "_is_last",
         "_over",
@@ -94,6 +98,7 @@ class Subscription:
         # The seq after which `caught_up` is sent; None: not known yet.
         self._caught_up_seq: int | None = None
         self.row: FollowerRow | None = None
+        self._chained: DeflateState | None = None  # of the socket, while this follows a chain
         if socket.wire is not None:
             self.write = socket.wire.write
 
@@ -164,13 +169,26 @@ class Subscription:
         if self.position.seq < feed.base:
             self.relay.refill_soon()
             return None
-        if self.position.seq < feed.count:
+        if self.position.seq < feed.count and not self._is_at_key:
             return self._entry_frame()
-        if feed.is_ended:
+        if feed.is_ended and self.position.seq >= feed.count:
             self._socket.unsubscribe(self.key)
             return None
         frame = self._last_words_frame()
         return self._follow(now) if frame is None else frame
+
+    @property
+    def _is_at_key(self) -> bool:
+        """Whether this reader may follow a chain from here; the next such place may be far."""
+        last_key, seq = self._last_key, self.position.seq
+        is_key = last_key is not None and last_key(seq) == seq
+        return is_key and self._may_follow and self.relay.unlogged_end is None
+
+    @property
+    def _may_follow(self) -> bool:
+        wire = self._socket.wire
+        is_free = wire is not None and not wire.is_paused and self._socket.is_open
+        return is_free and self._caught_up_seq == _CAUGHT_UP_SENT
 
     def _follow(self, now: float) -> bytes | None:
         """Join the row of readers that have caught up, if the fold and the server allow that.
@@ -181,23 +199,44 @@ class Subscription:
         Returns:
             None: the turn is given up; no bytes: another turn continues the encoding.
         """
-        wire, shared = self._socket.wire, self._fold.shared
-        is_free = wire is not None and not wire.is_paused and self._socket.is_open
-        if shared is None or not is_free or self._caught_up_seq != _CAUGHT_UP_SENT:
+        wire, seq = self._socket.wire, self.position.seq
+        if wire is None or not self._may_follow:
             return None
-        log, seq = self.relay.encoded_log(shared), self.position.seq
+        dialect = self._row_dialect(wire.deflate)
+        if dialect is None or (dialect.last_key is not None and dialect.last_key(seq) != seq):
+            return None
+        log = self.relay.encoded_log(dialect)
         log.encode()
         if not log.is_complete:
             if not log.is_refill_needed(seq):
                 return b""
             self.relay.refill_soon()
             return None
+        if self._fold.deflated is not None and dialect is self._fold.deflated.chained:
+            assert wire.deflate is not None
+            self._chained = wire.deflate
+            self._chained.is_chained = True
         self.relay.individual_readers.discard(self)
-        self.relay.broadcast_group(shared, is_chunked=False).admit(self, seq, now)
+        group = self.relay.broadcast_group(dialect, is_chunked=False)
+        group.admit(self, seq, now)
+        if seq < self.relay.feed.count:
+            group.note_change()
         return None
+
+    def _row_dialect(self, deflate: DeflateState | None) -> Dialect | None:
+        """Return the dialect of the row to follow in; None: the frames are not shared."""
+        deflated = self._fold.deflated
+        if deflate is None or deflated is None:
+            return self._fold.shared
+        if not deflate.may_chain:
+            return deflated.lone
+        return self._fold.shared if deflate.is_chained else deflated.chained
 
     def step_out(self, seq: int, sent_at: float) -> None:
         """Take turns again, after entry `seq`. The row calls this when it removes the reader."""
+        if self._chained is not None:
+            self._chained.is_chained = False
+            self._chained = None
         self.position.seq = seq
         if not self.is_over:
             self.relay.individual_readers.add(self)
@@ -210,6 +249,7 @@ class Subscription:
         if feed.count - start >= JOIN_FROM and fold.joins:
             target = self._caught_up_seq  # a run never passes the seq at which `caught_up` is due
             stop = target if target is not None and target > start else feed.count
+            stop = self._key_before(start, stop)
             self.relay.token_runs.scan()
             raw, end = self.relay.token_runs.join_after(start, stop=stop, bytes_max=JOIN_BYTES_MAX)
         self.position.seq = end
@@ -222,6 +262,18 @@ class Subscription:
             return frames[0]
         counters.bytes_delivered += sum(map(len, frames))
         return self._first_of(frames)
+
+    def _key_before(self, seq: int, stop: int) -> int:
+        """Return the last place from `seq` to `stop` at which this reader may join a row."""
+        key = stop if self._last_key is None else self._last_key(stop)
+        return key if key > seq else stop
+
+    @property
+    def _last_key(self) -> Callable[[int], int] | None:
+        """`Dialect.last_key` of the row that this reader would join."""
+        wire = self._socket.wire
+        dialect = None if wire is None else self._row_dialect(wire.deflate)
+        return None if dialect is None else dialect.last_key
 
     def _first_of(self, frames: Sequence[bytes]) -> bytes:
         """Return the first frame, and store the others for the next turns."""

@@ -16,6 +16,9 @@ HANDOVER = "tailrace.handover"
 # The key of a large WebSocket message in an ASGI event, in place of `text`
 # (api/transport/large_messages.py).
 LARGE_MESSAGE = "tailrace.large_message"
+# The key in the ASGI event `websocket.accept`; False: this socket never has permessage-deflate
+# (api/transport/websocket_deflate.py).
+DEFLATE = "tailrace.deflate"
 # Not of the server: who asks, as api/edge/admission.py has found.
 IDENTITY = "tailrace.identity"
 # Not of the server: when the credentials were checked, Unix s.

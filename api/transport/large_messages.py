@@ -9,9 +9,12 @@ beyond the bound is dropped while it arrives, and the socket lives.
     bytes of the peer ─▶ MessageSieve ─▶ small frames, and empty ones for large ─▶ parser
                               └─▶ LargeMessage, which the empty last frame of the message releases
 
+With permessage-deflate a compressed message of any size is taken out, and inflated while it
+arrives; the bound is that of the inflated bytes. The parser sees its frames without RSV1.
+
 Invariant: of one message at most `bytes_max` bytes are kept. Frames that break the protocol (a
 reserved bit, no mask, an unknown opcode) pass unchanged: the parser closes the socket. Pure: does
-no I/O. Source: RFC 6455, section 5.2.
+no I/O. Sources: RFC 6455, section 5.2; RFC 7692, section 6.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Protocol
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
+from api.deflate import INFLATER_BYTES, WINDOW_BYTES, Inflater, InvalidDeflate
 from api.errors import request_error
 from shared.errors import RequestError
 
@@ -30,7 +34,8 @@ BINARY_BYTES_MAX = 66_561  # of a binary message: a line of 1,024 bytes, and 64 
 DROPPED_FACTOR = 8  # times the bound: a longer message closes the socket with 1009
 
 _CONTINUATION, _TEXT, _BINARY = 0, 1, 2
-_FIN, _RESERVED, _OPCODE, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x80, 0x7F
+_FIN, _RESERVED, _COMPRESSED = 0x80, 0x70, 0x40
+_OPCODE, _MASKED, _LENGTH = 0x0F, 0x80, 0x7F
 _EMPTY_MASKED = b"\x80\x00\x00\x00\x00"  # the rest of a head: no payload, and a mask of zeros
 
 
@@ -117,26 +122,74 @@ class LargeMessage:
         self.memory.release()
 
 
+class CompressedMessage(LargeMessage):
+    """One compressed message; `received` counts inflated bytes, and dropped ones as they come."""
+
+    __slots__ = ("_inflater",)
+
+    def __init__(self, memory: Grower, *, is_text: bool, bytes_max: int) -> None:
+        super().__init__(memory, is_text=is_text, bytes_max=bytes_max)
+        self._inflater: Inflater | None = Inflater(self._window)
+        try:
+            memory.grow(INFLATER_BYTES)
+        except RequestError as error:
+            self.refuse(error)
+
+    def _window(self) -> bytes:
+        return bytes(self.content[-WINDOW_BYTES:])
+
+    def add(self, piece: bytes) -> None:
+        """Take the next unmasked bytes. Raises BrokenMessage: no DEFLATE data, or no UTF-8."""
+        if self._inflater is None:
+            super().add(piece)
+        else:
+            self._take(self._inflater.feed(piece))
+
+    def finish(self) -> None:
+        """Check that the message is whole. Raises BrokenMessage."""
+        if self._inflater is not None:
+            self._take(self._inflater.finish())
+            self._inflater = None
+        super().finish()
+
+    def refuse(self, error: RequestError) -> None:
+        super().refuse(error)
+        self._inflater = None
+
+    def _take(self, inflated: Iterator[bytes]) -> None:
+        try:
+            for piece in inflated:
+                super().add(piece)
+                if self.refusal is not None:
+                    return
+        except InvalidDeflate as exc:
+            raise BrokenMessage(1007, str(exc)) from None
+
+
 class MessageSieve:
     """The frames of one connection.
 
     Args:
         bytes_max: the longest message.
-        begin: called when a message becomes large, with `is_text`. It returns the `LargeMessage`,
-            which holds the fragments that the parser has already delivered.
+        begin: called when a message becomes large, with `is_text` and `is_compressed`. It returns
+            the `LargeMessage`, which holds the fragments that the parser has already delivered.
+        inflates: permessage-deflate is negotiated.
 
     Attributes:
         message: the large message that arrives now, or has just arrived.
     """
 
     __slots__ = (
-        *("_begin", "_bytes_max", "_head", "_is_text", "_left", "_mask", "_message_bytes"),
-        *("_passes", "_synthetic", "message"),
+        *("_begin", "_bytes_max", "_head", "_inflates", "_is_compressed", "_is_text", "_left"),
+        *("_mask", "_message_bytes", "_passes", "_synthetic", "message"),
     )
 
-    def __init__(self, bytes_max: int, begin: Callable[[bool], LargeMessage]) -> None:
+    def __init__(
+        self, bytes_max: int, begin: Callable[[bool, bool], LargeMessage], *, inflates: bool = False
+    ) -> None:
         self._bytes_max = bytes_max
         self._begin = begin
+        self._inflates = inflates
         self._head = bytearray()  # of the next frame, while it is incomplete
         self._left = 0  # payload bytes of this frame that have not come
         self._passes = True  # this frame goes to the parser
@@ -144,7 +197,7 @@ class MessageSieve:
         self._synthetic = b""  # the parser's frame in place of this one
         # Of the present message; None: the last message is complete.
         self._message_bytes: int | None = None
-        self._is_text = False
+        self._is_text = self._is_compressed = False
         self.message: LargeMessage | None = None
 
     @property
@@ -154,8 +207,8 @@ class MessageSieve:
 
     @property
     def large_bytes_left(self) -> int:
-        """Return how many bytes of a large payload may come next; they need no parser."""
-        return 0 if self._passes else self._left
+        """Return how many plain bytes of a large payload may come next; they need no parser."""
+        return 0 if self._passes or self._is_compressed else self._left
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield bytes for the parser. The parser must take each before the next is asked for.
@@ -211,24 +264,34 @@ class MessageSieve:
         length = _payload_bytes(self._head)
         self._left, self._passes = length, True
         is_begun = self._message_bytes is not None
-        if opcode > _BINARY or first & _RESERVED or not self._head[1] & _MASKED:
+        is_compressed = self._begins_compressed(first)
+        if opcode > _BINARY or not self._head[1] & _MASKED:
+            return True
+        if first & _RESERVED and not is_compressed:
             return True
         if is_begun != (opcode == _CONTINUATION):  # an error, which the parser finds
             return True
         if opcode != _CONTINUATION:
             self.message, self._is_text = None, opcode == _TEXT
+            self._is_compressed = is_compressed
         size = (self._message_bytes or 0) + length
         self._message_bytes = None if first & _FIN else size
         if size > DROPPED_FACTOR * self._bytes_max:
             raise BrokenMessage(1009, f"longer than {DROPPED_FACTOR} messages may be")
-        self._passes = self.message is None and size <= min(SMALL_BYTES, self._bytes_max)
+        is_small = size <= min(SMALL_BYTES, self._bytes_max)
+        self._passes = self.message is None and is_small and not self._is_compressed
         return self._passes
+
+    def _begins_compressed(self, first: int) -> bool:
+        """Whether `first` is the first byte of a compressed message."""
+        begins = self._message_bytes is None and first & _OPCODE in (_TEXT, _BINARY)
+        return self._inflates and begins and first & _RESERVED == _COMPRESSED
 
     def _start_taking(self) -> None:
         if self.message is None:
-            self.message = self._begin(self._is_text)
+            self.message = self._begin(self._is_text, self._is_compressed)
         self._mask = bytes(self._head[-4:])
-        self._synthetic = bytes(self._head[:1]) + _EMPTY_MASKED
+        self._synthetic = bytes([self._head[0] & ~_COMPRESSED]) + _EMPTY_MASKED
         self._head.clear()
 
     def _take(self, piece: bytes) -> None:

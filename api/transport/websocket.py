@@ -26,7 +26,7 @@ from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_c
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
 from api.transport.peer import FORWARDED
 from api.transport.refusal import encode_refusal, invalid_http
-from api.transport.websocket_large import LargeMessageProtocol
+from api.transport.websocket_deflate import Deflate, DeflatingProtocol
 from api.transport.wire import Backpressure
 from shared.errors import Draining
 
@@ -68,12 +68,17 @@ class WebSocketWire(Backpressure):
         self._protocol.beat()
 
     @property
+    def deflate(self) -> Deflate | None:
+        """The extension permessage-deflate of this socket."""
+        return self._protocol.deflate
+
+    @property
     def is_receiving(self) -> bool:
         """Whether a large message is arriving, which is no idle socket."""
         return self._protocol.is_receiving
 
 
-class WebSocketProtocol(LargeMessageProtocol):
+class WebSocketProtocol(DeflatingProtocol):
     """One WebSocket connection, from its handshake to its end."""
 
     __slots__ = (

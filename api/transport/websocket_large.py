@@ -16,10 +16,18 @@ from typing import Any
 from api.body_room import ArrivalPace, BodyHold, BodyRoom, bodies_full
 from api.errors import request_error
 from api.transport.extensions import LARGE_MESSAGE
-from api.transport.large_messages import BINARY_BYTES_MAX, BrokenMessage, LargeMessage, MessageSieve
+from api.transport.large_messages import (
+    BINARY_BYTES_MAX,
+    SMALL_BYTES,
+    BrokenMessage,
+    CompressedMessage,
+    LargeMessage,
+    MessageSieve,
+)
 from api.transport.websocket_bounds import SLICE_BYTES, BoundedWebSocketProtocol
 
 LARGE_SLICE_BYTES = 262_144  # of a large payload in one step
+INFLATED_SLICE_BYTES = 512  # that may be compressed, in one step: they stand for up to 528 kB
 
 
 class _Memory:
@@ -64,7 +72,13 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
     @property
     def slice_bytes(self) -> int:
         left = 0 if self._sieve is None else self._sieve.large_bytes_left
-        return max(SLICE_BYTES, min(left, LARGE_SLICE_BYTES))
+        least = INFLATED_SLICE_BYTES if self.inflates else SLICE_BYTES
+        return max(least, min(left, LARGE_SLICE_BYTES))
+
+    @property
+    def inflates(self) -> bool:
+        """Whether the client's messages may be compressed."""
+        return False
 
     @property
     def is_receiving(self) -> bool:
@@ -87,7 +101,9 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
             super().parse_slice(data)
             return
         if self._sieve is None:
-            self._sieve = MessageSieve(self.config.ws_max_size, self._begin_large)
+            self._sieve = MessageSieve(
+                self.config.ws_max_size, self._begin_large, inflates=self.inflates
+            )
         try:
             for piece in self._sieve.feed(data):
                 super().parse_slice(piece)
@@ -98,10 +114,11 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         if self._pace is not None and self._sieve.message is not None:
             self._pace.note(self._sieve.message.received, self.loop.time())
 
-    def _begin_large(self, is_text: bool) -> LargeMessage:
+    def _begin_large(self, is_text: bool, is_compressed: bool) -> LargeMessage:
         hold = self._hold = self._room.hold()
+        kind = CompressedMessage if is_compressed else LargeMessage
         most = self.config.ws_max_size
-        message = LargeMessage(
+        message = kind(
             _Memory(hold, self.loop),
             is_text=is_text,
             bytes_max=most if is_text else min(most, BINARY_BYTES_MAX),
@@ -144,9 +161,16 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
             message.memory.release()
             return
         event: dict[str, Any] = {"type": "websocket.receive"}
-        event[LARGE_MESSAGE] = message
-        if not message.is_text:
-            event["bytes"] = b""
+        if message.refusal is None and len(message.content) <= SMALL_BYTES:  # was compressed
+            if message.is_text:
+                event["text"] = message.content.decode()
+            else:
+                event["bytes"] = bytes(message.content)
+            message.memory.release()
+        else:
+            event[LARGE_MESSAGE] = message
+            if not message.is_text:
+                event["bytes"] = b""
         self.queue.put_nowait(event)
         if not self.read_paused:
             self.read_paused = True

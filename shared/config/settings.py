@@ -154,6 +154,7 @@ class Settings:
     audio_bytes_max: int = 33_554_432  # one audio input
     audio_idle_s: float = 30.0  # an incomplete audio input without a new chunk for so long fails
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
+    ws_deflate: str = ""  # "on": permessage-deflate on WebSockets whose clients offer it
 
     upstream_connect_s: float = 10.0  # limits on one backend request
     upstream_outage_s: float = 60.0  # a prompt waits this long for a backend that is away
@@ -206,6 +207,7 @@ class Settings:
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("request_log", ("", "on")),
+            ("ws_deflate", ("", "off", "on")),
             ("tls_only", ("", "off", "on", "yes", "true", "1")),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
@@ -237,6 +239,11 @@ class Settings:
     def is_tls_only(self) -> bool:
         """Whether a node with a certificate refuses plain requests."""
         return self.tls_only not in ("", "off")
+
+    @property
+    def is_ws_deflate(self) -> bool:
+        """Whether WebSockets may have permessage-deflate."""
+        return self.ws_deflate == "on"
 
     @property
     def is_loopback(self) -> bool:

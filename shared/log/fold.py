@@ -24,6 +24,8 @@ EVENT_STREAM = b"text/event-stream; charset=utf-8"
 PING = b": ping\n"  # without a blank line, which breaks the parsers of some clients
 FRAME_END = b"\n\n"  # ends a server-sent event; encoded JSON has no line breaks
 
+FOLD_ENTRIES_MAX = 1_000  # entries folded in one step: about a millisecond
+
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -85,6 +87,10 @@ class Dialect:
             line ends are escaped. False: the bytes have a length before them, or no lines.
         is_compressible: a node may compress the body for clients that ask for it. Must be False
             where a client of the dialect does not decode a body piece by piece.
+        last_key: returns the last `seq`, up to a given one, after which a reader may begin: the
+            bytes of other entries refer to earlier ones. None: it may begin anywhere.
+        fold_entries_max: entries that take about a millisecond to fold.
+        state_bytes: memory of one fold, where that is worth counting.
     """
 
     name: str
@@ -97,6 +103,23 @@ class Dialect:
     is_lines: bool = True
     is_compressible: bool = False
     after_frame: Callable[[bytes], bytes] = after_event
+    last_key: Callable[[int], int] | None = None
+    fold_entries_max: int = FOLD_ENTRIES_MAX
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeflatedDialects:
+    """The frames of a `FrameFold.shared` compressed, for sockets with permessage-deflate.
+
+    Attributes:
+        lone: each frame is compressed alone.
+        chained: frames refer to earlier frames. A socket may follow one such log at a time, and no
+            other message to this socket may be compressed meanwhile.
+    """
+
+    lone: Dialect
+    chained: Dialect
 
 
 class FrameFold(ABC):
@@ -109,12 +132,14 @@ class FrameFold(ABC):
         is_over: the subscription has no more output, although the log may continue. `add` sets it.
         shared: the dialect whose bytes, framed (RFC 6455, 5.2), equal the output of `add` for every
             subscription; then one encoding serves all. None: the output differs.
+        deflated: the same, compressed; only with `shared`.
     """
 
     joins = False
     restarts = False
     is_over = False
     shared: Dialect | None = None
+    deflated: DeflatedDialects | None = None
 
     @abstractmethod
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:

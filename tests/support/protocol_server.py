@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,7 +79,7 @@ class Echo:
 async def serving(
     app: Any,
     protocol: type[HttpProtocol] = QuickHttpProtocol,
-    socket_protocol: type[WebSocketProtocol] = WebSocketProtocol,
+    socket_protocol: Callable[..., WebSocketProtocol] = WebSocketProtocol,
 ) -> AsyncIterator[int]:
     """Serve `app` on a free port."""
     config = uvicorn.Config(
@@ -148,8 +148,10 @@ def handshake(*changes: tuple[str, str | None], line: str = "GET /ws HTTP/1.1") 
     return "\r\n".join([line, *lines, "", ""]).encode()
 
 
-def frame(opcode: int, data: bytes, *, fin: bool = True, is_masked: bool = True) -> bytes:
-    head = bytes([(0x80 if fin else 0) | opcode])
+def frame(
+    opcode: int, data: bytes, *, fin: bool = True, is_masked: bool = True, reserved: int = 0
+) -> bytes:
+    head = bytes([(0x80 if fin else 0) | reserved << 4 | opcode])
     mask = 0x80 if is_masked else 0
     size = (
         bytes([mask | len(data)])

@@ -16,12 +16,20 @@ from collections.abc import Sequence
 
 import msgspec
 
+from api.deflate import (
+    CHAIN_MEMORY_BYTES,
+    FrameChain,
+    last_key,
+    lone_frame,
+    text_frame,
+)
 from shared.log.event_bytes import TOKEN_PREFIX
-from shared.log.fold import ByteFold, Dialect, FrameFold
+from shared.log.fold import ByteFold, DeflatedDialects, Dialect, FrameFold
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 
 TYPE_PREFIX = b'{"type":"'
+END_PREFIX = b'{"type":"end"'
 TYPE_START = len(TYPE_PREFIX)
 TOKEN_MEMBERS_START = len(b'{"type":"token",')
 COMMA = 0x2C
@@ -78,7 +86,46 @@ class WireFold(ByteFold):
         return b"".join(map(text_frame, self._fold.add(event_id, raw)))
 
 
+class LoneWireFold(WireFold):
+    """`WireFold`; each frame that is long enough is compressed alone."""
+
+    def add(self, event_id: EventId, raw: bytes) -> bytes:
+        return b"".join(map(lone_frame, self._fold.add(event_id, raw)))
+
+
+class ChainedWireFold(WireFold):
+    """`WireFold`, compressed; the frames refer to earlier ones, up to the last key frame.
+
+    Every entry is one frame, so the key frames follow after the same entries in every log.
+    """
+
+    def __init__(self, meta: Meta) -> None:
+        super().__init__(meta)
+        self._chain = FrameChain()
+
+    def add(self, event_id: EventId, raw: bytes) -> bytes:
+        (payload,) = self._fold.add(event_id, raw)
+        framed = self._chain.add(payload)
+        if raw.startswith(END_PREFIX):
+            self._chain.release()
+        return framed
+
+
 WIRE = Dialect("websocket", WireFold, heartbeat=b"", is_lines=False)
+DEFLATED = DeflatedDialects(
+    lone=Dialect(
+        "websocket-deflated", LoneWireFold, heartbeat=b"", is_lines=False, fold_entries_max=100
+    ),
+    chained=Dialect(
+        "websocket-chained",
+        ChainedWireFold,
+        heartbeat=b"",
+        is_lines=False,
+        last_key=last_key,
+        fold_entries_max=100,
+        state_bytes=CHAIN_MEMORY_BYTES,
+    ),
+)
 
 
 class NativeFrameFold(FrameFold):
@@ -90,6 +137,7 @@ class NativeFrameFold(FrameFold):
     joins = True
     restarts = True
     shared = WIRE
+    deflated = DEFLATED
 
     def __init__(self, meta: Meta) -> None:
         self._id = meta.generation_id.encode()
@@ -119,16 +167,6 @@ NDJSON = Dialect(
     restarts=True,
     is_compressible=True,
 )
-
-
-def text_frame(payload: bytes) -> bytes:
-    """Return a text message of a server: one frame, not masked (RFC 6455, 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c%b" % (size, payload)
-    if size < 65_536:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
 
 
 def as_one_line(raw: bytes) -> bytes:

@@ -11,13 +11,12 @@ from api.dialects.chat.fold import CHAT
 from api.dialects.deep_chat.fold import DEEP_CHAT
 from api.dialects.native.fold import NDJSON, SSE, WIRE, NdjsonFold
 from api.dialects.responses.fold import RESPONSES
-from api.hub import encoded
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import LiveFrame
 from shared.log.event_bytes import escape_line_ends
 from shared.log.events import Token, encode
-from shared.log.fold import Dialect
+from shared.log.fold import FOLD_ENTRIES_MAX, Dialect
 from shared.log.ids import EventId
 from shared.text.large import FOLD_BYTES_MAX
 from tests.support.hub_harness import make_meta
@@ -67,7 +66,7 @@ def test_readers_with_the_same_seq_get_the_same_object() -> None:
 
 
 def test_a_long_log_is_encoded_in_bounded_steps() -> None:
-    feed = feed_of(*("x" for _ in range(2 * encoded.ENCODE_ENTRIES_MAX)))
+    feed = feed_of(*("x" for _ in range(2 * FOLD_ENTRIES_MAX)))
     log = EncodedLog(feed, SSE, make_meta())
     assert log.slice(feed.count - 1) == (b"", feed.count - 1)
     assert not log.is_complete

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,7 +13,12 @@ from hypothesis import strategies as st
 from api.body_room import BodyRoom, bodies_full
 from api.errors import request_error
 from api.transport import large_messages
-from api.transport.large_messages import BrokenMessage, LargeMessage, MessageSieve
+from api.transport.large_messages import (
+    BrokenMessage,
+    CompressedMessage,
+    LargeMessage,
+    MessageSieve,
+)
 from tests.support.raw_wire import frame
 
 SMALL, MOST = 10, 40  # bytes: above the first a message is large, above the second refused
@@ -47,11 +53,12 @@ class Connection:
     kept_max: int = 0
 
     def __post_init__(self) -> None:
-        self.sieve = MessageSieve(MOST, self.begin)
+        self.sieve = MessageSieve(MOST, self.begin, inflates=True)
         self.fragments = b""
 
-    def begin(self, is_text: bool) -> LargeMessage:
-        message = LargeMessage(Memory(self.room), is_text=is_text, bytes_max=MOST)
+    def begin(self, is_text: bool, is_compressed: bool) -> LargeMessage:
+        kind = CompressedMessage if is_compressed else LargeMessage
+        message = kind(Memory(self.room), is_text=is_text, bytes_max=MOST)
         message.add(self.fragments)
         self.fragments = b""
         return message
@@ -85,16 +92,32 @@ class Connection:
         self.fragments = b""
 
 
-def fragments(message: bytes, cuts: list[int]) -> list[bytes]:
+def fragments(message: bytes, cuts: list[int], *, is_compressed: bool = False) -> list[bytes]:
+    message = compressed(message) if is_compressed else message
     places = [0, *sorted({min(cut, len(message)) for cut in cuts}), len(message)]
     parts = [message[a:b] for a, b in zip(places, places[1:], strict=False)]
     last = len(parts) - 1
-    return [frame(part, opcode=0 if n else 1, fin=n == last) for n, part in enumerate(parts)]
+    return [
+        frame(
+            part,
+            opcode=0 if n else 1,
+            fin=n == last,
+            reserved=4 if is_compressed and not n else 0,
+        )
+        for n, part in enumerate(parts)
+    ]
+
+
+def compressed(message: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 MESSAGES = st.lists(
     st.tuples(
-        st.text("aé流😀", max_size=30).map(str.encode), st.lists(st.integers(0, 60), max_size=4)
+        st.text("aé流😀", max_size=30).map(str.encode),
+        st.lists(st.integers(0, 60), max_size=4),
+        st.booleans(),
     ),
     max_size=6,
 )
@@ -102,24 +125,27 @@ MESSAGES = st.lists(
 
 @given(MESSAGES, st.randoms(use_true_random=False))
 def test_messages_arrive_whole_in_order_however_they_are_cut(
-    said: list[tuple[bytes, list[int]]], chance: random.Random
+    said: list[tuple[bytes, list[int], bool]], chance: random.Random
 ) -> None:
     connection = Connection()
-    wire = b"".join(PING.join(fragments(*message)) for message in said)
+    wire = b"".join(
+        PING.join(fragments(text, cuts, is_compressed=is_compressed))
+        for text, cuts, is_compressed in said
+    )
     while wire:
         size = chance.randint(1, 50)
         connection.say(wire[:size])
         wire = wire[size:]
 
-    expected = [text if len(text) <= MOST else "body_too_large" for text, _ in said]
+    expected = [text if len(text) <= MOST else "body_too_large" for text, *_ in said]
     assert connection.messages == expected
     assert connection.kept_max <= MOST
     assert connection.sieve.is_between_frames
 
 
-@given(MESSAGES.filter(lambda said: all(len(text) <= SMALL for text, _ in said)))
-def test_small_messages_pass_unchanged(said: list[tuple[bytes, list[int]]]) -> None:
-    wire = b"".join(PING.join(fragments(*message)) for message in said)
+@given(MESSAGES.filter(lambda said: all(len(text) <= SMALL for text, *_ in said)))
+def test_small_messages_pass_unchanged(said: list[tuple[bytes, list[int], bool]]) -> None:
+    wire = b"".join(PING.join(fragments(text, cuts)) for text, cuts, _ in said)
 
     sieve = MessageSieve(MOST, Connection().begin)
 
@@ -169,7 +195,7 @@ def test_a_message_without_room_is_refused_and_the_next_one_arrives() -> None:
             raise bodies_full()
 
     connection = Connection()
-    connection.begin = lambda is_text: LargeMessage(  # type: ignore[method-assign]
+    connection.begin = lambda is_text, is_compressed: LargeMessage(  # type: ignore[method-assign]
         Full(connection.room), is_text=is_text, bytes_max=MOST
     )
     connection.__post_init__()
@@ -188,3 +214,49 @@ def test_a_message_that_is_given_up_is_dropped_to_its_end() -> None:
     connection.say(whole[20:] + frame(b"y"))
 
     assert connection.messages == ["request_timeout", b"y"]
+
+
+@pytest.mark.parametrize(
+    ("deflated", "reason"),
+    [
+        (b"\xff\xff\xff", "not DEFLATE"),
+        (compressed(b"Hello, Hello, Hello")[:-3], "cut off|not DEFLATE"),
+        (b"\x03\x00" * 20, "final blocks"),
+    ],
+)
+def test_a_compressed_message_that_does_not_inflate_closes_with_1007(
+    deflated: bytes, reason: str
+) -> None:
+    with pytest.raises(BrokenMessage, match=reason) as caught:
+        Connection().say(frame(deflated, reserved=4))
+
+    assert caught.value.code == 1007
+
+
+def test_a_compressed_text_that_is_no_utf_8_closes_with_1007() -> None:
+    with pytest.raises(BrokenMessage, match="UTF-8") as caught:
+        Connection().say(frame(compressed(b"x\xff"), reserved=4))
+
+    assert caught.value.code == 1007
+
+
+def test_a_bomb_takes_no_more_memory_than_a_message_may() -> None:
+    connection = Connection()
+    bomb = compressed(bytes(200_000))
+    connection.say(frame(bomb, reserved=4) + frame(b"y"))
+
+    assert connection.messages == ["body_too_large", b"y"]
+    assert connection.kept_max <= MOST
+
+
+def test_rsv1_on_a_continuation_or_a_control_frame_reaches_the_parser() -> None:
+    for broken in (
+        frame(b"x", reserved=4, opcode=9),
+        frame(b"x", reserved=5),
+        frame(b"x", reserved=6),
+    ):
+        sieve = MessageSieve(MOST, Connection().begin, inflates=True)
+        assert b"".join(sieve.feed(broken)) == broken
+    sieve = MessageSieve(MOST, Connection().begin, inflates=True)
+    again = frame(b"x", reserved=4, opcode=0)
+    assert b"".join(sieve.feed(frame(b"a", fin=False) + again)).endswith(again)

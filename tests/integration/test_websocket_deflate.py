@@ -1,0 +1,203 @@
+"""Compressed frames of one chain reach many sockets, whose own windows inflate them.
+
+The client is the one of websockets, whose decoder keeps the window that RFC 7692 describes. A frame
+that refers to anything else is an error there, or another text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.extensions.permessage_deflate import (
+    ClientPerMessageDeflateFactory,
+    PerMessageDeflate,
+)
+
+from api.deflate import KEY_EVERY
+from shared.config.settings import Settings
+from shared.log.events import End, Token
+from tests.support.local_node import LocalNode, ManualWorker, serve_here
+from tests.support.redis_server import RedisServer
+from tests.support.wait import until
+
+END = End(status="completed", finish_reason="stop")
+CHAINED, LONE, PLAIN = "websocket-chained", "websocket-deflated", "websocket"
+LONG_EVENT = "流 and words, " * 60  # long enough to be compressed alone
+
+
+@pytest.fixture
+async def node(redis_server: RedisServer) -> AsyncIterator[LocalNode]:
+    async with serve_here(Settings(redis_url=redis_server.url, ws_deflate="on")) as local:
+        yield local
+
+
+@pytest.fixture
+def compressed(monkeypatch: pytest.MonkeyPatch) -> Counter[bool]:
+    """Count the messages that clients receive, by whether they were compressed."""
+    counted: Counter[bool] = Counter()
+    decode = PerMessageDeflate.decode
+
+    def count(self: PerMessageDeflate, frame: Any, *, max_size: int | None = None) -> Any:
+        counted[frame.rsv1] += 1
+        return decode(self, frame, max_size=max_size)
+
+    monkeypatch.setattr(PerMessageDeflate, "decode", count)
+    return counted
+
+
+class Reader:
+    """One socket, and the text of each generation as it came."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.texts: dict[str, str] = {}
+        self.cursors: dict[str, str] = {}
+        self.ended: set[str] = set()
+        self.caught_up: set[str] = set()
+        self.pongs = 0
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for message in self.socket:
+            event = json.loads(message)
+            if event["type"] == "pong":
+                self.pongs += 1
+                continue
+            name = event["id"]
+            if event["type"] == "token":
+                self.texts[name] += event["text"]
+            if "event_id" in event:
+                self.cursors[name] = event["event_id"]
+            if event["type"] == "end":
+                self.ended.add(name)
+            if event["type"] == "caught_up":
+                self.caught_up.add(name)
+
+    async def subscribe(self, name: str) -> None:
+        """Read from the start, or on from the last event."""
+        self.texts.setdefault(name, "")
+        cursor = self.cursors.get(name)
+        place = {"last_event_id": cursor} if cursor else {}
+        await self.socket.send(json.dumps({"type": "subscribe", "id": name, **place}))
+
+    async def unsubscribe(self, name: str) -> None:
+        """Return once no event of `name` can come any more."""
+        await self.socket.send(json.dumps({"type": "unsubscribe", "id": name}))
+        pongs = self.pongs
+        await self.socket.send('{"type":"ping"}')
+        await until(lambda: self.pongs > pongs, 10, "a pong")
+
+    async def follow(self, name: str) -> None:
+        await self.subscribe(name)
+        await until(lambda: name in self.caught_up, 10, "caught up")
+
+
+async def opened(node: LocalNode, offer: ClientPerMessageDeflateFactory | None = None) -> Reader:
+    url = node.url.replace("http", "ws") + "/v1/ws"
+    extensions = [] if offer is None else [offer]
+    return Reader(await connect(url, extensions=extensions, proxy=None))
+
+
+def followers(node: LocalNode, name: str) -> dict[str, int]:
+    groups = node.hub.relays[name]._broadcast_groups
+    return {dialect: group.count for dialect, group in groups.items() if group.count}
+
+
+async def test_all_sockets_with_a_context_follow_one_chain(
+    node: LocalNode, compressed: Counter[bool]
+) -> None:
+    worker = await ManualWorker.take(node.node.store)
+    name = worker.generation_id
+    readers = [await opened(node, ClientPerMessageDeflateFactory()) for _ in range(5)]
+    lone = await opened(node, ClientPerMessageDeflateFactory(server_no_context_takeover=True))
+    narrow = await opened(node, ClientPerMessageDeflateFactory(server_max_window_bits=9))
+    plain = Reader(
+        await connect(node.url.replace("http", "ws") + "/v1/ws", compression=None, proxy=None)
+    )
+    everyone = [*readers, lone, narrow, plain]
+    for reader in everyone:
+        await reader.follow(name)
+    text = ""
+    for n in range(2 * KEY_EVERY):
+        piece = LONG_EVENT if n == KEY_EVERY + 5 else f" 词{n}"
+        await worker.append(Token(piece))
+        text += piece
+    await until(lambda: all(each.texts[name] == text for each in everyone), 10, "the texts")
+
+    assert followers(node, name) == {CHAINED: 5, LONE: 2, PLAIN: 1}
+    # The chain begins with the first token; of the others only the long frame is compressed.
+    assert compressed[True] == 5 * 2 * KEY_EVERY + 2
+
+    await worker.append(END)
+    await until(lambda: all(each.ended for each in everyone), 10, "the ends")
+
+
+async def test_a_second_generation_of_a_socket_is_plain_until_the_first_has_ended(
+    node: LocalNode,
+) -> None:
+    first, second = [await ManualWorker.take(node.node.store) for _ in range(2)]
+    reader = await opened(node, ClientPerMessageDeflateFactory())
+    texts = {first.generation_id: "", second.generation_id: ""}
+    for worker in (first, second):
+        await reader.follow(worker.generation_id)
+
+    async def grow(*workers: ManualWorker) -> None:
+        for n in range(KEY_EVERY):
+            for worker in workers:
+                await worker.append(Token(f" {n}"))
+                texts[worker.generation_id] += f" {n}"
+        await until(lambda: reader.texts == texts, 10, "the texts")
+
+    await grow(first, second)
+    assert followers(node, first.generation_id) == {CHAINED: 1}
+    assert followers(node, second.generation_id) == {PLAIN: 1}
+
+    await first.append(END)
+    await until(lambda: bool(reader.ended), 10, "the end")
+    await second.append(END)
+    await until(lambda: len(reader.ended) == 2, 10, "the end")
+    assert reader.texts == texts
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_readers_that_come_and_go_get_every_text_exactly(
+    node: LocalNode, compressed: Counter[bool], seed: int
+) -> None:
+    chance = random.Random(seed)
+    workers = [await ManualWorker.take(node.node.store) for _ in range(3)]
+    written = {worker.generation_id: "" for worker in workers}
+    offers = [
+        ClientPerMessageDeflateFactory(),
+        ClientPerMessageDeflateFactory(server_max_window_bits=11),
+        ClientPerMessageDeflateFactory(server_no_context_takeover=True),
+    ]
+    readers = [await opened(node, offers[n % 3] if n % 4 else offers[0]) for n in range(8)]
+    for _ in range(220):
+        worker = chance.choice(workers)
+        pieces = [f" w{chance.randrange(99)}" for _ in range(chance.choice([1, 1, 1, 2, 6]))]
+        pieces += [LONG_EVENT] * (chance.random() < 0.05)
+        await worker.append(*map(Token, pieces))
+        written[worker.generation_id] += "".join(pieces)
+        reader, name = chance.choice(readers), chance.choice(workers).generation_id
+        if chance.random() < 0.4:
+            await reader.unsubscribe(name)
+            if chance.random() < 0.7:
+                await reader.subscribe(name)
+    for worker in workers:
+        await worker.append(END)
+    for reader in readers:
+        for name in written:
+            if name not in reader.ended:
+                await reader.unsubscribe(name)
+                await reader.subscribe(name)
+    await until(lambda: all(len(each.ended) == 3 for each in readers), 20, "the ends")
+
+    assert [reader.texts for reader in readers] == [written] * len(readers)
+    assert compressed[True] > 100
