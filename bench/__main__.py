@@ -50,7 +50,7 @@ ALL = "all"
 # These run only if named: `curves` takes long, the others measure other deployments or settings.
 BY_NAME = (
     "curves", "partitions", "cluster", "turns", "timeline", "console", "grpc_forms",
-    "durable_streams", "ws_deflate",
+    "durable_streams", "ws_deflate", "compression",
 )  # fmt: skip
 KNOWN = BENCHES + BY_NAME
 REPEATS = 3
@@ -76,7 +76,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last seven"
+        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last nine"
     )
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: check that it runs, measure nothing"

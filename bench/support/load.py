@@ -118,6 +118,12 @@ class Load:
         found: int = await self._ask("count", what)
         return found
 
+    async def received(self) -> list[bytes]:
+        """Return all bytes that each reader got, in the order of `open`; disconnect the readers."""
+        found: list[bytes] = await self._ask("received")
+        await self.close()
+        return found
+
     async def close(self) -> None:
         """Disconnect all readers and forget them."""
         await self._ask("close")

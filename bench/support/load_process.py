@@ -158,6 +158,10 @@ class Readers:
         arrivals = list(self._readers.values())[number].arrivals
         return b"".join(data for _, data in arrivals[-3:])[-200:]
 
+    def received(self) -> list[bytes]:
+        """Return all bytes that each reader got, in the order of `open`."""
+        return [b"".join(data for _, data in r.arrivals) for r in self._readers.values()]
+
     def close(self) -> None:
         """Disconnect all readers and forget them."""
         for reader in self._readers.values():

@@ -107,9 +107,13 @@ class System:
         return {"redis": self.redis_pid}
 
     @asynccontextmanager
-    async def node(self, **settings: str) -> AsyncIterator[Role]:
-        """Yield a fresh API node with additional settings."""
-        role = self._role("api", port=str(free_port()), **settings)
+    async def node(self, *, program: str = "cli.main", **settings: str) -> AsyncIterator[Role]:
+        """Yield a fresh API node with additional settings.
+
+        Args:
+            program: the module that is run.
+        """
+        role = self._role("api", program, port=str(free_port()), **settings)
         try:
             yield await role.start().ready()
         finally:
@@ -161,10 +165,10 @@ class System:
         names = (keys.running(), keys.waiting("interactive"))
         return not any(self.redis.zcard(name) for name in names)
 
-    def _role(self, name: str, **settings: str) -> Role:
+    def _role(self, name: str, program: str = "cli.main", **settings: str) -> Role:
         merged = {**self._settings, **settings}
         variables = {f"TAILRACE_{key.upper()}": value for key, value in merged.items()}
-        role = Role(name, variables, self.directory)
+        role = Role(name, variables, self.directory, program)
         self._roles.append(role)
         return role
 

@@ -20,7 +20,7 @@ from tests.support.raw_client import RawClient
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
-RUN_S = 600.0  # it takes a minute or two on a busy machine
+RUN_S = 300.0  # it takes a minute or two on a busy machine
 
 
 async def test_a_node_behaves_as_its_openapi_document_says(own_deployment, tmp_path: Path):
@@ -43,7 +43,7 @@ async def test_a_node_behaves_as_its_openapi_document_says(own_deployment, tmp_p
 async def schemathesis(url: str, directory: Path) -> tuple[int | None, str]:
     """Run it to its end; return its exit code and what it said."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cProfile", "-o", "/tmp/w-speed/st.prof", "-m", "schemathesis.cli", "--config-file", str(CONFIG),
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG),
         "run", url, "--no-color",
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONASYNCIODEBUG": ""},
         cwd=directory,  # it leaves files where it runs
