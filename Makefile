@@ -30,10 +30,11 @@ PARALLEL := $(if $(ARGS),,-n 6 --dist loadfile --no-loadscope-reorder)
 # A browser and the clients' programs need a core, and some tests have time limits of a client.
 PARALLEL_CLIENTS := $(if $(ARGS),,-n 2 --dist loadfile --no-loadscope-reorder)
 PLOTS := .venv/plots/.set-up
+VOICE_SITE ?= $(HOME)/.cache/tailrace-voice/site
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex voice soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -95,6 +96,10 @@ DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) 
 
 peers: $(STAMP) ## Compare other resuming clients with ours, and run ours in Deno and Bun: 200 MB, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.peers.run $(ARGS)
+
+voice: $(STAMP) ## Stream speech of espeak-ng to PocketSphinx while a node and a worker are killed: 30 MB to install
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VOICE_SITE) pocketsphinx==5.1.1
+	$(CLEAN_ENV) TEST_VOICE_SITE=$(VOICE_SITE) $(BIN)/python -m tests.voice.run
 
 codex: $(STAMP) ## Run turns of OpenAI's Codex while its node or worker dies: 450 MB to install, 1 minute
 	$(CLEAN_ENV) $(BIN)/python -m tests.codex.run
