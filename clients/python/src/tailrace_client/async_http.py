@@ -46,6 +46,7 @@ class AsyncHttp:
         *,
         body: Any = None,
         form: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         accept: str = JSON_TYPE,
         held_s: float = 0.0,
@@ -54,6 +55,7 @@ class AsyncHttp:
 
         Args:
             form: the parts of a multipart body, as httpx2 takes them.
+            content: the bytes of another body.
             held_s: how long the server may hold the answer.
 
         Raises:
@@ -64,6 +66,8 @@ class AsyncHttp:
             told["json"] = body
         if form is not None:
             told["files"] = form
+        if content is not None:
+            told["content"] = content
         async with self._open(method, path, accept, held_s=held_s, **told) as response:
             body = Body()
             try:

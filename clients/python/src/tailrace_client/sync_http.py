@@ -44,6 +44,7 @@ class Http:
         *,
         body: Any = None,
         form: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         accept: str = JSON_TYPE,
         held_s: float = 0.0,
@@ -54,6 +55,8 @@ class Http:
             told["json"] = body
         if form is not None:
             told["files"] = form
+        if content is not None:
+            told["content"] = content
         with self._open(method, path, accept, held_s=held_s, **told) as response:
             body = Body()
             try:
