@@ -22,7 +22,7 @@ CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue backends batches fil
 # On three masters run the contract's tests, and the faults of workers and nodes. test_openapi.py is left
 # out for its length: what it asks does not depend on the store.
 MASTERS_TESTS := $(filter-out %/test_openapi.py,$(wildcard tests/conformance/test_*.py)) \
-	$(patsubst %,tests/faults/test_%.py,cluster cluster_pipeline worker_loss node_loss durable_streams continuation cancel crash_points)
+	$(patsubst %,tests/faults/test_%.py,audio cluster cluster_pipeline worker_loss node_loss durable_streams continuation cancel crash_points)
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
