@@ -6,17 +6,22 @@
 The audio is cut at silences, and each part is decoded by itself. So the text of a part depends on
 nothing but its samples: a takeover decodes the same audio again, gets the same text, and leaves out
 what readers have. Nothing depends on the borders of the chunks, because frames have a fixed length.
+
+PocketSphinx keeps Python's interpreter lock while it decodes. In a thread of the worker it would
+delay all other answers, and the leases; so it has processes of its own.
 """
 
 from __future__ import annotations
 
 import array
+import functools
 import math
-import threading
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
-from pocketsphinx import Decoder
-
+from shared.config.models import Model
 from workers.backends.plugin import Backend, BackendError, PluginRequest
 
 RATE_HZ = 16_000
@@ -30,6 +35,11 @@ LEAD_FRAMES = 10  # of silence before speech, which belong to the part
 class PocketSphinx(Backend):
     can_continue = True
 
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        count = int(model.options.get("processes", 1))
+        self._processes = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+
     def answer(self, request: PluginRequest) -> Iterator[str]:
         """Yield the text of each part when it is over."""
         audio = request.audio
@@ -41,7 +51,7 @@ class PocketSphinx(Backend):
             )
         said, prefix = "", request.prefix
         for part in parts(audio):
-            text = transcribe(part)
+            text = self._processes.submit(transcribe, part).result()
             if not text:
                 continue
             text = f" {text}" if said else text
@@ -88,18 +98,20 @@ def loudness(frame: bytes) -> float:
     return math.sqrt(sum(sample * sample for sample in samples) / len(samples))
 
 
-_local = threading.local()
-
-
 def transcribe(samples: bytes) -> str:
-    """Return the words in a part; the same samples always give the same words."""
-    if not hasattr(_local, "cmn"):
-        _local.decoder = Decoder(samprate=RATE_HZ, loglevel="FATAL")
-        _local.cmn = _local.decoder.get_cmn(False)
-    decoder = _local.decoder
-    decoder.set_cmn(_local.cmn)  # a decoder adapts to what it has heard before: forget it
+    """Return the words in a part; the same samples always give the same words. In the process."""
+    decoder, cmn = _decoder()
+    decoder.set_cmn(cmn)  # a decoder adapts to what it has heard before: forget it
     decoder.start_utt()
     decoder.process_raw(samples, no_search=False, full_utt=True)
     decoder.end_utt()
     found = decoder.hyp()
-    return "" if found is None else found.hypstr
+    return "" if found is None else str(found.hypstr)
+
+
+@functools.cache
+def _decoder() -> tuple[Any, str]:
+    from pocketsphinx import Decoder
+
+    decoder = Decoder(samprate=RATE_HZ, loglevel="FATAL")
+    return decoder, decoder.get_cmn(False)
