@@ -22,7 +22,7 @@ CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue backends batches fil
 # On three masters run the contract's tests, and the faults of workers and nodes. test_openapi.py is left
 # out for its length: what it asks does not depend on the store.
 MASTERS_TESTS := $(filter-out %/test_openapi.py,$(wildcard tests/conformance/test_*.py)) \
-	$(patsubst %,tests/faults/test_%.py,cluster cluster_pipeline worker_loss node_loss durable_streams continuation cancel crash_points)
+	$(patsubst %,tests/faults/test_%.py,audio cluster cluster_pipeline worker_loss node_loss durable_streams continuation cancel crash_points)
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
@@ -30,10 +30,11 @@ PARALLEL := $(if $(ARGS),,--processes 6)
 # A browser and the clients' programs need a core, and some tests have time limits of a client.
 PARALLEL_CLIENTS := $(if $(ARGS),,--processes 2)
 PLOTS := .venv/plots/.set-up
+VOICE_SITE ?= $(HOME)/.cache/tailrace-voice/site
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
 
 .DEFAULT_GOAL := help
-.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex soak models bench plots check style types format proto lock clean
+.PHONY: help setup local up test clients clients-js pages conform conform-client hostile test-redis test-cluster-keys test-cluster copilotkit lobechat peers codex voice soak models bench plots check style types format proto lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -95,6 +96,10 @@ DEPLOYMENT = --base-url $(BASE_URL) $(if $(OTHER_URL),--other-url $(OTHER_URL)) 
 
 peers: $(STAMP) ## Compare other resuming clients with ours, and run ours in Deno and Bun: 200 MB, 20 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.peers.run $(ARGS)
+
+voice: $(STAMP) ## Stream speech of espeak-ng to PocketSphinx while a node and a worker are killed: 30 MB to install
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VOICE_SITE) pocketsphinx==5.1.1
+	$(CLEAN_ENV) TEST_VOICE_SITE=$(VOICE_SITE) $(BIN)/python -m tests.voice.run
 
 codex: $(STAMP) ## Run turns of OpenAI's Codex while its node or worker dies: 450 MB to install, 1 minute
 	$(CLEAN_ENV) $(BIN)/python -m tests.codex.run

@@ -93,6 +93,7 @@ def open_source(
             stages=lambda name, log: open_stages(parts, begun, request, log, (model.name, name)),
         )
         return RoutedAnswer(parts, routed)
+    audio = open_audio(parts, begun, request)
     backend, form = parts.backends[model.name], parts.verdicts.form_of(model)
     asked = Asked(
         backend=backend,
@@ -103,8 +104,8 @@ def open_source(
         seed=meta.generation_id,
         late=late,
         log=outbox.log,
-        stages=parts.stages.open(model, begun, request, outbox.log),
-        audio=open_audio(parts, begun, request),
+        stages=parts.stages.open(model, begun, request, outbox.log, audio=audio),
+        audio=audio,
     )
     return OneBackend(asked)
 
@@ -118,7 +119,9 @@ def open_stages(
 ) -> Pipeline | None:
     """Return the stages of the first of these models that has any, for a request behind `log`."""
     for name in names:
-        if (stages := parts.stages.open(parts.models[name], begun, request, log)) is not None:
+        audio = open_audio(parts, begun, request)
+        stages = parts.stages.open(parts.models[name], begun, request, log, audio=audio)
+        if stages is not None:
             return stages
     return None
 

@@ -69,6 +69,9 @@ class ConsoleActions:
             raise NotFound
         if meta.model not in self._node.models:
             raise model_not_found(meta.model)
+        asked = decode_request(full.request)
+        if asked.audio:
+            raise request_error("invalid_request", "its audio is gone: start it with audio again")
         new = NewGeneration(
             owner=identity.owner,
             model=meta.model,
@@ -77,7 +80,7 @@ class ConsoleActions:
             priority=meta.priority,
             prompt=meta.prompt,
             dialect=meta.dialect,
-            tokens=estimated_tokens(decode_request(full.request)),
+            tokens=estimated_tokens(asked),
         )
         accepted = await self._node.acceptance.accept(new, identity, is_read=False)
         note_action("replay", meta.generation_id, identity, accepted.generation_id)

@@ -22,7 +22,7 @@ from api.hub.contracts import DeflateState, HubPort, ReadingOutcome, SocketWire
 from api.hub.position import Placement, Position
 from api.hub.relay import Relay
 from shared.log.event_bytes import RESET
-from shared.log.fold import Dialect, FrameFold
+from shared.log.fold import BinaryFrame, Dialect, FrameFold
 from shared.log.ids import EventId
 
 JOIN_FROM = 4  # a reader that is this many entries behind gets several tokens in one frame
@@ -135,11 +135,12 @@ class Subscription:
         feed = self.relay.feed
         return waiting + sum(map(len, feed.raws[max(0, self.position.seq - feed.base) :]))
 
-    def next_frame(self, now: float) -> str | None:
+    def next_frame(self, now: float) -> str | bytes | None:
         """Return the next frame.
 
         Returns:
-            A frame; "": no frame now, but keep the turn; None: no frame, the turn is given up.
+            A frame, of text or of bytes; "": no frame now, but keep the turn; None: no frame, the
+            turn is given up.
         """
         frame = None
         if not self.is_over:
@@ -147,7 +148,7 @@ class Subscription:
         if frame is None:
             self._has_turn = False
             return None
-        return frame.decode()
+        return frame if type(frame) is BinaryFrame else frame.decode()
 
     def _next(self, now: float) -> bytes | None:
         feed = self.relay.feed

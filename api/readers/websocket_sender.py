@@ -198,7 +198,7 @@ class Socket:
                 self._write(frame, now)
         return True
 
-    def _next_frame(self, now: float) -> str | None:
+    def _next_frame(self, now: float) -> str | bytes | None:
         """Return the next frame; "": try again in the next turn; None: no frame waits."""
         if self._replies:
             frame = self._replies.pop(0)
@@ -213,11 +213,12 @@ class Socket:
                 return frame_or_none
         return None
 
-    def _write(self, frame: str, now: float) -> None:
+    def _write(self, frame: str | bytes, now: float) -> None:
         self.active_at = now
+        kind = "text" if isinstance(frame, str) else "bytes"
         try:
             is_sent = self._step.start(
-                self._send({"type": "websocket.send", "text": frame})  # type: ignore[arg-type]
+                self._send({"type": "websocket.send", kind: frame})  # type: ignore[arg-type]
             )
         except Exception:  # an error of the server ends only this socket
             self._finish(NO_CLOSE_FRAME)

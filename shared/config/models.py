@@ -92,7 +92,8 @@ class Model:
     @property
     def takes_audio(self) -> bool:
         """Whether a generation of this model may have an audio input."""
-        return self.audio or self.kind.takes_audio
+        transcribes = any(table.stage == "transcribe" for table in self.stages)
+        return self.audio or self.kind.takes_audio or transcribes
 
     @property
     def may_continue(self) -> bool:

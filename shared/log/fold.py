@@ -122,6 +122,12 @@ class DeflatedDialects:
     chained: Dialect
 
 
+class BinaryFrame(bytes):
+    """A frame that leaves as a binary message of the WebSocket, and not as a text."""
+
+    __slots__ = ()
+
+
 class FrameFold(ABC):
     """One subscription to one generation on a WebSocket.
 
@@ -143,7 +149,10 @@ class FrameFold(ABC):
 
     @abstractmethod
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
-        """Return the text frames for the next entry, in UTF-8: any number."""
+        """Return the frames for the next entry: any number.
+
+        They are text in UTF-8, except those of the type `BinaryFrame`.
+        """
 
     def caught_up(self) -> Sequence[bytes]:
         """Return the frames to send once, after every entry that existed at the join."""

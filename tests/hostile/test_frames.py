@@ -21,7 +21,19 @@ from tests.support.raw_wire import frame, handshake, large_frame, raw_connection
 MARK = "mark-of-the-end"
 BODY_BYTES_MAX = 33_554_432  # the default
 VIOLATIONS = {1002, 1003, 1007, 1009}
-TYPES = ["start", "subscribe", "unsubscribe", "cancel", "ping", "Start", "", "token", "close"]
+TYPES = [
+    "start",
+    "subscribe",
+    "unsubscribe",
+    "cancel",
+    "ping",
+    "Start",
+    "",
+    "token",
+    "close",
+    "audio",
+    "audio_state",
+]
 CURSORS = ["1-1", "0-0", "1-99", "9-1", "1", "-", "1-1 ", "0" * 40, "9" * 19 + "-" + "9" * 19]
 MAY_FIND = settings(
     max_examples=80,
@@ -50,6 +62,28 @@ COMMANDS = st.fixed_dictionaries(
 ).map(json.dumps)
 
 
+# Binary frames: chunks of audio, nearly right and quite wrong, whole and in two fragments.
+HEADS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["audio", "Audio", "file"]) | JSON},
+    optional={"id": IDS | JSON, "seq": st.integers(-1, 2) | JSON, "last": st.booleans() | JSON},
+).map(lambda head: json.dumps(head).encode())
+AUDIO = st.one_of(
+    st.binary(max_size=40),
+    st.builds(lambda head, data: head + b"\n" + data, HEADS, st.binary(max_size=20)),
+    st.sampled_from([b" " * 2_000 + b"\n", b"{}\n" + b"x" * 65_537, b"x" * 200_000]),
+)
+BINARIES = st.one_of(
+    AUDIO.map(lambda data: SentMessage(frame(data, opcode=BINARY))),
+    st.builds(
+        lambda data, cut: SentMessage(
+            frame(data[:cut], opcode=BINARY, fin=False) + frame(data[cut:], opcode=0)
+        ),
+        AUDIO,
+        st.integers(0, 70_000),
+    ),
+)
+
+
 def lengths(*sizes: int) -> list[bytes]:
     """Heads of frames that announce a length and bring nothing."""
     return [b"\x81\xff" + struct.pack("!Q", size) + b"mask" for size in sizes]
@@ -58,8 +92,6 @@ def lengths(*sizes: int) -> list[bytes]:
 BROKEN = st.one_of(
     st.sampled_from(
         [
-            frame(b"x", opcode=BINARY),
-            frame(b"", opcode=BINARY),
             frame(b"\xff"),
             frame(b"\xe2\x82", fin=False) + frame(b"x", opcode=0),
             frame(b"\xed\xa0\x80"),  # a surrogate, in the way that is not UTF-8
@@ -105,7 +137,7 @@ def check(answer: dict[str, Any]) -> None:
 
 
 @MAY_FIND
-@given(said=st.lists(harmless(COMMANDS), min_size=1, max_size=8))
+@given(said=st.lists(harmless(COMMANDS) | BINARIES, min_size=1, max_size=8))
 async def test_an_invalid_message_is_answered_and_the_socket_stays_open(
     api: RawClient, ended: str, said: list[SentMessage]
 ) -> None:

@@ -18,6 +18,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from shared.audio.media import parse_media_type
+from shared.redis import keys
 from workers.backends.demo_transcriber.transcript import transcript_of
 
 RATE = 8_000
@@ -58,6 +59,15 @@ def audio_frame(generation_id: str, seq: int, data: bytes, *, is_last: bool = Fa
     return json.dumps(head).encode() + b"\n" + data
 
 
+async def lose_audio_tail(redis: Any, generation_id: str, *, keep: int) -> None:
+    """Let Redis forget all chunks of an input but the first `keep`."""
+    key = keys.audio(generation_id)
+    entries = await redis.xrange(key)
+    await redis.delete(key)
+    for entry_id, fields in entries[:keep]:
+        await redis.xadd(key, fields, id=entry_id)
+
+
 class AudioSender:
     """Sends one input.
 
@@ -70,9 +80,16 @@ class AudioSender:
         resent: how many confirmed chunks Redis had lost.
     """
 
-    def __init__(self, urls: Sequence[str], audio: bytes, *, gap_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        audio: bytes,
+        *,
+        gap_s: float = 0.0,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
         self._urls = urls
-        self._chunks = chunks_of(audio)
+        self._chunks = chunks_of(audio, chunk_bytes)
         self._gap_s = gap_s
         self.received = self.sockets = self.resent = 0
         self.errors: list[dict[str, Any]] = []

@@ -49,6 +49,11 @@ class Limits:
             self._next_at = now + wait_s
             self._next_message = f"the backend was silent for {wait_s:g} s"
 
+    def heard(self, now: float) -> None:
+        """Note that audio of the client has come: the backend had to wait for it."""
+        if not self.has_content:
+            self.sent(now)
+
     def exceeded(self) -> BackendError:
         """Return the error for a passed deadline; its message names the limit."""
         if self._next_at < self._total_at:

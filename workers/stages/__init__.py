@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from shared.config.models import Model, ModelTable
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
+from workers.backends.contract import AudioSource
 from workers.stages.apart import PipelineApart
 from workers.stages.contract import Answer, Services, Stage
 from workers.stages.kinds import build_stage
@@ -48,7 +49,13 @@ class Stages:
         return None
 
     def open(
-        self, model: Model, begun: Begun, request: Request, log: Sequence[Entry]
+        self,
+        model: Model,
+        begun: Begun,
+        request: Request,
+        log: Sequence[Entry],
+        *,
+        audio: AudioSource | None = None,
     ) -> Pipeline | None:
         """Return the stages of one attempt; None: the model has none, and nothing is to be called.
 
@@ -65,6 +72,7 @@ class Stages:
             # A second request of this attempt, to another backend, finds more than `start`.
             is_first=begun.start[0].seq == 1 and len(log) <= 1,
             held_s=int(begun.fields.get(b"held_ms") or 0) / 1000,
+            audio=audio,
         )
         opened = (stage.open(answer) for stage in self._built[id(model.stages)])
         stages = [stage for stage in opened if stage is not None]

@@ -20,7 +20,7 @@ from shared.log.events import AnyEvent
 from shared.log.records import Entry, Meta
 from shared.log.request import Request
 from shared.redis.client import Client
-from workers.backends.contract import BackendItem
+from workers.backends.contract import AudioSource, BackendItem
 
 Items = list[BackendItem]
 Preparation = AsyncGenerator[Items | Request, None]
@@ -44,6 +44,7 @@ class Answer:
         log: the entries of the earlier attempts, and the `start` of this attempt.
         is_first: no earlier attempt has begun.
         held_s: for how long workers held the generation before this attempt.
+        audio: the audio input; None: the generation has none.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class Answer:
     log: Sequence[Entry]
     is_first: bool
     held_s: float
+    audio: AudioSource | None = None
 
 
 class AnswerStage:

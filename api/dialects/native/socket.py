@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from api.access import FRAMES
 from api.dialects.native.audio import AudioUploads, state_members
 from api.dialects.native.audio_frames import read_chunk, split_frame
+from api.dialects.native.binary_files import BinaryFileFold
 from api.dialects.native.fold import NativeFrameFold
 from api.dialects.prompt import find_accepted
 from api.errors import request_error, unavailable
@@ -52,6 +53,7 @@ class NativeConversation(Conversation):
     def __init__(self, uploads: AudioUploads, *args: Any) -> None:
         super().__init__(*args)
         self.uploads = uploads
+        self._is_binary = False  # `file` events are binary frames, unless a frame says otherwise
 
     def send_error(self, frame: Any, error: RequestError) -> None:
         names = {}
@@ -71,6 +73,7 @@ class NativeConversation(Conversation):
             check_idempotency_key(key)
         if self.hub.is_draining:
             raise Draining()
+        is_binary = self._read_binary(frame)
         self.check_subscription_limit()
         new = await generation_in_steps(
             self.node.large,
@@ -86,16 +89,28 @@ class NativeConversation(Conversation):
         accepted = await self.node.acceptance.accept(new, self.identity, is_read=True)
         names = {} if ref is None else {"ref": ref}
         self.socket.say(type="accepted", **names, id=accepted.generation_id)
-        await self._open_subscription(await find_accepted(self.node, self.owner, accepted), START)
+        meta = await find_accepted(self.node, self.owner, accepted)
+        await self._open_subscription(meta, START, is_binary=is_binary)
 
     async def _subscribe(self, frame: Frame) -> None:
         generation_id, cursor = _read_generation_id(frame), _read_cursor(frame)
+        is_binary = self._read_binary(frame)
         if generation_id not in self.socket.subscriptions:
             self.check_subscription_limit()
-        await self._open_subscription(await self.find(generation_id), cursor)
+        await self._open_subscription(await self.find(generation_id), cursor, is_binary=is_binary)
 
-    async def _open_subscription(self, meta: Meta, cursor: EventId) -> None:
-        await self.open(meta.generation_id, meta, NativeFrameFold(meta), cursor)
+    async def _open_subscription(self, meta: Meta, cursor: EventId, *, is_binary: bool) -> None:
+        fold = BinaryFileFold(meta) if is_binary else NativeFrameFold(meta)
+        await self.open(meta.generation_id, meta, fold, cursor)
+
+    def _read_binary(self, frame: Frame) -> bool:
+        """Return the member `binary`, by default what the last `hello` said."""
+        value = frame.get("binary")
+        if value is None:
+            return self._is_binary
+        if not isinstance(value, bool):
+            raise request_error("invalid_request", "binary must be true or false")
+        return value
 
     async def _unsubscribe(self, frame: Frame) -> None:
         self.socket.unsubscribe(_read_generation_id(frame))
@@ -132,6 +147,7 @@ class NativeConversation(Conversation):
         self.socket.say(type="pong")
 
     async def _hello(self, frame: Frame) -> None:
+        self._is_binary = self._read_binary(frame)
         self.socket.say(type="hello", heartbeat_s=self.hub.settings.heartbeat_s)
 
     async def _auth(self, frame: Frame) -> None:

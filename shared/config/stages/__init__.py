@@ -21,6 +21,7 @@ from shared.config.stages.documents import DOCUMENTS
 from shared.config.stages.filter import FILTER
 from shared.config.stages.limits import LIMITS
 from shared.config.stages.spec import StageSpec, StageTable
+from shared.config.stages.transcribe import TRANSCRIBE
 from shared.config.stages.usage import USAGE
 from shared.errors import ConfigurationError
 
@@ -28,7 +29,7 @@ GROUP = "tailrace.stages"  # of entry points
 STAGES_MAX = 16  # of one model
 
 STAGES: Mapping[str, StageSpec] = {
-    spec.name: spec for spec in (DOCUMENTS, FILTER, AUDIT, CACHE, LIMITS, USAGE)
+    spec.name: spec for spec in (TRANSCRIBE, DOCUMENTS, FILTER, AUDIT, CACHE, LIMITS, USAGE)
 }
 PLUGIN = StageSpec(name="plugin", has_any_member=True, is_repeatable=True)
 

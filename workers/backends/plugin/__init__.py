@@ -9,9 +9,10 @@ from shared.errors import BackendError
 from shared.log.events import Data, Extra, File, Progress, Reasoning, Token, ToolCall, Usage
 from workers.backends.contract import Finish
 from workers.backends.plugin.api import Backend, PluginRequest
-from workers.backends.plugin.trial import answer_of
+from workers.backends.plugin.audio import PluginAudio
+from workers.backends.plugin.trial import answer_of, transcript_of
 
 __all__ = [
-    "Backend", "BackendError", "Data", "Extra", "File", "Finish", "PluginRequest", "Progress",
-    "Reasoning", "Token", "ToolCall", "Usage", "answer_of",
+    "Backend", "BackendError", "Data", "Extra", "File", "Finish", "PluginAudio", "PluginRequest",
+    "Progress", "Reasoning", "Token", "ToolCall", "Usage", "answer_of", "transcript_of",
 ]  # fmt: skip

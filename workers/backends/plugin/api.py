@@ -10,6 +10,7 @@ from typing import Any
 from shared.config.models import Model
 from shared.log.events import AnyEvent
 from workers.backends.contract import Finish
+from workers.backends.plugin.audio import PluginAudio
 
 Piece = str | AnyEvent | Finish
 
@@ -24,12 +25,14 @@ class PluginRequest:
         prefix: the answer so far, without the white space at its end; only given if the plug-in
             `can_continue`. The answer then begins behind it.
         seed: the id of the generation; the same in every attempt.
+        audio: the audio input of the generation, to iterate over its bytes; None: it has none.
     """
 
     messages: list[dict[str, Any]]
     params: dict[str, Any]
     prefix: str = ""
     seed: str = ""
+    audio: PluginAudio | None = None
 
     @property
     def prompt(self) -> str:

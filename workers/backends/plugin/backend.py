@@ -13,6 +13,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from importlib import import_module
 
 from shared.config.kinds.plugin import class_of
@@ -26,6 +27,7 @@ from workers.backends.contract import BackendItem, Finish, SetUpFault
 from workers.backends.http.upstream_http import UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.plugin.api import Backend, PluginRequest
+from workers.backends.plugin.audio import PluginAudio
 from workers.backends.plugin.items import check_piece
 from workers.backends.plugin.thread import AnswerThread
 
@@ -55,12 +57,43 @@ class PluginBackend:
         self, request: Request, *, prefix: str, seed: str, form: str = ""
     ) -> AsyncGenerator[list[BackendItem], None]:
         """See `contract.Backend.stream`."""
+        asked = PluginRequest(request.messages, request.params, prefix, seed)
+        async with aclosing(self._answer(asked, asyncio.Event())) as answer:
+            async for items in answer:
+                yield items
+
+    async def transcribe(
+        self,
+        request: Request,
+        audio: contract.AudioSource,
+        *,
+        prefix: str,
+        seed: str,
+        form: str = "",
+    ) -> AsyncGenerator[list[BackendItem], None]:
+        """See `contract.AudioBackend.transcribe`."""
+        has_piece = asyncio.Event()
+        heard = PluginAudio(audio, has_piece.set)
+        asked = PluginRequest(request.messages, request.params, prefix, seed, heard)
+        try:
+            async with aclosing(self._answer(asked, has_piece)) as answer:
+                async for items in answer:
+                    yield items
+        finally:
+            await heard.close()
+
+    async def _answer(
+        self, asked: PluginRequest, has_piece: asyncio.Event
+    ) -> AsyncGenerator[list[BackendItem], None]:
+        """Yield the answer of the plug-in.
+
+        Args:
+            has_piece: set for each piece, and for each chunk of audio that the plug-in reads.
+        """
         self._check_left()
         loop = asyncio.get_running_loop()
         limits = Limits(self._settings, loop.time())
         limits.sent(loop.time())
-        has_piece = asyncio.Event()
-        asked = PluginRequest(request.messages, request.params, prefix, seed)
         name = f"plug-in {self._model.name}"
         thread = AnswerThread(lambda: self._plugin.answer(asked), has_piece.set, name)
         thread.start()
@@ -88,6 +121,8 @@ class PluginBackend:
                 if failure is not None:
                     raise failure
                 limits.read(loop.time(), is_finished=False)
+                if asked.audio is not None:
+                    limits.heard(loop.time())
         finally:
             self._stop(thread)
 

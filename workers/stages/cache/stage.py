@@ -54,9 +54,9 @@ class Cache:
         # A change of the model's table makes all its stored answers unknown.
         self.model = hashlib.sha256(repr(model).encode()).hexdigest()
 
-    def open(self, answer: Answer) -> AnswerOfCache:
-        """Return the cache of one attempt."""
-        return AnswerOfCache(self, answer)
+    def open(self, answer: Answer) -> AnswerOfCache | None:
+        """Return the cache of one attempt; None: the audio of a request is no part of its key."""
+        return None if answer.request.audio else AnswerOfCache(self, answer)
 
 
 class AnswerOfCache(AnswerStage):

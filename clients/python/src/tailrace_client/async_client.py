@@ -12,10 +12,12 @@ from weakref import WeakSet
 import httpx2
 
 from tailrace_client.async_answer import AsyncAnswer
+from tailrace_client.async_audio import AsyncAudio, send_audio
 from tailrace_client.async_batch import AsyncBatch
 from tailrace_client.async_http import AsyncHttp
 from tailrace_client.async_producer import AsyncProducer
 from tailrace_client.async_socket import AsyncSockets
+from tailrace_client.audio import audio_member
 from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, TokenSource
 from tailrace_client.errors import TailraceError
@@ -129,11 +131,14 @@ class AsyncTailrace:
         queue_wait_s: float | None = None,
         deadline_s: float | None = None,
         webhook: Mapping[str, Any] | None = None,
+        audio: str | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncAnswer:
         """Start a generation. Returns when it is accepted; a retry never starts a second one.
 
         Args:
+            audio: media type of the audio that `send_audio` will send; then the prompt may be left
+                out.
             idempotency_key: two calls with the same key are one generation. Default: a random key.
 
         Raises:
@@ -152,6 +157,7 @@ class AsyncTailrace:
                 "queue_wait_s": queue_wait_s,
                 "deadline_s": deadline_s,
                 "webhook": webhook,
+                "audio": audio_member(audio),
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
@@ -238,6 +244,20 @@ class AsyncTailrace:
             )
 
         return AsyncProducer(self._shared, self._http.json, begin)
+
+    async def send_audio(self, id: str, audio: AsyncAudio) -> None:
+        """Send the audio of a generation that was started with `audio`; return at its end.
+
+        Each piece of `audio` leaves as one chunk (of at most 64 KiB), and waits until the server
+        takes it. Lost connections and nodes are made up for; nothing is sent twice.
+
+        Args:
+            audio: yields bytes, for example of a microphone.
+
+        Raises:
+            TailraceError: `generation_ended`, … or no node answered for long.
+        """
+        await send_audio(self._shared, self._http.json, id, audio)
 
     async def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""

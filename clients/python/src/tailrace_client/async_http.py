@@ -51,6 +51,7 @@ class AsyncHttp:
         *,
         body: Any = None,
         form: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         accept: str = JSON_TYPE,
         held_s: float = 0.0,
@@ -59,12 +60,13 @@ class AsyncHttp:
 
         Args:
             form: the parts of a multipart body, as httpx2 takes them.
+            content: the bytes of another body.
             held_s: how long the server may hold the answer.
 
         Raises:
             TailraceError.
         """
-        told = parts_of(accept, headers, body, form)
+        told = parts_of(accept, headers, body, form, content=content)
         async with self._open(method, path, accept, held_s=held_s, **told) as response:
             body = Body()
             try:

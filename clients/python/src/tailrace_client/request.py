@@ -34,14 +34,16 @@ def timeouts(shared: Shared, held_s: float = 0.0) -> httpx2.Timeout:
 
 
 def parts_of(
-    accept: str, headers: Mapping[str, str] | None, body: Any, form: Any
+    accept: str, headers: Mapping[str, str] | None, body: Any, form: Any, *, content: Any = None
 ) -> dict[str, Any]:
     """Return the parts of a request, as httpx2 takes them.
 
     Args:
         form: the parts of a multipart body, as httpx2 takes them.
+        content: the bytes of the body, in place of `body`.
     """
-    parts = {"headers": {"accept": accept, **(headers or {})}, "json": body, "files": form}
+    parts = {"json": body, "files": form, "content": content}
+    parts["headers"] = {"accept": accept, **(headers or {})}
     return {name: part for name, part in parts.items() if part is not None}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import httpx2
 
+from tailrace_client.audio import audio_member
 from tailrace_client.batches import ENDPOINT, WINDOW, Requests, form_of, input_of
 from tailrace_client.credentials import Credentials, SyncTokenSource
 from tailrace_client.errors import TailraceError
@@ -28,6 +29,7 @@ from tailrace_client.producing import begin_body
 from tailrace_client.reading import Reading
 from tailrace_client.request import ReadRequest
 from tailrace_client.sync_answer import Answer
+from tailrace_client.sync_audio import send_audio
 from tailrace_client.sync_batch import Batch
 from tailrace_client.sync_http import Http
 from tailrace_client.sync_producer import Producer
@@ -112,6 +114,7 @@ class Tailrace:
         queue_wait_s: float | None = None,
         deadline_s: float | None = None,
         webhook: Mapping[str, Any] | None = None,
+        audio: str | None = None,
         idempotency_key: str | None = None,
     ) -> Answer:
         """Start a generation. Returns when it is accepted; a retry never starts a second one."""
@@ -128,6 +131,7 @@ class Tailrace:
                 "queue_wait_s": queue_wait_s,
                 "deadline_s": deadline_s,
                 "webhook": webhook,
+                "audio": audio_member(audio),
             }
         )
         headers = {"idempotency-key": idempotency_key or new_key()}
@@ -196,6 +200,20 @@ class Tailrace:
             return self._repeat(resource, "POST", "/v1/generations", body=body, headers=headers)
 
         return Producer(self._shared, self._http.json, begin)
+
+    def send_audio(self, id: str, audio: Iterable[bytes]) -> None:
+        """Send the audio of a generation that was started with `audio`; return at its end.
+
+        Each piece of `audio` leaves as one chunk (of at most 64 KiB), and waits until the server
+        takes it. Lost connections and nodes are made up for; nothing is sent twice.
+
+        Args:
+            audio: yields bytes, for example of a microphone.
+
+        Raises:
+            TailraceError: `generation_ended`, … or no node answered for long.
+        """
+        send_audio(self._shared, self._http.json, id, audio)
 
     def cancel(self, id: str) -> dict[str, Any]:
         """End a generation. May be repeated."""

@@ -49,12 +49,13 @@ class Http:
         *,
         body: Any = None,
         form: Any = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         accept: str = JSON_TYPE,
         held_s: float = 0.0,
     ) -> Any:
         """Return the JSON of one request; the server may hold the answer for `held_s` seconds."""
-        told = parts_of(accept, headers, body, form)
+        told = parts_of(accept, headers, body, form, content=content)
         with self._open(method, path, accept, held_s=held_s, **told) as response:
             body = Body()
             try:
