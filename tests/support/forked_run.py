@@ -1,7 +1,7 @@
 """Runs the tests in several processes that are forked after one collection.
 
-Collection imports 570 modules and makes 13,000 tests: 9 s of CPU time, and twice as much in a fresh
-checkout. Processes that are forked after it share the result; pytest-xdist's would each collect.
+Collection imports 570 modules and makes 13,000 tests, for many seconds of CPU time. Processes that
+are forked after it share the result; pytest-xdist's would each collect.
 
 A file of tests runs whole in one process, in the order of the collection, with fixtures of the
 session of its own. Reports travel to the first process, whose plugins print and count them:
@@ -20,6 +20,7 @@ import atexit
 import os
 import random
 import signal
+import sys
 import traceback
 import warnings
 from collections import deque
@@ -232,6 +233,9 @@ def _leave_terminal(config: pytest.Config) -> None:
     config.pluginmanager.unregister(name="terminalreporter")
     capture: Any = config.pluginmanager.getplugin("capturemanager")
     capture.stop_global_capturing()
+    if capture.is_capturing():
+        with open(os.devnull, "wb") as sink:
+            os.dup2(sink.fileno(), sys.stdout.fileno())
     capture.start_global_capturing()
     capture.suspend_global_capture()
 
