@@ -24,6 +24,7 @@ from shared.redis import keys, server_check
 from shared.redis.client import OneServerClient
 from shared.text import redaction
 from tests.support.forked_run import ForkedRun
+from tests.support.processes import FORK_SERVER, ROOT
 from tests.support.redis_server import RedisServer
 from tests.support.script_monitor import ScriptMonitor
 
@@ -77,7 +78,12 @@ LONG_FIRST = (
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.processes > 1 and sys.platform == "linux":
-        config.pluginmanager.register(ForkedRun(config.option.processes))
+        run = ForkedRun(
+            config.option.processes,
+            before_fork=lambda: FORK_SERVER.open(ROOT),
+            after_fork=FORK_SERVER.divide,
+        )
+        config.pluginmanager.register(run)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,7 +10,10 @@ spawned. tests/integration/test_up.py and test_nodes.py start the commands as an
                   <-- {"pid", "returncode"} -------------  when a role has ended
 
 Each message is one packet of JSON. The server ends when the test process does, and its roles with
-it.
+it. When the tests run in several processes, the first of them starts the server, and the server
+forks one like itself for each of the others:
+
+    test process  -- {}, with a socket -->  server
 """
 
 from __future__ import annotations
@@ -76,12 +79,42 @@ class ForkServer:
         self._running: dict[int, ForkedProcess] = {}
         self._started: list[int] = []
 
+    def open(self, cwd: Path) -> None:
+        """Start the server; it imports while the caller goes on."""
+        ours, theirs = _socket_pair()
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("TAILRACE_") and name != "PYTHONASYNCIODEBUG"
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
+            env={**environment, "PYTHONUNBUFFERED": "1"},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+        theirs.close()
+        self._socket = ours
+        atexit.register(self._close, process, os.getpid())
+
+    def divide(self) -> None:
+        """Get a server of its own for this process, which was forked after `open`."""
+        assert self._socket is not None
+        ours, theirs = _socket_pair()
+        socket.send_fds(self._socket, [b"{}"], [theirs.fileno()])
+        theirs.close()
+        self._socket.close()
+        self._socket = ours
+
     def start(
         self, argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Path
     ) -> ForkedProcess:
         """Fork a role that runs `cli.main.main(argv)`; its output is appended to a file."""
         if self._socket is None:
-            self._open(cwd)
+            self.open(cwd)
         assert self._socket is not None
         request = {"argv": list(argv), "env": dict(env), "cwd": str(cwd), "output": str(output)}
         self._socket.send(json.dumps(request).encode())
@@ -107,31 +140,16 @@ class ForkServer:
                 self._started.append(message["pid"])
             timeout_s = 0.0
 
-    def _open(self, cwd: Path) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith("TAILRACE_") and name != "PYTHONASYNCIODEBUG"
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
-            env={**environment, "PYTHONUNBUFFERED": "1"},
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
-        theirs.close()
-        self._socket = ours
-        atexit.register(self._close, process)
-
-    def _close(self, process: subprocess.Popen[bytes]) -> None:
+    def _close(self, process: subprocess.Popen[bytes], owner: int) -> None:
         assert self._socket is not None
         self._socket.close()
-        process.kill()
-        process.wait()
+        if os.getpid() == owner:
+            process.kill()
+            process.wait()
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def serve(requests: socket.socket) -> list[str]:
@@ -147,7 +165,7 @@ def serve(requests: socket.socket) -> list[str]:
             _report_ends(requests)
         if requests not in ready:
             continue
-        packet = requests.recv(PACKET_BYTES)
+        packet, sockets, _, _ = socket.recv_fds(requests, PACKET_BYTES, 1)
         if not packet:
             sys.exit()
         request: dict[str, Any] = json.loads(packet)
@@ -158,9 +176,15 @@ def serve(requests: socket.socket) -> list[str]:
             for fd in (woken, waker):
                 os.close(fd)
             requests.close()
+            if sockets:
+                die_with_parent()
+                return serve(socket.socket(fileno=sockets[0]))
             _become(request)
             return list(request["argv"])
-        requests.send(json.dumps({"pid": pid}).encode())
+        if sockets:
+            os.close(sockets[0])
+        else:
+            requests.send(json.dumps({"pid": pid}).encode())
 
 
 def _report_ends(requests: socket.socket) -> None:
@@ -194,7 +218,10 @@ def main() -> NoReturn:
     # already, the objects stay in memory that all roles share: half of the CPU time of a start.
     gc.collect()
     gc.freeze()
-    argv = serve(requests)
+    try:
+        argv = serve(requests)
+    except ConnectionError:  # the test process has ended, and had not read all ends of roles
+        sys.exit()
     sys.argv = ["tailrace", *argv]
     sys.exit(sys.modules["cli.main"].main(argv))
 

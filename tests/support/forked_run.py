@@ -24,7 +24,7 @@ import sys
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -50,10 +50,23 @@ class Child:
 
 
 class ForkedRun:
-    """The plugin of pytest: replaces the loop over the tests."""
+    """The plugin of pytest: replaces the loop over the tests.
 
-    def __init__(self, processes: int) -> None:
+    Args:
+        before_fork: called once, in the first process.
+        after_fork: called in each process of tests.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        *,
+        before_fork: Callable[[], None] = lambda: None,
+        after_fork: Callable[[], None] = lambda: None,
+    ) -> None:
         self._processes = processes
+        self._before_fork = before_fork
+        self._after_fork = after_fork
         self._files: deque[list[int]] = deque()
         self._children: dict[connection.Connection, Child] = {}
 
@@ -67,6 +80,7 @@ class ForkedRun:
         if terminal is not None:
             terminal.showfspath = False  # the files' lines would interleave
         self._files.extend(_files(session.items))
+        self._before_fork()
         try:
             for _ in range(min(self._processes, len(self._files))):
                 self._fork()
@@ -84,6 +98,7 @@ class ForkedRun:
         if pid == 0:
             for pipe in (ours, *self._children):
                 pipe.close()
+            self._after_fork()
             _run_child(self._session, theirs)
         theirs.close()
         self._children[ours] = Child(pid, ours)
