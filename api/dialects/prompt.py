@@ -83,7 +83,8 @@ async def accept_post(
                 parsed = await complete(parsed, identity)
             if parsed.is_answered_from_log:
                 await take_place(request.scope)
-            meta = await accept_members(
+            meta = None if key else parsed.repeated
+            meta = meta or await accept_members(
                 node, identity, members, parsed,
                 size=size, idempotency_key=key or parsed.idempotency_key,
                 needs_request=needs_request,

@@ -1,4 +1,4 @@
-"""Runs turns of OpenAI's Codex over the WebSocket mode of Responses while its node or worker dies.
+"""Runs turns of OpenAI's Codex, on a socket and over HTTP, while its node or worker dies.
 
     make codex
 
@@ -39,7 +39,7 @@ name = "Tailrace"
 base_url = "http://127.0.0.1:{port}/v1"
 wire_api = "responses"
 env_key = "TAILRACE_KEY"
-supports_websockets = true
+supports_websockets = {on_socket}
 request_max_retries = 0
 stream_max_retries = 3
 """
@@ -54,6 +54,7 @@ class Scenario:
         fault: in the middle of the first answer: `kill` or `drain` of the node, or `worker`.
         has_command: the first answer calls a tool.
         asked: requests at the model server.
+        on_socket: over the WebSocket mode; False: over HTTP.
         messages: that Codex shows; an answer that begins anew leaves its first part as one more.
     """
 
@@ -62,6 +63,7 @@ class Scenario:
     has_command: bool = False
     asked: int = 1
     messages: int = 1
+    on_socket: bool = True
 
 
 SCENARIOS = [
@@ -72,6 +74,16 @@ SCENARIOS = [
     Scenario("undisturbed, with a command", has_command=True, asked=2),
     Scenario("node killed while the model calls a tool", "kill", has_command=True, asked=2),
     Scenario("node drained while the model calls a tool", "drain", has_command=True, asked=2),
+    Scenario("HTTP: undisturbed, with a command", has_command=True, asked=2, on_socket=False),
+    Scenario("HTTP: node killed in mid-answer", "kill", on_socket=False),
+    Scenario("HTTP: node drained in mid-answer", "drain", on_socket=False),
+    Scenario(
+        "HTTP: node killed while the model calls a tool",
+        "kill",
+        has_command=True,
+        asked=2,
+        on_socket=False,
+    ),  # fmt: skip
 ]
 
 
@@ -85,7 +97,7 @@ async def play(scenario: Scenario) -> str:
                 with tempfile.TemporaryDirectory(prefix="tailrace-codex-") as directory:
                     disturbing = asyncio.create_task(disturb(scenario, model, deployment, proxy))
                     try:
-                        said = await run_codex(Path(directory), proxy.port)
+                        said = await run_codex(scenario, Path(directory), proxy.port)
                     finally:
                         disturbing.cancel()
                     runs = lines_of(Path(directory, "project", "ran.txt"))
@@ -113,12 +125,13 @@ async def disturb(
             next(role for role in deployment.workers if role.ready_name in held).kill()
 
 
-async def run_codex(directory: Path, port: int) -> list[dict[str, Any]]:
+async def run_codex(scenario: Scenario, directory: Path, port: int) -> list[dict[str, Any]]:
     """Run `codex exec` for one turn; return the events that it prints."""
     home, project = directory / "home", directory / "project"
     home.mkdir()
     project.mkdir()
-    (home / "config.toml").write_text(CONFIG.format(port=port))
+    on_socket = "true" if scenario.on_socket else "false"
+    (home / "config.toml").write_text(CONFIG.format(port=port, on_socket=on_socket))
     program = installed(FOLDER) / "@openai" / "codex" / "bin" / "codex.js"
     process = await asyncio.create_subprocess_exec(
         tool("node"), str(program), "exec", "--json", "--skip-git-repo-check",
@@ -169,8 +182,8 @@ def judge(
         wrong.append(f"the command ran {len(runs)} times")
     if asked != scenario.asked:
         wrong.append(f"the model server was asked {asked} times")
-    if not has_warm_up:
-        wrong.append("Codex did not use the WebSocket mode")
+    if has_warm_up != scenario.on_socket:
+        wrong.append("Codex did not use the transport of the scenario")
     return "; ".join(wrong)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -258,6 +259,29 @@ async def test_a_streamed_response_resumes_on_another_node_without_a_seam(
             heard.id, stream=True, starting_after=after, include_obfuscation=False
         )
         assert (await hear(rest)).events == heard.events[after + 1 :]
+
+
+async def test_a_turn_that_is_sent_again_is_the_same_answer(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    """As Codex does it over HTTP: the same body once more, after a cut in the middle."""
+    turn = {"client_metadata": {"thread_id": "t", "turn_id": secrets.token_hex(8)}}
+
+    async def ask(at: openai.AsyncOpenAI, question: str, attempt: str) -> Any:
+        return await at.responses.create(
+            model="demo", input=question, stream=True, store=False,
+            metadata={"attempt": attempt}, extra_body=told(60, 60) | turn,
+        )  # fmt: skip
+
+    stream = await ask(client, "tell me", "first")
+    created = await anext(aiter(stream))
+    await stream.close()
+    again = await hear(await ask(other, "tell me", "second"))
+    later = await hear(await ask(client, "tell me more", "first"))
+
+    again.check()
+    assert again.events[0] == created
+    assert later.id != again.id
 
 
 async def test_the_stream_helper_resumes_after_a_sequence_number(

@@ -1,7 +1,7 @@
 """`response.create` on a socket: from the client's event to the generation that answers it.
 
     idempotency_key   the same key finds the generation that an earlier event has created
-    a named turn      the same, by a key made of what the model gets (turn_key.py)
+    a named turn      the same, by a key made of what the model gets (repeats.py)
     generate: false   a response without an answer (warm_up.py)
 
 Invariant: a repeat after a cut is never a second answer. Source:
@@ -14,16 +14,14 @@ import logging
 from collections.abc import Container
 from typing import Any, NamedTuple
 
-from api.deadline import answer_deadline
 from api.dialects.prompt import accept_members
 from api.dialects.responses.frames import SocketError
+from api.dialects.responses.repeats import Repeats
 from api.dialects.responses.request import ResponseRequest, parse_response
 from api.dialects.responses.stored import StoredResponses
-from api.dialects.responses.turn_key import ANSWERS_MAX, turn_key, turn_of
 from api.dialects.responses.warm_up import warm_up
 from api.intake.body import check_idempotency_key, invalid_request
 from api.node import Node
-from api.readers.lookup import find_generation
 from shared.config.credentials import Identity
 from shared.errors import Expired, NotFound
 from shared.log.records import Meta
@@ -33,7 +31,6 @@ log = logging.getLogger(__name__)
 # A client of a socket that was cut needs longer to come back than TAILRACE_GRACE_S allows.
 RESUME_GRACE_S = 30.0
 NUMBER_MAX = 2**53
-_FAILED = ("failed", "cancelled")
 _ENVELOPE = ("type", "stream_id", "stream", "background")
 
 
@@ -96,6 +93,7 @@ class Creation:
     def __init__(self, node: Node, stored: StoredResponses) -> None:
         self.node = node
         self.stored = stored
+        self.repeats = Repeats(node, stored)
 
     async def accept(self, order: Order, identity: Identity, known: Container[str]) -> Meta:
         """Return the new generation, or the one that an earlier event has created.
@@ -121,7 +119,7 @@ class Creation:
             try:
                 parsed = await self.stored.add_conversation(parsed, identity, known=known)
             except (NotFound, Expired):
-                found = await self._find(order.key, identity) if order.key else None
+                found = await self.repeats.find(order.key, identity) if order.key else None
                 if found is None:
                     raise _previous_not_found(parsed.previous) from None
                 return found
@@ -136,33 +134,12 @@ class Creation:
         node, body, size, key = self.node, order.body, order.size, order.key
         if not order.is_generated:
             return await warm_up(node, identity, body, parsed, size=size, idempotency_key=key)
-        if not key and (turn := turn_of(body)):
-            name = await turn_key(turn, body.get("model"), parsed.request)
-            for count in range(ANSWERS_MAX):
-                key = f"{name}:{count}"
-                found = await self._find(key, identity)
-                if found is None:
-                    break
-                if found.status not in _FAILED:
-                    return found
-            else:
-                key = ""  # each further repeat makes an answer of its own
-        return await accept_members(
+        if not key:
+            parsed = await self.repeats.with_turn(parsed, identity)
+            key = parsed.idempotency_key
+        return parsed.repeated or await accept_members(
             node, identity, body, parsed, size=size, idempotency_key=key, needs_request=True
         )
-
-    async def _find(self, key: str, identity: Identity) -> Meta | None:
-        """Return the generation that a key names, with its request; None: there is none."""
-        node = self.node
-        async with answer_deadline():
-            generation_id = await node.acceptor.find(identity.owner, key)
-            if generation_id is None:
-                return None
-            try:
-                meta = await find_generation(node.hub, node.store, identity, generation_id)
-                return await self.stored.with_request(meta)
-            except NotFound:
-                return None
 
 
 def _previous_not_found(response: str) -> SocketError:

@@ -29,6 +29,7 @@ from api.dialects.responses.response_object import (
 )
 from api.dialects.responses.tool_groups import placed_tools
 from api.dialects.responses.tools import chat_tools, choose_tools, names_of
+from api.dialects.responses.turn_key import Turn, turn_of
 from api.intake.body import invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
@@ -65,6 +66,7 @@ class ResponseRequest(DialectRequest):
         references: the ids of items that the input only names. Until `with_items`, `request` lacks
             the whole input.
         items: the input, if `references` is not empty.
+        turn: that the client names; None: none.
         ignored: the places in the body that the backend does not get, for example `tools[4]`.
     """
 
@@ -74,6 +76,7 @@ class ResponseRequest(DialectRequest):
     references: tuple[str, ...] = ()
     items: tuple[Any, ...] = ()
     ignored: tuple[str, ...] = ()
+    turn: Turn | None = None
 
     @property
     def is_answered_from_log(self) -> bool:
@@ -153,6 +156,7 @@ def parse_response(
         references=references,
         items=tuple(items) if references else (),
         ignored=tuple(ignored),
+        turn=turn_of(body),
     )
 
 

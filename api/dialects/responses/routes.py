@@ -20,6 +20,7 @@ from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shap
 from api.dialects.prompt import accept_post
 from api.dialects.responses.fold import RESPONSES
 from api.dialects.responses.ignored import IGNORED_HEADER, ignored_header
+from api.dialects.responses.repeats import Repeats
 from api.dialects.responses.request import ResponseRequest, parse_response
 from api.dialects.responses.response_object import (
     response_id,
@@ -33,6 +34,7 @@ from api.readers.chunk_number import locate
 from api.readers.complete_answer import complete_log_or_error
 from api.readers.http_stream import Begin, Beginning, stream
 from api.response import error_response, json_response, long_json_response
+from shared.config.credentials import Identity
 from shared.erasure.generations import GenerationEraser
 from shared.errors import NotFound
 from shared.log.events import End, Failure
@@ -51,12 +53,13 @@ class ResponsesRoutes:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.stored = StoredResponses(node)
+        self.repeats = Repeats(node, self.stored)
         self.eraser = GenerationEraser(node.redis, node.store, node.settings)
 
     async def create(self, request: HttpRequest) -> ASGIApp:
         """POST /v1/responses."""
         meta, parsed = await accept_post(
-            self.node, request, self._parse, complete=self.stored.complete, needs_request=True
+            self.node, request, self._parse, complete=self._complete, needs_request=True
         )
         headers = {"x-generation-id": meta.generation_id, **ignored_header(parsed.ignored)}
         if parsed.ignored:
@@ -85,6 +88,9 @@ class ResponsesRoutes:
 
     def _parse(self, body: dict[str, Any]) -> ResponseRequest:
         return parse_response(body, grace_s=self.node.settings.grace_s)
+
+    async def _complete(self, parsed: ResponseRequest, viewer: Identity) -> ResponseRequest:
+        return await self.repeats.with_turn(await self.stored.complete(parsed, viewer), viewer)
 
     async def get(self, request: HttpRequest) -> ASGIApp:
         """GET /v1/responses/{id}: the object, or with `stream=true` the events."""

@@ -198,7 +198,7 @@ async def test_a_turn_whose_answer_failed_gets_a_new_one(harness: SocketHarness)
 async def test_a_turn_that_failed_too_often_still_gets_new_answers(
     harness: SocketHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.dialects.responses.creation.ANSWERS_MAX", 1)
+    monkeypatch.setattr("api.dialects.responses.repeats.ANSWERS_MAX", 1)
     create = {**CREATE, "client_metadata": {"thread_id": "t", "turn_id": "u"}}
     socket_client = await harness.socket_client()
     for number in range(3):
