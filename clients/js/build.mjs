@@ -5,7 +5,7 @@ import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 
 const CORE_BYTES_MAX = 8_000
-const entries = ['index', 'ag-ui', 'ai-sdk', 'batch', 'openai', 'react', 'deep-chat', 'produce', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
+const entries = ['index', 'ag-ui', 'ai-sdk', 'audio', 'batch', 'openai', 'react', 'deep-chat', 'produce', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
 
 /** Members of the core's own objects, which no other entry and no caller sees: the minifier may shorten their names. */
 const internal = [
