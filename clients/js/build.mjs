@@ -12,6 +12,9 @@ const internal = [
   'watchdog', 'followed', 'heartbeatMs', 'stopper', 'sleepers', 'credentials', 'isClosed', 'isOpen', 'isIterated', 'hasIterated',
   'heardAt', 'hasEvents', 'delivered', 'lastCalls', 'leftUntil', 'probeMs', 'probeAt', 'backOff', 'silenceMs', 'outageMs', 'isHeldBack',
   'hasLived', 'refusals', 'refusal', 'consumers', 'isWhole', 'isOver', 'isExplained', 'lookMs', 'openMs', 'extraMs', 'waiting', 'settled', 'failure',
+  'settle', 'summary', 'notify', 'queued', 'hasGap', 'resume', 'put', 'empty', 'hold', 'caughtUp', 'takes', 'opened', 'isDead', 'lookMs',
+  'sockets', 'readers', 'countedAt', 'outage', 'probe', 'say', 'isExplained', 'known', 'shown',
+  'picker', 'journal', 'isAuto', 'subscribe', 'fold', 'change', 'release', 'leave', 'tries', 'cursors', 'loaded', 'host',
 ]
 
 rmSync('dist', { recursive: true, force: true })

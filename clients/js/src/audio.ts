@@ -133,6 +133,11 @@ export class Recording {
     else void this.run()
   }
 
+  /** Resolves when the server has everything, after `finish`; rejects when nothing more is sent. */
+  get done(): Promise<void> {
+    return this.waitForEnd()
+  }
+
   /** Bytes that were given, and that the server has not acknowledged. */
   get bufferedBytes(): number {
     return this.outgoing.bufferedBytes
@@ -165,8 +170,7 @@ export class Recording {
   async finish(): Promise<void> {
     this.outgoing.finish()
     this.link?.pump()
-    while (!this.ended) await this.change()
-    if (this.error) throw this.error
+    await this.waitForEnd()
   }
 
   /** End the generation, on any node. The transcript so far stays. */
@@ -249,6 +253,11 @@ export class Recording {
 
   private wake(): void {
     for (const tell of this.changed.splice(0)) tell()
+  }
+
+  private async waitForEnd(): Promise<void> {
+    while (!this.ended) await this.change()
+    if (this.error) throw this.error
   }
 
   private async change(): Promise<void> {
