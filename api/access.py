@@ -21,6 +21,7 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/v1/generations/{id}/cancel": {"POST": GENERATE},
     "/v1/generations/{id}/timeline": {"GET": READ},
     "/v1/generations/{id}/events": {"GET": READ, "POST": GENERATE},
+    "/v1/generations/{id}/audio": {"GET": GENERATE, "POST": GENERATE},
     "/v1/generations/{id}/producer": {"POST": GENERATE},
     "/v1/sessions/{session:path}": {"GET": READ, "DELETE": GENERATE},
     "/v1/owners/{owner:path}": {"DELETE": ADMIN},
@@ -149,6 +150,8 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
         "ping": ANY,
         "auth": ANY,
         "hello": ANY,
+        "audio": GENERATE,
+        "audio_state": GENERATE,
     },
     "/v1/responses": {
         "response.create": GENERATE,

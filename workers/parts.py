@@ -13,6 +13,7 @@ from shared.log.store import Store
 from shared.metrics.answers import NO_METRICS, AnswerMetrics
 from shared.queue.lanes import Queue
 from shared.timeline.writer import TimelineWriter
+from workers.audio.bells import AudioBells
 from workers.backends import Backend
 from workers.figures import WorkerFigures
 from workers.health.health import BackendHealth
@@ -67,6 +68,7 @@ class WorkerParts:
         spawn: starts a background task; the worker waits for it when it drains.
         figures: what the runs measure, for the console.
         stages: what stands between the models and the log.
+        bells: wake the runs whose audio input has grown.
 
     Raises:
         ConfigurationError: a stage of a model cannot be built.
@@ -88,6 +90,7 @@ class WorkerParts:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     metrics: AnswerMetrics = NO_METRICS
     figures: WorkerFigures = field(default_factory=WorkerFigures)
+    bells: AudioBells = field(default_factory=AudioBells)
     stages: Stages = field(init=False)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from shared.config.models import Model, member_model
 from shared.log.events import AnyEvent
 from shared.log.records import Begun, Entry
 from shared.log.request import Request
+from workers.audio.input import open_audio
 from workers.backends import Backend, BackendItem
 from workers.parts import WorkerParts
 from workers.routing.legs import Plans
@@ -103,6 +104,7 @@ def open_source(
         late=late,
         log=outbox.log,
         stages=parts.stages.open(model, begun, request, outbox.log),
+        audio=open_audio(parts, begun, request),
     )
     return OneBackend(asked)
 

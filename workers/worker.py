@@ -33,9 +33,9 @@ from shared.redis.shards import is_partly_away
 from shared.timeline.writer import TimelineWriter
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
-from workers.cancel_listener import receive_cancels
 from workers.hand_over import hand_over
 from workers.health.care import BackendCare
+from workers.notices import receive_notices
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
 from workers.report import presence_of
@@ -149,7 +149,9 @@ class Worker:
         await self.verdicts.open()
         ready.set()
         async with asyncio.TaskGroup() as services:
-            listen = receive_cancels(self.redis, self._on_cancel)
+            bell = keys.audio_bell(self.parts.worker)
+            notices = {keys.CANCEL: self._on_cancel, bell: self.parts.bells.ring}
+            listen = receive_notices(self.redis, notices)
             renew_by = (self.parts, self.runs, self._presence, self._note_away)
             renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from api.errors import request_error
+from api.intake.audio_members import check_takes_audio, read_audio
 from api.intake.part_urls import check_urls
 from api.intake.schedule_members import is_scheduled
 from api.intake.strict_json import decode_json
@@ -96,11 +97,17 @@ def check_native(
         raise invalid_request("run_at and cron are for POST /v1/generations and /v1/batches")
     if body.get("producer") not in (None, False):
         raise invalid_request("producer is for POST /v1/generations, answered in application/json")
-    request = Request(messages=read_messages(body), params=check_params(body))
-    return check_members(
-        body, request, owner=owner, models=models, settings=settings,
-        idempotency_key=idempotency_key, webhook=read_webhook(body, settings),
+    audio = read_audio(body)
+    is_only_audio = audio and "prompt" not in body and "messages" not in body
+    messages = [] if is_only_audio else read_messages(body)
+    checked = check_members(
+        body, Request(messages, check_params(body), audio=audio), owner=owner, models=models,
+        settings=settings, idempotency_key=idempotency_key, webhook=read_webhook(body, settings),
     )  # fmt: skip
+    if not audio:
+        return checked
+    check_takes_audio(models[checked.new.model])
+    return replace(checked, new=replace(checked.new, audio=audio))
 
 
 def read_object(raw: bytes | Mapping[str, Any], *, bytes_max: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from api.intake.audio_members import refuse_audio
 from api.intake.body import (
     CheckedMembers,
     check_idempotency_key,
@@ -55,6 +56,7 @@ def check_produced(
         raise invalid_request(
             "a generation with producer waits for no worker: leave out run_at, cron, queue_wait_s"
         )
+    refuse_audio(body, "a producer outside of the workers writes this answer, and reads no audio")
     has_prompt = "prompt" in body or "messages" in body
     request = Request(messages=read_messages(body) if has_prompt else [], params=check_params(body))
     check_urls(request, settings)

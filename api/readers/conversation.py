@@ -27,6 +27,7 @@ from api.intake.large_json import STEPPED_BYTES, decode_large
 from api.intake.strict_json import decode_json
 from api.node import Node
 from api.readers.disconnect import DisconnectWatcher
+from api.readers.error_frame import error_frame as error_frame
 from api.readers.expiry import SocketExpiry
 from api.readers.lookup import find_generation
 from api.readers.place import Place
@@ -120,6 +121,15 @@ class Conversation(ABC):
     def handle_binary(self) -> None:
         """Refuse a binary frame: the default closes the socket."""
         self.socket.close(UNSUPPORTED_DATA)
+
+    async def take_binary(self, data: bytes, refusal: RequestError | None) -> bool:
+        """Serve a binary frame; return whether to read on.
+
+        Args:
+            refusal: the frame was dropped, because it is too large or came too slowly.
+        """
+        self.handle_binary()
+        return False
 
     def background_work(self) -> list[Coroutine[Any, Any, None]]:
         """Return coroutines that run beside the reading until the socket closes."""
@@ -304,12 +314,14 @@ class Conversation(ABC):
             self.socket.stop()
             return False
         self.socket.active_at = self.hub.now()
-        if message.get("bytes") is not None:
-            self.handle_binary()
-            return False
         large = self.large = message.pop(LARGE_MESSAGE, None)
         try:
-            await self._take(message, large)
+            if message.get("bytes") is None:
+                await self._take(message, large)
+            else:
+                data, no = (message["bytes"], None) if large is None else large.binary()
+                if not await self.take_binary(data, no):
+                    return False
         finally:
             if self.large is not None:
                 self.large.memory.release()
@@ -343,7 +355,7 @@ class Conversation(ABC):
                 frame = await self._decode(text, large)
                 if not isinstance(frame, dict):
                     raise request_error("invalid_request", "a frame is a JSON object")
-                self._check_permission(frame)
+                self.check_permission(frame)
                 async with answer_deadline():
                     await self.do(frame)
         except Unavailable:
@@ -359,7 +371,7 @@ class Conversation(ABC):
             return await decode_large(raw)
         return await self.step(lambda: decode_json(bytes(raw)))
 
-    def _check_permission(self, frame: Frame) -> None:
+    def check_permission(self, frame: Frame) -> None:
         """Check that the credentials are still good, and have the scope that the frame needs.
 
         Raises:
@@ -378,14 +390,6 @@ class Conversation(ABC):
             self.socket.close(CODES[error.code].close)
         elif error.code == "unavailable" and not self.socket.subscriptions:
             self.socket.close(TRY_AGAIN_LATER)
-
-
-def error_frame(error: RequestError, **names: str) -> Frame:
-    """Return the native error frame; `names` are further members that name the failed request."""
-    described: Frame = {"code": error.code, "message": error.message, "retryable": error.retryable}
-    if error.retry_after_s is not None:
-        described["retry_after_s"] = error.retry_after_s
-    return {"type": "error", **names, **described}
 
 
 def _reason(code: int) -> str:

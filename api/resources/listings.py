@@ -166,6 +166,7 @@ class ListingRoutes:
             "owned_by": "tailrace",
             "backend": model.kind.name,
             "on_takeover": model.on_takeover,
+            **({"audio": True} if model.takes_audio else {}),
         }
 
     async def workers(self, request: Request) -> ASGIApp:

@@ -26,6 +26,7 @@ from api.errors import request_error
 from shared.errors import RequestError
 
 SMALL_BYTES = 65_536  # a message up to here is the parser's
+BINARY_BYTES_MAX = 66_561  # of a binary message: a line of 1,024 bytes, and 64 KiB of audio
 DROPPED_FACTOR = 8  # times the bound: a longer message closes the socket with 1009
 
 _CONTINUATION, _TEXT, _BINARY = 0, 1, 2
@@ -57,7 +58,7 @@ class LargeMessage:
     """One message that is taken out of the stream of frames.
 
     Attributes:
-        content: the bytes so far; empty after a refusal, and for a binary message.
+        content: the bytes so far; empty after a refusal.
         refusal: why the message is dropped; None: it is complete when its last frame is.
         received: payload bytes so far, also dropped ones.
     """
@@ -84,12 +85,13 @@ class LargeMessage:
             return
         if self.received > self._bytes_max:
             self.refuse(too_large(self._bytes_max))
-        elif self.is_text:  # nobody reads binary messages
+        else:
             self._keep(piece)
 
     def _keep(self, piece: bytes, *, is_last: bool = False) -> None:
         try:
-            self._decoder.decode(piece, is_last)
+            if self.is_text:
+                self._decoder.decode(piece, is_last)
         except UnicodeDecodeError:
             raise BrokenMessage(1007, "text frames are UTF-8") from None
         try:
@@ -103,6 +105,10 @@ class LargeMessage:
         """Check, after the last byte, that no character is cut. Raises BrokenMessage."""
         if self.refusal is None and self.is_text:
             self._keep(b"", is_last=True)
+
+    def binary(self) -> tuple[bytes, RequestError | None]:
+        """Return the bytes of a complete binary message, or why it was dropped."""
+        return bytes(self.content), self.refusal
 
     def refuse(self, error: RequestError) -> None:
         """Give the memory back, and drop the rest of the message."""

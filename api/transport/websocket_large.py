@@ -16,7 +16,7 @@ from typing import Any
 from api.body_room import ArrivalPace, BodyHold, BodyRoom, bodies_full
 from api.errors import request_error
 from api.transport.extensions import LARGE_MESSAGE
-from api.transport.large_messages import BrokenMessage, LargeMessage, MessageSieve
+from api.transport.large_messages import BINARY_BYTES_MAX, BrokenMessage, LargeMessage, MessageSieve
 from api.transport.websocket_bounds import SLICE_BYTES, BoundedWebSocketProtocol
 
 LARGE_SLICE_BYTES = 262_144  # of a large payload in one step
@@ -100,8 +100,11 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
 
     def _begin_large(self, is_text: bool) -> LargeMessage:
         hold = self._hold = self._room.hold()
+        most = self.config.ws_max_size
         message = LargeMessage(
-            _Memory(hold, self.loop), is_text=is_text, bytes_max=self.config.ws_max_size
+            _Memory(hold, self.loop),
+            is_text=is_text,
+            bytes_max=most if is_text else min(most, BINARY_BYTES_MAX),
         )
         hold.on_given_up = lambda: message.refuse(bodies_full())
         self._pace = ArrivalPace(self.loop.time())
@@ -141,7 +144,9 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
             message.memory.release()
             return
         event: dict[str, Any] = {"type": "websocket.receive"}
-        event |= {LARGE_MESSAGE: message} if message.is_text else {"bytes": b""}
+        event[LARGE_MESSAGE] = message
+        if not message.is_text:
+            event["bytes"] = b""
         self.queue.put_nowait(event)
         if not self.read_paused:
             self.read_paused = True

@@ -8,6 +8,7 @@ from typing import Any
 
 from api.dialects.chat.request import parse_chat
 from api.dialects.responses.request import parse_response
+from api.intake.audio_members import refuse_audio
 from api.intake.body import check_members, invalid_request, parse_new_generation, read_object
 from api.intake.dialect_request import DialectRequest
 from jobs.batch.check import decode_line
@@ -65,6 +66,7 @@ def read_query(raw: bytes, terms: Terms, wait_s: float) -> Query:
 
 def _read_body(body: dict[str, Any], terms: Terms) -> NewGeneration:
     if terms.endpoint == "/v1/generations":
+        refuse_audio(body, "a line of a batch has no client that could send audio")
         return parse_new_generation(
             body, owner=terms.owner, models=terms.models, settings=terms.settings
         )

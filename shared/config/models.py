@@ -56,6 +56,7 @@ class Model:
         route: the backends behind this name; None: the table is a backend itself.
         hidden: clients cannot use this name; only routes do.
         slots: requests that all workers together let the backend answer at a time; 0: any number.
+        audio: the plug-in, or a stage, reads the audio input of a generation.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Model:
     route: RouteRules | None = None
     hidden: bool = False
     slots: int = 0
+    audio: bool = False
 
     def __post_init__(self) -> None:
         if not self.continue_style and self.kind.styles:
@@ -88,15 +90,23 @@ class Model:
         return self.model or self.name
 
     @property
+    def takes_audio(self) -> bool:
+        """Whether a generation of this model may have an audio input."""
+        return self.audio or self.kind.takes_audio
+
+    @property
     def may_continue(self) -> bool:
         """Whether a new attempt may continue the partial answer of an earlier one."""
         return bool(self.kind.styles) and self.on_takeover in ("auto", "continue")
 
 
 # The members of a table that are attributes of `Model` under the same name.
-OTHERS = {"name", "rules", "connection", "options", "route", "hidden", "stages", "slots"}
+OTHERS = {"name", "rules", "connection", "options", "route", "hidden", "stages", "slots", "audio"}
 STRINGS = frozenset(f.name for f in fields(Model)) - OTHERS
 DEMO = Model(name="demo", backend="demo", on_takeover="continue")
+DEMO_TRANSCRIBER = Model(
+    name="demo-transcriber", backend="demo_transcriber", on_takeover="continue"
+)
 SMOLLM2 = Model(
     name="smollm2",
     backend="local",
@@ -105,8 +115,12 @@ SMOLLM2 = Model(
 )
 # The names that TAILRACE_MODELS may have in the place of a file.
 BUILT_IN: Mapping[str, Mapping[str, Model]] = {
-    "": {DEMO.name: DEMO},
-    SMOLLM2.name: {SMOLLM2.name: SMOLLM2, DEMO.name: DEMO},
+    "": {DEMO.name: DEMO, DEMO_TRANSCRIBER.name: DEMO_TRANSCRIBER},
+    SMOLLM2.name: {
+        SMOLLM2.name: SMOLLM2,
+        DEMO.name: DEMO,
+        DEMO_TRANSCRIBER.name: DEMO_TRANSCRIBER,
+    },
 }
 
 
@@ -279,6 +293,9 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
     options = {key: value for key, value in table.items() if key not in STRINGS}
     hidden = options.pop("hidden", False)
     _check_hidden(name, hidden, where)
+    audio = options.pop("audio", False)
+    if type(audio) is not bool:
+        raise ConfigurationError(f"{where}.audio: must be true or false")
     slots = options.pop("slots", 0)
     if "slots" in table and (type(slots) is not int or not 0 < slots <= SLOTS_MAX):
         raise ConfigurationError(f"{where}.slots: must be a whole number from 1 to {SLOTS_MAX}")
@@ -292,7 +309,9 @@ def _parse_model(name: str, table: Any, path: str) -> Model:
         raise ConfigurationError(
             f"{where}.backend: must be one of {names}, or a class as package.module:Class"
         )
-    model = Model(name=name, options=options, hidden=hidden, slots=slots, stages=stages, **values)
+    model = Model(
+        name=name, options=options, hidden=hidden, slots=slots, stages=stages, audio=audio, **values
+    )
     for key, value, allowed in (
         ("on_takeover", model.on_takeover, ON_TAKEOVER),
         ("continue_style", model.continue_style, kind.styles or ("",)),

@@ -149,6 +149,8 @@ class Settings:
     usage_days: int = 400  # the usage of each day is kept this long; 0: usage is not counted
     usage_owners_max: int = 100_000  # owners whose usage an operator can list
     redis_bytes_max: int = 1_073_741_824  # memory of the private server of `up`
+    audio_bytes_max: int = 33_554_432  # one audio input
+    audio_idle_s: float = 30.0  # an incomplete audio input without a new chunk for so long fails
     ws_idle_s: float = 300.0  # a socket idle for this long is closed
 
     upstream_connect_s: float = 10.0  # limits on one backend request

@@ -23,12 +23,14 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         messages: each with `role` and `content`, oldest first; a bare prompt is one user message.
         params: passed unchanged to the backend: max_tokens, temperature, stop, tools, …
+        audio: media type of the audio input; empty: the generation has none.
         dialect: data that the client's dialect needs for later responses; no backend sees it.
     """
 
     messages: list[dict[str, Any]]
     params: dict[str, Any] = {}
     dialect: dict[str, Any] = {}
+    audio: str = ""
 
 
 encode_request = msgspec.json.Encoder().encode

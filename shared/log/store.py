@@ -327,7 +327,7 @@ class Store(MetaReader):
         with translated():
             # No key of the script: most generations have no pieces, and a script that names an
             # absent key has to wait while a cluster moves its slot.
-            for key in (keys.request, keys.readers, keys.timeline):
+            for key in (keys.request, keys.readers, keys.timeline, keys.audio):
                 await self.redis.unlink(key(generation_id))
         if reply[1]:
             call = owner_bytes.deleted(reply[1].decode(), generation_id, self.retention_ms)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
+from shared.audio.record import FIELD as AUDIO
+from shared.audio.record import end_audio
 from shared.errors import Unavailable
 from shared.later.webhooks import end_generation
 from shared.log.owner_bytes import SCRIPT, over
@@ -30,6 +32,7 @@ _LEFT = (
     "owner",
     "wait",
     PIECES,
+    AUDIO,
     MARK,
     "end",
     "queue_wait",
@@ -96,13 +99,15 @@ async def follow_up(
     if isinstance(found, Exception):
         raise Unavailable(f"Redis refuses: {found}") from found
     redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces, is_limited, end, *time_limits = found
+    idempotency, webhook, owner, wait, pieces, audio, is_limited, end, *time_limits = found
     records: list[tuple[str, Call]] = []
     if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
         records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
     if owner and is_limited:
         records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end))))
     await scripts.run_all([record for record in records if record[0] not in recorded])
+    if owner and audio:
+        await end_audio(scripts, owner.decode(), generation_id)
     if idempotency:
         with translated():
             # 1 s before meta expires: a key must never name an absent generation.

@@ -34,6 +34,7 @@ class NewGeneration:
         node: the API node that accepts it; empty: the jobs role.
         request_id: the `X-Request-Id` of the request; empty: there is none.
         producer: set if a producer outside of the workers writes the answer.
+        audio: media type of the audio input; empty: it has none.
     """
 
     owner: str
@@ -55,6 +56,7 @@ class NewGeneration:
     node: str = ""
     request_id: str = ""
     producer: ProducerTerms | None = None
+    audio: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
     fields |= limit_fields(new.time_limits)
     if new.producer is not None:
         fields |= producer_fields(new.producer)
+    if new.audio:
+        fields["audio"] = new.audio
     if new.idempotency_key:
         fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
     if new.limits.has_prompt_limit:

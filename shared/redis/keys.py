@@ -13,6 +13,8 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{<id>}:live       channel  appended entries
     tr:{<id>}:timeline   stream   moments of its life, not of its text: field `e` = JSON, `at` = ms
     tr:{<id>}:readers    zset     node -> until when its readers count (grace), ms; expires
+    tr:{<id>}:audio      stream   audio input: entry id = <seq>-0, fields `e` = bytes, `t`, `l`
+    tr:audio:<worker>    channel  ids of generations of a worker whose audio input has grown
     tr:{q}:<lane>        stream   queue entries; lanes resume, interactive, batch
     tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
@@ -147,6 +149,15 @@ def readers(generation_id: str) -> str:
 
 def timeline(generation_id: str) -> str:
     return f"tr:{{{generation_id}}}:timeline"
+
+
+def audio(generation_id: str) -> str:
+    return f"tr:{{{generation_id}}}:audio"
+
+
+def audio_bell(worker: str) -> str:
+    """Return the channel that audio_append.lua rings for a worker."""
+    return f"tr:audio:{worker}"
 
 
 # Keys of one partition of the queue. `tag`: its hash tag, as `Partitions.of` returns it.

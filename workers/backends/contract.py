@@ -7,9 +7,10 @@ raises `BackendError`. It knows no logs, attempts, leases or Redis; the worker t
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from shared.audio.media import AudioFormat
 from shared.errors import MESSAGE_CHARACTERS_MAX, BackendError
 from shared.log.events import AnyEvent, FinishReason
 from shared.log.request import Request
@@ -98,6 +99,40 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Close the idle connections. May be repeated."""
+        ...
+
+
+class AudioSource(Protocol):
+    """The audio input of one attempt. Each iteration reads the input from its start.
+
+    The iteration yields the bytes of the chunks in order, waits for the client where there are
+    none, and ends when the input is complete. With each step the caller says that it has worked on
+    the bytes before: only then may the client send as many more.
+
+    Attributes:
+        format: what the bytes are.
+    """
+
+    @property
+    def format(self) -> AudioFormat: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Read the input.
+
+        Raises (in a step):
+            BackendError: the client has sent nothing for too long.
+        """
+        ...
+
+
+@runtime_checkable
+class AudioBackend(Protocol):
+    """A backend that answers requests with an audio input."""
+
+    def transcribe(
+        self, request: Request, audio: AudioSource, *, prefix: str, seed: str, form: str
+    ) -> AsyncGenerator[list[BackendItem], None]:
+        """Do what `Backend.stream` does, with the audio input of the request."""
         ...
 
 

@@ -19,7 +19,7 @@ from shared.log.records import Entry
 from shared.log.request import Request
 from shared.log.tally import rest_of
 from workers.backends.background import AnswerGone, BackgroundBackend
-from workers.backends.contract import Backend, BackendItem, Finish
+from workers.backends.contract import AudioBackend, AudioSource, Backend, BackendItem, Finish
 from workers.stages.pipeline import Pipeline
 from workers.takeover.continuation import AttemptPlan
 from workers.takeover.repetition import Repetition
@@ -42,6 +42,7 @@ class Asked:
         log: the entries of the earlier attempts.
         late: takes the items that were held back at the seam for too long.
         stages: what the events pass through on their way to the log; None: nothing.
+        audio: the audio input of the generation; None: it has none.
     """
 
     backend: Backend
@@ -53,6 +54,7 @@ class Asked:
     late: Callable[[Items], None]
     log: Sequence[Entry] = ()
     stages: Pipeline | None = None
+    audio: AudioSource | None = None
 
     @property
     def rest(self) -> Request | None:
@@ -78,7 +80,24 @@ def read_answer(asked: Asked) -> AsyncGenerator[Items, None]:
     if asked.plan.prefix or asked.plan.needs_reset or asked.plan.upstream_id:
         return _read_after_others(asked)
     # The usual case, without a second generator between the backend and the log.
-    return asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
+    return _ask(asked, asked.request)
+
+
+def _ask(
+    asked: Asked, request: Request, *, prefix: str = "", form: str = ""
+) -> AsyncGenerator[Items, None]:
+    """Ask the backend, with the audio input unless a stage has taken it out of the request.
+
+    Raises:
+        BackendError: the request has an audio input, and the backend reads none.
+    """
+    backend, audio = asked.backend, asked.audio
+    if audio is None or not request.audio:
+        return backend.stream(request, prefix=prefix, seed=asked.seed, form=form)
+    if not isinstance(backend, AudioBackend):
+        message = "the backend of this model reads no audio"
+        raise BackendError("upstream_refused", message, retryable=False)
+    return backend.transcribe(request, audio, prefix=prefix, seed=asked.seed, form=form)
 
 
 async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:
@@ -100,7 +119,7 @@ async def _read_after_others(asked: Asked) -> AsyncGenerator[Items, None]:
         if is_whole:
             return
         needs_reset = True
-    stream = asked.backend.stream(asked.request, prefix="", seed=asked.seed, form="")
+    stream = _ask(asked, asked.request)
     async with aclosing(stream):
         async for items in stream:
             yield [Reset("restarted"), *items] if needs_reset else items
@@ -133,7 +152,7 @@ async def _continue(asked: Asked) -> AsyncGenerator[Items | None, None]:
     seam = Seam(text, is_verified=form.is_verified, is_echoing=form.is_echoing)
     clock = asyncio.get_running_loop().time
     data = {"generation_id": asked.seed, "form": form.name}
-    stream = asked.backend.stream(rest, prefix=plan.prefix, seed=asked.seed, form=form.name)
+    stream = _ask(asked, rest, prefix=plan.prefix, form=form.name)
     has_begun = False
     timer: asyncio.TimerHandle | None = None
     try:

@@ -17,6 +17,7 @@ from api.dialects.native.producers import ProducerRoutes
 from api.dialects.prompt import find_accepted, note_allowance
 from api.errors import request_error
 from api.intake.arriving_body import Buffer, read_body
+from api.intake.audio_members import refuse_audio
 from api.intake.body import CheckedMembers, check_idempotency_key, check_native
 from api.intake.large_body import generation_in_steps, read_members
 from api.intake.negotiation import choose_form
@@ -132,6 +133,7 @@ class PromptRoute:
         """Keep the request until it is due. A request that is invalid is refused now."""
         check_schedule_size(size)
         request = without_timing(body)
+        refuse_audio(request, "when a schedule is due, no client is there to send audio")
         await self._parse(request, owner, "", size)
         # When it is due, the request is larger: its metadata then names the schedule.
         await self._parse(marked(request, PREFIX + "0" * 26), owner, "", size)

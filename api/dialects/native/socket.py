@@ -6,20 +6,23 @@ Invariant: a generation ends cleanly only with its `end`. Source: docs/protocol.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from api.access import FRAMES
+from api.dialects.native.audio import AudioUploads, state_members
+from api.dialects.native.audio_frames import read_chunk, split_frame
 from api.dialects.native.fold import NativeFrameFold
 from api.dialects.prompt import find_accepted
-from api.errors import request_error
+from api.errors import request_error, unavailable
 from api.intake.body import check_idempotency_key, check_native
 from api.intake.large_body import generation_in_steps
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, error_frame
 from api.readers.first_frame import read_token
 from api.readers.socket_endpoint import SUBPROTOCOL, SocketEndpoint
-from shared.errors import Draining, RequestError
+from shared.errors import Draining, RequestError, Unavailable
 from shared.log.ids import START, EventId, parse_cursor
 from shared.log.records import Meta
 from shared.queue.endings import cancel
@@ -32,7 +35,7 @@ def native_socket(node: Node) -> SocketEndpoint:
     return SocketEndpoint(
         node,
         PATH,
-        NativeConversation,
+        functools.partial(NativeConversation, AudioUploads(node)),
         subprotocol=SUBPROTOCOL,
         is_refusal_readable=True,
         takes_auth_frame=True,
@@ -40,12 +43,22 @@ def native_socket(node: Node) -> SocketEndpoint:
 
 
 class NativeConversation(Conversation):
-    """The native protocol. A subscription has the id of its generation as its key."""
+    """The native protocol. A subscription has the id of its generation as its key.
+
+    Args:
+        uploads: stores the audio of all sockets of the node.
+    """
+
+    def __init__(self, uploads: AudioUploads, *args: Any) -> None:
+        super().__init__(*args)
+        self.uploads = uploads
 
     def send_error(self, frame: Any, error: RequestError) -> None:
         names = {}
         if isinstance(frame, dict):
             names = {key: frame[key] for key in ("ref", "id") if isinstance(frame.get(key), str)}
+            if frame.get("type") == "audio" and type(frame.get("seq")) is int:
+                names["seq"] = frame["seq"]
         self.socket.say(**error_frame(error, **names))
 
     async def _start(self, frame: Frame) -> None:
@@ -91,6 +104,30 @@ class NativeConversation(Conversation):
         meta = await self.find(_read_generation_id(frame))
         await cancel(self.node.store, meta.generation_id, by=self.node.asker(self.owner, meta))
 
+    async def take_binary(self, data: bytes, refusal: RequestError | None) -> bool:
+        """Serve a binary frame: a chunk of audio. A wrong frame gets an error frame."""
+        head: Any = None
+        try:
+            if refusal is not None:
+                raise refusal
+            head, content = split_frame(data)
+            chunk = read_chunk(head, content)
+            self.check_permission(head)
+            state = await self.uploads.append(head["id"], self.owner, chunk)
+            self.socket.say(
+                type="audio_received", id=head["id"], seq=chunk.seq, **state_members(state)
+            )
+        except Unavailable:
+            self.fail(head, unavailable())
+        except RequestError as exc:
+            self.fail(head, exc)
+        return True
+
+    async def _audio_state(self, frame: Frame) -> None:
+        name = _read_generation_id(frame)
+        state = await self.uploads.state(name, self.owner)
+        self.socket.say(type="audio_state", id=name, **state_members(state))
+
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")
 
@@ -116,6 +153,7 @@ class NativeConversation(Conversation):
         "cancel": _cancel,
         "ping": _ping,
         "hello": _hello,
+        "audio_state": _audio_state,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from api.pages.openapi import ag_ui as openapi_ag_ui
 from api.pages.openapi import ai_sdk as openapi_ai_sdk
+from api.pages.openapi import audio as openapi_audio
 from api.pages.openapi import backends as openapi_backends
 from api.pages.openapi import batches as openapi_batches
 from api.pages.openapi import console as openapi_console
@@ -189,6 +190,7 @@ PATHS: Json = {
     "/v1/generations/{id}/events": {"get": EVENTS, "post": openapi_producers.APPEND_EVENTS},
     **openapi_timeline.PATHS,
     **openapi_producers.PATHS,
+    **openapi_audio.PATHS,
     "/v1/sessions/{session}": {
         "get": operation(
             "getSession",

@@ -13,6 +13,7 @@ from api.intake.schedule_members import (
     ZONE_CHARACTERS_MAX,
 )
 from api.intake.webhook_members import SECRET_BYTES_MAX, SECRET_BYTES_MIN, URL_CHARACTERS_MAX
+from api.pages.openapi.audio import AUDIO
 from api.pages.openapi.schemas import (
     BEFORE,
     INTEGER,
@@ -88,20 +89,35 @@ WHEN: Json = {
     },
 }
 
-NATIVE: Json = {**OPTIONS, **WHEN, "webhook": WEBHOOK, "producer": {"enum": [False, None]}}
+NOT_PRODUCED: Json = {"enum": [False, None]}
+NATIVE: Json = {**OPTIONS, **WHEN, "webhook": WEBHOOK, "producer": NOT_PRODUCED, "audio": NULL}
+# Of a generation whose client sends audio: it cannot start later.
+SPOKEN: Json = {
+    **OPTIONS, **dict.fromkeys(WHEN, NULL), "webhook": WEBHOOK, "producer": NOT_PRODUCED,
+    "model": STRING, "audio": AUDIO,
+}  # fmt: skip
 
 # Of a generation that the caller writes: no model server is asked, and it waits for no worker.
 PRODUCED: Json = {
     **{name: schema for name, schema in OPTIONS.items() if name != "queue_wait_s"},
     "webhook": WEBHOOK,
     "model": PRODUCED_MODEL,
+    "audio": NULL,
 }
+
+
+def _spoken(required: Json, optional: Json) -> Json:
+    return record({"model": STRING, "audio": AUDIO, **required}, {**SPOKEN, **optional})
+
 
 SCHEMAS: Json = {
     "NewGeneration": {
         "oneOf": [
             record({"prompt": PROMPT}, {"messages": NULL, **NATIVE}),
             record({"messages": MESSAGES}, {"prompt": NULL, **NATIVE}),
+            _spoken({}, {"prompt": NULL, "messages": NULL}),
+            _spoken({"prompt": PROMPT}, {"messages": NULL}),
+            _spoken({"messages": MESSAGES}, {"prompt": NULL}),
             record({"producer": PRODUCER}, {"prompt": NULL, "messages": NULL, **PRODUCED}),
             record({"producer": PRODUCER, "prompt": PROMPT}, {"messages": NULL, **PRODUCED}),
             record({"producer": PRODUCER, "messages": MESSAGES}, {"prompt": NULL, **PRODUCED}),

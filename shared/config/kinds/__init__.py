@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from shared.config.kinds.anthropic import ANTHROPIC
 from shared.config.kinds.completions import COMPLETIONS
 from shared.config.kinds.demo import DEMO
+from shared.config.kinds.demo_transcriber import DEMO_TRANSCRIBER
 from shared.config.kinds.gemini import GEMINI
 from shared.config.kinds.grpc import GRPC
 from shared.config.kinds.local import LOCAL
@@ -35,6 +36,7 @@ KINDS: Mapping[str, KindSpec] = {
         GRPC,
         LOCAL,
         DEMO,
+        DEMO_TRANSCRIBER,
     )
 }  # fmt: skip
 

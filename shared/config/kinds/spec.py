@@ -54,6 +54,7 @@ class KindSpec:
         members: further members of the table, each with its check.
         has_any_member: the backend checks further members itself (it is not loaded here).
         required: further members that the table must have.
+        takes_audio: its backends read the audio input of a generation.
         needs: modules that not every installation has.
         install: how to get them.
         models_path: where a server lists its models, behind `base_url`; empty: it has no list.
@@ -73,6 +74,7 @@ class KindSpec:
     required: tuple[str, ...] = ()
     models_path: str = ""
     models_query: str = ""
+    takes_audio: bool = False
     needs: tuple[str, ...] = ()
     install: str = ""
 

@@ -256,7 +256,7 @@ def test_models_whose_keys_are_not_set_are_left_out(tmp_path: Path, monkeypatch,
     monkeypatch.setenv("C_KEY", "x")
     settings = skip_unset_models(Settings(models=str(path)))
 
-    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo", "demo-transcriber"]
     said = capfd.readouterr().err
     assert "the model keyed is left out: set A_KEY" in said
     assert "the model header is left out: set B_KEY\n" in said
@@ -279,7 +279,7 @@ def test_a_model_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch, 
     path.write_text('[models.smollm2]\nbackend = "local"\n\n[models.demo]\nbackend = "demo"\n')
     settings = skip_unset_models(Settings(models=str(path)))
 
-    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo", "demo-transcriber"]
     assert "the model smollm2 is left out" in capfd.readouterr().err
 
 

@@ -39,8 +39,9 @@ def refusal(tmp_path: Path, text: str) -> str:
     return message
 
 
-def test_without_a_file_there_is_only_the_demo() -> None:
-    assert load_models("") == {"demo": DEMO}
+def test_without_a_file_there_are_only_the_demo_and_its_transcriber() -> None:
+    models = load_models("")
+    assert models["demo"] == DEMO and list(models) == ["demo", "demo-transcriber"]
     assert DEMO.backend == "demo"
     assert DEMO.on_takeover == "continue"
 
@@ -102,7 +103,7 @@ def test_names(tmp_path: Path, name: str) -> None:
 def test_a_name_of_built_in_models_stands_in_the_place_of_a_file() -> None:
     models = load_models("smollm2")
 
-    assert list(models) == ["smollm2", "demo"]
+    assert list(models) == ["smollm2", "demo", "demo-transcriber"]
     assert models["smollm2"].kind.name == "local" and models["smollm2"].may_continue
 
 
@@ -218,7 +219,7 @@ def test_a_number_of_slots_that_cannot_be_is_refused(tmp_path: Path, value: str)
 
 
 def test_the_page_describes_every_member() -> None:
-    members = {*STRINGS, *REQUEST_MEMBERS, *CONNECTION_MEMBERS, "stages", "slots"}
+    members = {*STRINGS, *REQUEST_MEMBERS, *CONNECTION_MEMBERS, "stages", "slots", "audio"}
     rows = re.findall(r"^\| (`[a-z_]+`(?:, `[a-z_]+`)*) \|", PAGE.read_text(), re.M)
 
     assert members == {name.strip(" `") for row in rows for name in row.split(",")}

@@ -20,6 +20,8 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from jobs.webhook_due import DueHooks
+from shared.audio.input import AudioChunk, AudioInputs, AudioState
+from shared.audio.record import end_audio
 from shared.backends.board import Busy, change_breaker, read_view
 from shared.backends.breaker import Breaker
 from shared.backends.slots import Slots, Waiter
@@ -88,6 +90,24 @@ BATCH = "batch_00000000000000000000000001"
 HOOK = Webhook("https://example.com/hook", "whsec_" + base64.b64encode(b"k" * 24).decode())
 
 
+async def send_audio(redis: Redis) -> None:
+    """A chunk, its state, its reader, and the end of its generation."""
+    store = Store(redis, SETTINGS)
+    inputs = AudioInputs(store, SETTINGS)
+    await lose(store)
+    await create(store, audio="audio/ogg")
+    begun = await store.begin(ID, "t", "w")
+    assert isinstance(begun, Begun)
+    owner = begun.meta.owner
+    state = await inputs.append(ID, owner, AudioChunk(1, b"a", True))
+    assert isinstance(state, AudioState) and await inputs.append(
+        ID, owner, AudioChunk(1, b"a", True)
+    )
+    assert await inputs.state(ID, owner)
+    assert await inputs.take(ID, "t", 0, 0) == [AudioChunk(1, b"a", True)]
+    await end_audio(store.scripts, owner, ID)
+
+
 class ShardedRedis(Redis):
     """A client that says that its server belongs to a cluster."""
 
@@ -144,6 +164,7 @@ async def test_every_script_stays_in_one_slot_and_touches_only_declared_keys(
         await count_an_owner(sharded)
         await share_backends(sharded)
         await keep_streams(sharded)
+        await send_audio(sharded)
         assert monitor.violations() == []
 
     run = {name for name in NAMES if digest_of(name) in monitor.touched}

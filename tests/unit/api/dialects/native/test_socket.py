@@ -299,10 +299,14 @@ async def test_the_hundred_and_first_subscription_is_refused(
     assert [(e["id"], e["code"]) for e in errors] == [("gen_0000000100", "rate_limited")]
 
 
-async def test_binary_closes_with_1003(socket_client: NativeClient) -> None:
-    socket_client.client.incoming.put_nowait({"type": "websocket.receive", "bytes": b"\x00"})
-    await socket_client.task
-    assert socket_client.close_code == 1003
+async def test_a_wrong_binary_frame_gets_an_error_and_the_socket_lives(
+    socket_client: NativeClient,
+) -> None:
+    await socket_client.say_bytes(b"\x00")
+    await socket_client.say({"type": "ping"})
+
+    assert [f.get("code", f["type"]) for f in socket_client.take()] == ["invalid_request", "pong"]
+    assert socket_client.close_code is None
 
 
 async def test_an_idle_socket_is_closed_with_4000(

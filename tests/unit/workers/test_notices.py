@@ -1,4 +1,4 @@
-"""The subscription to cancels: a server that stands still ends no worker."""
+"""The subscription of a worker: a server that stands still ends no worker."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from workers import cancel_listener
-from workers.cancel_listener import receive_cancels
+from workers import notices
+from workers.notices import receive_notices
 
 
 class FrozenRedis:
@@ -23,12 +23,12 @@ class FrozenRedis:
         self.opened += 1
         return self
 
-    async def subscribe(self, channel: str) -> None:
+    async def subscribe(self, *channels: str) -> None:
         if self.opened == 1:
             raise RedisConnectionError("broken")
 
     async def get_message(self, timeout: float) -> dict[str, bytes]:  # noqa: ASYNC109
-        return {"data": b"gen_x"}
+        return {"channel": b"cancel", "data": b"gen_x"}
 
     async def aclose(self) -> None:
         raise RedisTimeoutError("Timed out closing connection after 1.5")
@@ -37,7 +37,7 @@ class FrozenRedis:
 async def test_a_connection_that_cannot_be_closed_is_opened_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancel_listener, "RECONNECT_PAUSE_S", 0.0)
+    monkeypatch.setattr(notices, "RECONNECT_PAUSE_S", 0.0)
     redis: Any = FrozenRedis()
     cancelled: list[str] = []
 
@@ -46,6 +46,6 @@ async def test_a_connection_that_cannot_be_closed_is_opened_anew(
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(receive_cancels(redis, on_cancel), 10)
+        await asyncio.wait_for(receive_notices(redis, {"cancel": on_cancel}), 10)
 
     assert (redis.opened, cancelled) == (2, ["gen_x"])

@@ -1,0 +1,47 @@
+"""The bytes of an audio input in the record of its owner, and the end of the input.
+
+An input has an entry of its own beside that of its generation (shared/log/owner_bytes.py), because
+it is gone when the generation has ended. It is recorded in steps of `STEP_BYTES`, rounded up.
+"""
+
+from __future__ import annotations
+
+from shared.config.settings import Settings
+from shared.log import owner_bytes
+from shared.log.owner_bytes import SCRIPT, GenerationBytes
+from shared.redis import keys
+from shared.redis.client import Client, translated
+from shared.redis.pipeline import Call
+from shared.redis.scripts import Scripts
+from shared.redis.shards import serves
+
+FIELD = "audio"  # of meta: the media type of the input
+STEP_BYTES = 262_144  # growth of an input between two records
+_GONE_MS = 1  # until an entry expires whose input is deleted
+
+
+def audio_charge(owner: str, generation_id: str, size: int, settings: Settings) -> Call:
+    """Return the call that records an input of `size` bytes; it returns the owner's sum."""
+    rounded = -(-size // STEP_BYTES) * STEP_BYTES
+    kept = GenerationBytes(owner, _entry(generation_id), rounded, 0)
+    return owner_bytes.unfinished(kept, settings)
+
+
+def serves_record(redis: Client, owner: str) -> bool:
+    """Whether the shard of the owner's record answers. Without it nothing is counted."""
+    return serves(redis, keys.owner_bytes(owner))
+
+
+async def end_audio(scripts: Scripts, owner: str, generation_id: str) -> None:
+    """Delete the input of a generation that has ended, and its record. May be repeated.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        await scripts.redis.unlink(keys.audio(generation_id))
+    await scripts.run(SCRIPT, *owner_bytes.over(owner, _entry(generation_id), _GONE_MS))
+
+
+def _entry(generation_id: str) -> str:
+    return f"{generation_id} audio"
