@@ -42,6 +42,9 @@ async function read(client, { body, id, cursor, upto, cancelAt, clock }) {
   }
 }
 
+/** Sound that both sides of a test know: byte by byte, from the seed. */
+const soundOf = (seed, length) => Uint8Array.from({ length }, (_, at) => (at * 7 + (at >> 8) * 13 + seed) & 255)
+
 /** `world`: the class `Tailrace`, the key of the deployment or null, and a WebSocket if there is one. */
 export function opsOf(world) {
   const clientOf = ({ url, transport, jitter, options, tokens, clock, hasWebSocket = true, hasStreams = true }) =>
@@ -66,6 +69,25 @@ export function opsOf(world) {
           const outcome = await read(client, run)
           client.close()
           return outcome
+        }),
+      ),
+    /** Several recordings at once, each with a client of its own; `pieceBytes` are written at a time. */
+    record: async ({ runs }) =>
+      Promise.all(
+        runs.map(async ({ url, transport, seed, bytes, pieceBytes, model }) => {
+          const { TailraceAudio, WebSocket } = world
+          const options = { url, token: world.key, random: () => 0.02 }
+          try {
+            const recording = await new TailraceAudio({ ...options, transport, WebSocket }).start({ model })
+            const sound = soundOf(seed, bytes)
+            for (let at = 0; at < bytes; at += pieceBytes) await recording.write(sound.subarray(at, at + pieceBytes))
+            await recording.finish()
+            const client = new world.Tailrace({ ...options, transport: 'poll' })
+            const { text, status } = await client.attach(recording.id).result()
+            return { id: recording.id, text, status, buffered: recording.bufferedBytes }
+          } catch (error) {
+            return { error: told(error) }
+          }
         }),
       ),
     /** Several readings at once, with one client. */

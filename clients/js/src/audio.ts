@@ -1,5 +1,5 @@
 /**
- * `tailrace/audio`: send audio to a running generation while it is recorded (docs/protocol.md, "Audio").
+ * `tailrace/audio`: send audio to a running generation while it is recorded (docs/audio.md).
  *
  *   const recording = await new TailraceAudio({ url, token }).start({ model: 'demo-transcriber' })
  *   for await (const text of client.attach(recording.id).text()) …   // with the core, meanwhile

@@ -98,7 +98,9 @@ export class Outgoing {
     this.windowBytes = window_bytes
     this.hasState = true
     if (is_complete && !this.lastSeq) {
-      if (this.piecesBytes) throw usage('The audio of this generation is finished: nothing may follow.')
+      if (this.piecesBytes) {
+        throw new TailraceError('audio_complete', 'The audio of this generation is complete: nothing may follow.', { retryable: false })
+      }
       this.isFinishing = true
       this.lastSeq = this.acknowledged
     }

@@ -13,7 +13,7 @@ const UNDER_WAY = 'tailrace.recording'
 /** A page that was reloaded lets its lock go after a moment; another tab keeps it. */
 const LOCK_MS = 5_000
 
-export interface ListedModel { id: string; takes_audio?: boolean }
+export interface ListedModel { id: string; audio?: boolean }
 
 export interface ControlHooks {
   /** The conversation that takes the recording. */
@@ -35,7 +35,7 @@ export class VoiceControl {
 
   /** What the server has; the button is shown if a model takes audio. */
   listed(models: ListedModel[]): void {
-    this.models = models.filter(({ takes_audio }) => takes_audio).map(({ id }) => id)
+    this.models = models.filter(({ audio }) => audio).map(({ id }) => id)
     this.button.hidden = !this.models.length
   }
 

@@ -13,6 +13,8 @@ export interface MicrophoneHooks {
 }
 
 export class Microphone {
+  private closing: Promise<void> | undefined
+
   private constructor(
     private readonly stream: MediaStream, private readonly context: AudioContext, private readonly node: AudioWorkletNode,
   ) {}
@@ -39,8 +41,12 @@ export class Microphone {
     }
   }
 
-  /** Give the last piece to the hook, and let the microphone go. */
-  async close(): Promise<void> {
+  /** Give the last piece to the hook, and let the microphone go. May be called again. */
+  close(): Promise<void> {
+    return (this.closing ??= this.letGo())
+  }
+
+  private async letGo(): Promise<void> {
     const { port } = this.node
     const take = port.onmessage
     await new Promise<void>((resolve) => {

@@ -14,7 +14,7 @@ const REASONS: Record<string, string> = {
 const REFUSALS: Record<string, string> = {
   gave_up: 'The server cannot be reached, so the rest of the recording is lost.',
   audio_too_long: 'The recording has reached the longest time that the server takes. Its transcript ends there.',
-  audio_complete: 'The server has ended this recording, because no sound had come for too long. Record again to go on.',
+  audio_complete: 'Another page has ended this recording.',
   audio_lost: 'The server has lost a part of the recording. Record again.',
 }
 

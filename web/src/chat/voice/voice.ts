@@ -36,6 +36,7 @@ export interface VoiceHost {
 export class Voice {
   private readonly view = new VoiceView({ stop: () => this.stop(), cancel: () => this.cancel() })
   private microphone: Microphone | undefined
+  private audio: TailraceAudio | undefined
   private recording: Recording | undefined
   private early: Uint8Array[] = []
   private heardBytes = 0
@@ -66,7 +67,10 @@ export class Voice {
       }
       await this.recording.done
     } catch (error) {
-      const isExplained = this.isCancelled || EXPLAINED.includes((error as TailraceError).code)
+      const code = (error as TailraceError).code
+      // What was accepted is transcribed to its end.
+      if (code === 'audio_too_long' && this.recording) this.audio?.open(this.recording.id).finish().catch(() => {})
+      const isExplained = this.isCancelled || EXPLAINED.includes(code)
       if (!isExplained) this.host.problem(reasonOf(error))
     } finally {
       this.leaving.abort()
@@ -78,7 +82,7 @@ export class Voice {
 
   private begin(): Promise<Recording> {
     const { client, model, session, page } = this.host
-    const audio = client.audio(TailraceAudio, {
+    const audio = this.audio = client.audio(TailraceAudio, {
       bufferBytesMax: BUFFER_BYTES_MAX,
       onConnection: (state) => {
         this.isLost = state === 'lost'
