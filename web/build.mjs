@@ -11,7 +11,7 @@ const here = dirname(fileURLToPath(import.meta.url))
 const output = resolve(process.argv[2] ?? join(here, '../api/pages/static'))
 // Each name is a script of a page: /page/chat.js. What only some pages need is imported with `import()`,
 // and becomes a file with a hash of its content in its name.
-const ENTRIES = { chat: 'src/chat/main.ts', docs: 'src/docs/main.ts', console: 'src/console/main.ts', math: 'src/chat/math.css' }
+const ENTRIES = { chat: 'src/chat/main.ts', docs: 'src/docs/main.ts', console: 'src/console/main.ts', 'voice-worklet': 'src/chat/voice/worklet.ts', math: 'src/chat/math.css' }
 
 /** KaTeX names each font in three formats. All browsers that run these pages read woff2. */
 const onlyWoff2 = {

@@ -5,13 +5,16 @@ import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 
 const CORE_BYTES_MAX = 8_000
-const entries = ['index', 'ag-ui', 'ai-sdk', 'batch', 'openai', 'react', 'deep-chat', 'produce', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
+const entries = ['index', 'ag-ui', 'ai-sdk', 'audio', 'batch', 'openai', 'react', 'deep-chat', 'produce', 'tabs'].filter((name) => existsSync(`src/${name}.ts`))
 
 /** Members of the core's own objects, which no other entry and no caller sees: the minifier may shorten their names. */
 const internal = [
   'watchdog', 'followed', 'heartbeatMs', 'stopper', 'sleepers', 'credentials', 'isClosed', 'isOpen', 'isIterated', 'hasIterated',
   'heardAt', 'hasEvents', 'delivered', 'lastCalls', 'leftUntil', 'probeMs', 'probeAt', 'backOff', 'silenceMs', 'outageMs', 'isHeldBack',
   'hasLived', 'refusals', 'refusal', 'consumers', 'isWhole', 'isOver', 'isExplained', 'lookMs', 'openMs', 'extraMs', 'waiting', 'settled', 'failure',
+  'settle', 'summary', 'notify', 'queued', 'hasGap', 'resume', 'put', 'empty', 'hold', 'caughtUp', 'takes', 'opened', 'isDead', 'lookMs',
+  'sockets', 'readers', 'countedAt', 'outage', 'probe', 'say', 'isExplained', 'known', 'shown',
+  'picker', 'journal', 'isAuto', 'subscribe', 'fold', 'change', 'release', 'leave', 'tries', 'cursors', 'loaded', 'host',
 ]
 
 rmSync('dist', { recursive: true, force: true })

@@ -4,7 +4,9 @@ import puppeteer from "puppeteer-core";
 import { serve } from "./browser-commands.mjs";
 
 const [executablePath] = process.argv.slice(2);
-const browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true });
+// A microphone that gives a tone, and no question to the user.
+const extraPrefsFirefox = { "media.navigator.streams.fake": true, "media.navigator.permission.disabled": true };
+const browser = await puppeteer.launch({ browser: "firefox", executablePath, headless: true, extraPrefsFirefox });
 const pages = new Map();
 const of = (name) => pages.get(name).page;
 

@@ -147,6 +147,27 @@ async def test_every_control_is_in_the_empty_page(browser: Browser, up: LocalUp)
     await page.close()
 
 
+async def test_a_legend_names_what_the_strip_shows(browser: Browser, up: LocalUp) -> None:
+    """Each kind of piece has the colour of its entry, and there is no legend without a strip."""
+    page = await browser.open(f"{up.url}/#legend")
+    shown = "document.querySelector('[data-test=break-legend]').offsetParent !== null"
+    await page.until("!document.querySelector('#break').hidden", "the panel")
+    assert not await page.evaluate(shown)
+    await ask(page, "What does the strip show?")
+    await receives(page, 20)
+    await break_it(page, "connection")
+    await page.until("document.querySelector('#break-strip .fault')", "the mark of the fault")
+
+    assert await page.evaluate(shown)
+    kinds = "[...document.querySelectorAll('#break-legend span')].map((each) => each.className)"
+    assert await page.evaluate(kinds) == ["text", "wait", "fault"]
+    for kind in ("text", "fault"):
+        colour = "getComputedStyle(document.querySelector('{} .{}')).backgroundColor"
+        strip, legend = (colour.format(part, kind) for part in ("#break-strip", "#break-legend"))
+        assert await page.evaluate(f"{strip} === {legend}"), kind
+    await page.close()
+
+
 async def test_the_panel_stays_folded_when_the_page_is_loaded_again(
     browser: Browser, up: LocalUp
 ) -> None:

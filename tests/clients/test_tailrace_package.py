@@ -16,7 +16,7 @@ from tests.support.processes import Deployment
 
 HTML = """<!doctype html><meta charset="utf-8"><title>hooks</title>
 <body><script>window.options = %s;</script><script>%s</script></body>"""
-ADAPTERS = ["ag-ui", "ai-sdk", "batch", "deep-chat", "openai", "produce", "react", "tabs"]
+ADAPTERS = ["ag-ui", "ai-sdk", "audio", "batch", "deep-chat", "openai", "produce", "react", "tabs"]
 TSC = npm.PACKAGE / "node_modules" / ".bin" / "tsc"
 PROGRAM = """
 import { Tailrace, type TailraceEvent } from 'tailrace'

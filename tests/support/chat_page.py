@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.browser import Browser, Page
+from tests.support.browser import ANSWER_S, Browser, Page
 from tests.support.npm import CLIENTS
 
 PROMPT, SEND, STOP = '[data-test="prompt"]', '[data-test="send"]', '[data-test="stop"]'
@@ -40,11 +40,11 @@ class ChatPage:
         await self.page.fill(PROMPT, prompt)
         await self.page.click(SEND)
 
-    async def done(self, turns: int = 1) -> list[str]:
+    async def done(self, turns: int = 1, within_s: float = ANSWER_S) -> list[str]:
         """Wait until so many turns are shown and all of them have ended; return the answers."""
         ended = "['completed', 'cancelled', 'failed'].includes(each.dataset.state)"
         script = f"{TURNS}.length === {turns} && {TURNS}.every((each) => {ended})"
-        await self.page.until(script, f"the end of {turns} answers")
+        await self.page.until(script, f"the end of {turns} answers", within_s)
         return await self.answers()
 
     async def shows(self, text: str) -> None:

@@ -27,6 +27,7 @@ class Faults:
 
     Attributes:
         cut_bytes: cut each of the first `cuts` connections after so many bytes of the answer.
+        cut_up_bytes: cut each of the first `cuts` connections after so many bytes of the client.
         stall_bytes: pass so many bytes of the answer on each of the first `stalls` connections,
             and then nothing, while the connection stays open.
         delay_s: wait before each piece.
@@ -38,6 +39,7 @@ class Faults:
     """
 
     cut_bytes: int = 0
+    cut_up_bytes: int = 0
     cuts: int = 0
     stall_bytes: int = 0
     stalls: int = 0
@@ -64,6 +66,7 @@ class ScenarioProxy:
         tries: how many of them were made while the network was away.
         upgrades: how many of them asked for a WebSocket.
         down_bytes: how many bytes of answers were passed.
+        up_bytes: how many bytes came from clients after the first head of each connection.
     """
 
     def __init__(self, ports: Sequence[int], faults: Faults | None = None) -> None:
@@ -76,6 +79,7 @@ class ScenarioProxy:
         self.resets = 0
         self.upgrades = 0
         self.down_bytes = 0
+        self.up_bytes = 0
         self.is_away = False
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
@@ -155,7 +159,7 @@ class ScenarioProxy:
             target.write(head)
             is_upgrade = b"\r\nupgrade: websocket" in head.lower()
             self.upgrades += is_upgrade
-            up = asyncio.ensure_future(_copy(reader, target))
+            up = asyncio.ensure_future(self._up(number, reader, target, len(head)))
             down = asyncio.ensure_future(self._down(number, back, writer, is_upgrade=is_upgrade))
             try:
                 await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
@@ -165,6 +169,21 @@ class ScenarioProxy:
                 await asyncio.wait({up, down})
         finally:
             _reset(target)
+
+    async def _up(
+        self, number: int, source: asyncio.StreamReader, sink: asyncio.StreamWriter, passed: int
+    ) -> None:
+        """Copy what the client says, after a head of so many bytes, until a fault cuts it."""
+        cut = self.faults.cut_up_bytes if number < self.faults.cuts else 0
+        while data := await source.read(CHUNK_BYTES):
+            self.up_bytes += len(data)
+            if cut and passed + len(data) >= cut:
+                sink.write(data[: max(0, cut - passed)])
+                await sink.drain()
+                return
+            passed += len(data)
+            sink.write(data)
+            await sink.drain()
 
     async def _reach(self, number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a node that takes connections: what a load balancer does."""

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from shared.config.credentials import LEEWAY_S
 from tests.support.client import Client
@@ -46,6 +46,13 @@ LINE_BYTES_MAX = 2**26
 def rows() -> dict[str, dict[str, Any]]:
     """Return the scenarios by their names."""
     return {row["name"]: row for row in json.loads(TABLE.read_text())["scenarios"]}
+
+
+class Program(Protocol):
+    """What a scenario asks of a client: `ClientProgram`, or a page."""
+
+    async def ask(self, op: str, **told: Any) -> Any:
+        """Have something done and return its value."""
 
 
 class ClientProgram:
@@ -129,7 +136,7 @@ def command_program(command: str) -> ClientProgram:
 class Scenario:
     """One row on all its transports at the same time, each behind a proxy of its own."""
 
-    def __init__(self, row: dict[str, Any], deployment: Deployment, program: ClientProgram) -> None:
+    def __init__(self, row: dict[str, Any], deployment: Deployment, program: Program) -> None:
         self.row = row
         self.deployment = deployment
         self.program = program

@@ -5,6 +5,9 @@ import { TailraceError, aborted } from './errors.js'
 import { START, type EndError, type ResetEvent, type TailraceEvent, type Usage } from './events.js'
 import { Reading, type ToolCall } from './reading.js'
 
+/** Events of so many characters of JSON, read since the queue was empty, wait for a slow consumer. */
+const QUEUE_CHARACTERS_MAX = 1_048_576
+
 export interface Result {
   id: string
   status: 'completed' | 'cancelled' | 'failed'
@@ -36,7 +39,11 @@ export interface AnswerHost {
 export class Answer implements AsyncIterable<TailraceEvent> {
   private reading: Reading
   private delivered: string
+  /** Read, and not taken yet. A full queue ends the connection; an empty one opens the next, at the cursor. */
   private queue: TailraceEvent[] = []
+  private queued = 0
+  /** Only `result` waited, and the queue was full: an iteration has to read again. */
+  private hasGap = false
   private waiting: (() => void)[] = []
   private consumers = 0
   private isIterated = false
@@ -72,6 +79,11 @@ export class Answer implements AsyncIterable<TailraceEvent> {
       throw new TailraceError('usage', 'This answer is iterated already: attach again.', { retryable: false })
     }
     this.isIterated = this.hasIterated = true
+    if (this.hasGap) {
+      this.leave()
+      this.empty(false)
+      this.reading = new Reading(this.delivered)
+    }
     this.hold()
     try {
       for (;;) {
@@ -83,6 +95,7 @@ export class Answer implements AsyncIterable<TailraceEvent> {
         } else if (this.reading.isDone) {
           return
         } else {
+          this.resume()
           await this.change()
         }
       }
@@ -133,7 +146,7 @@ export class Answer implements AsyncIterable<TailraceEvent> {
     const result = await this.summary()
     // The caller has the whole answer now.
     if (!this.isIterated) {
-      this.queue = []
+      this.empty(false)
       this.delivered = this.reading.cursor
       this.host.note(this.id, this.delivered, true)
     }
@@ -170,16 +183,42 @@ export class Answer implements AsyncIterable<TailraceEvent> {
 
   private hold(): void {
     this.consumers += 1
-    if (!this.reader && !this.reading.isDone) void this.read()
+    this.failure = undefined
+    this.resume()
+  }
+
+  private resume(): void {
+    if (!this.reader && !this.failure && !this.reading.isDone) void this.read()
+  }
+
+  private leave(): void {
+    const { reader } = this
+    this.reader = undefined
+    reader?.abort(aborted())
+  }
+
+  private empty(hasGap: boolean): void {
+    this.queue = []
+    this.hasGap = hasGap
+  }
+
+  private put(event: TailraceEvent): void {
+    if (!this.queue.length) this.queued = 0
+    this.queue.push(event)
+    this.queued += JSON.stringify(event).length
+    if (this.queued > QUEUE_CHARACTERS_MAX) {
+      if (this.isIterated) this.leave()
+      else this.empty(true)
+    }
+    this.notify()
   }
 
   /** Without a consumer the connection is closed. The next consumer continues at the cursor. */
   private release(): void {
     this.consumers -= 1
-    if (this.consumers) return
-    const { reader } = this
-    this.reader = undefined
-    reader?.abort(aborted())
+    if (!this.consumers) return this.leave()
+    // `result` still waits, for which nothing has to be kept.
+    this.resume()
   }
 
   private async read(): Promise<void> {
@@ -190,10 +229,7 @@ export class Answer implements AsyncIterable<TailraceEvent> {
     if (this.signal?.aborted) abort()
     this.failure = undefined
     try {
-      await this.host.follow(this.id, this.reading, reader.signal, (event) => {
-        this.queue.push(event)
-        this.notify()
-      })
+      await this.host.follow(this.id, this.reading, reader.signal, (event) => this.put(event))
     } catch (error) {
       if (this.reader === reader) this.failure = error
       // A reload would fail in the same way.

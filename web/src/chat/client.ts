@@ -3,6 +3,7 @@
  * and that tells the bus about connections and events.
  */
 
+import type { AudioOptions, TailraceAudio } from 'tailrace-source/audio.js'
 import { Tailrace, type ReadRequest, type Transport, type TransportName } from 'tailrace'
 import type { Environment } from 'tailrace-source/environment.js'
 import { TailraceError } from 'tailrace'
@@ -53,6 +54,17 @@ export class PageClient extends Tailrace {
     const headers = new Headers(options.headers)
     if (this.keys.current) headers.set('authorization', `Bearer ${this.keys.current}`)
     return fetch(path, { ...options, headers })
+  }
+
+  /** A client for recordings; its class is loaded with the first one. Beside HTTP readings it sends over HTTP, too. */
+  audio(Audio: typeof TailraceAudio, options: Partial<AudioOptions> = {}): TailraceAudio {
+    return new Audio({
+      url: location.origin,
+      token: ({ isFresh }) => this.keys.token(isFresh),
+      transport: this.transportInUse === 'websocket' ? 'auto' : 'http',
+      giveUpMs: WAIT_MS,
+      ...options,
+    })
   }
 
   get transportInUse(): TransportName {

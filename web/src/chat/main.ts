@@ -15,6 +15,7 @@ import { saved } from './view/files.js'
 import { Conversation } from './talk/conversation.js'
 import { explain } from './talk/explain.js'
 import type { Turn } from './talk/turn.js'
+import { VoiceControl, type ListedModel } from './voice/control.js'
 import { Directory } from './talk/directory.js'
 import { Composer } from './view/composer.js'
 import { byId } from './view/dom.js'
@@ -70,6 +71,16 @@ const transcript = new Transcript({
 }, figures, notices)
 const sidebar = new Sidebar(() => directory, enter, removed, renamed, (text) => notices.problem(text))
 
+const voice = new VoiceControl(client, {
+  place: () => ({ session: conversation.session, page: conversation.noteOfRecording(directory.titleOf(conversation.session)) }),
+  started: (session, id, page) => {
+    if (session === conversation.session) conversation.recorded(id, page)
+    channel?.postMessage({ session })
+  },
+  problem: (text) => notices.problem(text),
+  focus: () => composer.focus(),
+})
+
 type Request = Omit<Parameters<Conversation['send']>[0], 'model' | 'title'>
 
 async function ask(request: Request): Promise<void> {
@@ -113,6 +124,7 @@ function arranged(): void {
   transcript.show(path)
   running = new Set(path.map(({ turn }) => turn).filter(({ isActive }) => isActive))
   composer.running(running.size > 0)
+  voice.running(running.size > 0)
   nameTheTab(path[0]?.turn.prompt)
 }
 
@@ -142,8 +154,9 @@ function keyChanged(key: string): void {
 
 async function listModels(): Promise<void> {
   try {
-    const { data } = await client.json<{ data: { id: string }[] }>('/v1/models')
+    const { data } = await client.json<{ data: ListedModel[] }>('/v1/models')
     const wanted = ofBrowser.get(MODEL)
+    voice.listed(data)
     models.replaceChildren(...data.map(({ id }) => new Option(id, id, false, id === wanted)))
   } catch (error) {
     notices.problem(explain(error))

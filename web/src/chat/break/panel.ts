@@ -51,7 +51,7 @@ class Watched {
 export class BreakPanel {
   private readonly control: Control
   private readonly answers = new Map<string, Watched>()
-  private readonly strip = new Strip(byId('break-strip'))
+  private readonly strip = new Strip(byId('break-strip'), byId('break-legend'))
   private newest = ''
   private cutMs = 0
   private lookUntilMs = 0

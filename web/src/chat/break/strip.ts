@@ -1,4 +1,4 @@
-/** Draws when events arrived: a filled piece for each stretch of text, a gap for each wait, a mark for each fault. */
+/** Draws when events arrived: a filled piece for each stretch of text, a gap for each wait, a mark for each fault. The legend names the three. */
 
 import { h } from '../view/dom.js'
 
@@ -10,12 +10,12 @@ const LABEL_PERCENT = 6
 export class Strip {
   private shown = ''
 
-  constructor(private readonly element: HTMLElement) {}
+  constructor(private readonly element: HTMLElement, private readonly legend: HTMLElement) {}
 
   draw(arrivals: number[], faults: number[]): void {
     const first = arrivals[0]
     const last = arrivals.at(-1) ?? 0
-    this.element.hidden = arrivals.length < 2
+    this.element.hidden = this.legend.hidden = arrivals.length < 2
     if (arrivals.length < 2) return
     const begin = Math.min(first, ...faults)
     const span = Math.max(last, ...faults) - begin || 1

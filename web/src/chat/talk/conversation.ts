@@ -3,8 +3,6 @@
  * prompts that no node has accepted yet. Knows no DOM. After each change it calls its hooks.
  */
 
-import type { TailraceEvent } from 'tailrace'
-import { compareIds } from 'tailrace-source/events.js'
 import { bus } from '../bus.js'
 import type { PageClient } from '../client.js'
 import type { Archive } from '../store/archive.js'
@@ -13,10 +11,10 @@ import { outbox, type Unsent } from '../store/outbox.js'
 import { arrange, type Place } from './arrange.js'
 import type { Asked, Hooks } from './contract.js'
 import { explain } from './explain.js'
-import { FewAtOnce } from './few-at-once.js'
 import { historyOf } from './history.js'
 import { inOrder, placeOf, sightOf } from './listing.js'
-import { Turn, type Entry, type Snapshot } from './turn.js'
+import { Readings } from './readings.js'
+import { Turn, type Entry, type PageNote } from './turn.js'
 
 /** Between two looks at the session's listing, ms; and while nobody sees the page. */
 const LOOK_MS = 1_500
@@ -30,15 +28,11 @@ const LATE_MS = 2_500
 const UNSENT_MS = 1_000
 /** Older pages of a conversation; a page has 100 answers. */
 const PAGES_MAX = 20
-const LOADS_MAX = 4
 /** So many answers are read at once. Older ones are read when they come near the window. */
 const NEWEST = 10
 /** So many turns before a prompt are read, so that they can go along. */
 const HISTORY_TURNS = 50
-/** Pages of an answer's events; a page has about 1 MiB. */
-const EVENT_PAGES_MAX = 8
 
-interface EventPage { events: TailraceEvent[]; last_event_id: string }
 interface Listing { generations: Entry[]; next_before: string | null }
 
 export interface Step { turn: Turn; place: Place }
@@ -50,8 +44,7 @@ export class Conversation {
   private readonly held: string[] = []
   private readonly leaving = new AbortController()
   private readonly deliveries = new Map<string, AbortController>()
-  private readonly loads = new Map<string, Promise<void>>()
-  private readonly few = new FewAtOnce(LOADS_MAX)
+  private readonly readings: Readings
   private wake = () => {}
   private isWhole = false
   /** The order as it was computed last; undefined: something has changed since. */
@@ -61,7 +54,9 @@ export class Conversation {
   constructor(
     private readonly client: PageClient, private readonly archive: Archive, readonly session: string,
     private readonly hooks: Hooks,
-  ) {}
+  ) {
+    this.readings = new Readings(client, archive, session, hooks, this.leaving.signal)
+  }
 
   /** Never returns before `leave`. */
   async open(): Promise<void> {
@@ -146,7 +141,7 @@ export class Conversation {
     this.turns.set(key, turn)
     if (asked.replaced) this.chosen.delete(this.firstVersion(asked.replaced))
     this.arranged()
-    await Promise.allSettled(before.slice(-HISTORY_TURNS).map((each) => this.load(each)))
+    await Promise.allSettled(before.slice(-HISTORY_TURNS).map((each) => this.readings.load(each)))
     const content = asked.content ?? asked.prompt
     const unsent: Unsent = {
       key, session: this.session, prompt: asked.prompt, createdAt: turn.created_at,
@@ -157,6 +152,23 @@ export class Conversation {
     }
     outbox.put(unsent)
     await this.deliver(unsent, turn)
+  }
+
+  /** What the metadata of a recording says about its place. */
+  noteOfRecording(title: string): PageNote {
+    return { key: randomName(), after: this.path().at(-1)?.turn.id ?? '', title, recording: true }
+  }
+
+  /** A recording has a generation: show the transcript. */
+  recorded(id: string, page: PageNote): void {
+    if (this.turns.has(id)) return // a look at the listing was first
+    const turn = new Turn({ id, prompt: '', created_at: this.newestTime() })
+    Object.assign(turn, { metadata: { page }, isLoaded: true, sentAt: performance.now() })
+    this.turns.set(id, turn)
+    this.arranged()
+    this.hooks.changed(turn)
+    void this.readings.follow(turn)
+    this.hooks.started()
   }
 
   /** Send again a prompt that was refused. */
@@ -173,7 +185,7 @@ export class Conversation {
     turn.problem = ''
     turn.isLoaded = false
     this.hooks.changed(turn)
-    await this.load(turn)
+    await this.readings.load(turn)
   }
 
   discard(turn: Turn): void {
@@ -200,13 +212,7 @@ export class Conversation {
 
   /** Read the text of a turn, unless it is there. */
   load(turn: Turn): Promise<void> {
-    if (turn.isLoaded || turn.status === 'unsent') return Promise.resolve()
-    let loading = this.loads.get(turn.id)
-    if (!loading) {
-      loading = this.few.run(() => this.read(turn)).finally(() => this.loads.delete(turn.id))
-      this.loads.set(turn.id, loading)
-    }
-    return loading
+    return this.readings.load(turn)
   }
 
   private async look(): Promise<void> {
@@ -226,7 +232,7 @@ export class Conversation {
         }
         before = next_before ? encodeURIComponent(next_before) : ''
         if (isNew) this.arranged()
-        if (!page) for (const { turn } of this.path().slice(-NEWEST)) void this.load(turn)
+        if (!page) for (const { turn } of this.path().slice(-NEWEST)) void this.readings.load(turn)
         if (!before) break
       }
       if (!this.isWhole) this.missing(found)
@@ -252,18 +258,16 @@ export class Conversation {
       known.isArchived = false
       known.list(entry)
       if (sightOf(known) !== was) this.hooks.changed(known)
-      if (known.isLoaded && wasActive && !this.follows.has(known.id)) void this.follow(known)
+      if (known.isLoaded && wasActive) void this.readings.follow(known)
       return placeOf(known) !== stood
     }
     const turn = new Turn(entry)
     turn.list(entry)
     this.turns.set(turn.id, turn)
-    if (turn.isActive) void this.load(turn)
+    if (turn.isActive) void this.readings.load(turn)
     this.hooks.started()
     return true
   }
-
-  private readonly follows = new Set<string>()
 
   /** What this browser has kept, and the server has not. */
   private missing(found: Set<string>): void {
@@ -313,80 +317,20 @@ export class Conversation {
     const key = turn.id
     outbox.remove(key)
     this.turns.delete(key)
-    // Until the listing has the server's time.
-    turn.created_at = Math.max(0, ...[...this.turns.values()].filter(({ status }) => status !== 'unsent').map((each) => each.created_at))
+    turn.created_at = this.newestTime()
     turn.id = id
     turn.status = 'queued'
     turn.problem = ''
     this.turns.set(id, turn)
     this.arranged()
     this.hooks.changed(turn)
-    void this.follow(turn)
+    void this.readings.follow(turn)
     return true
   }
 
-  private async read(turn: Turn): Promise<void> {
-    try {
-      const snapshot = await this.client.json<Snapshot>(`/v1/generations/${turn.id}`, { signal: this.leaving.signal })
-      turn.adopt(snapshot)
-      const pictures = turn.files // of the snapshot; a `reset` among the events is older
-      turn.files = []
-      await this.missed(turn)
-      turn.files.push(...pictures)
-      const { id, cursor, text, status } = turn
-      bus.emit('adopted', { generation: id, cursor, text, status })
-      this.hooks.changed(turn)
-      if (turn.isActive) void this.follow(turn)
-      else this.keep(turn)
-    } catch (error) {
-      if (this.leaving.signal.aborted) return
-      turn.problem = explain(error)
-      this.hooks.changed(turn)
-    }
-  }
-
-  /** Files, data and progress up to the turn's cursor: the snapshot has only what belongs to the text. */
-  private async missed(turn: Turn): Promise<void> {
-    let cursor = ''
-    for (let page = 0; turn.cursor && page < EVENT_PAGES_MAX; page += 1) {
-      const path = `/v1/generations/${turn.id}/events?wait=0${cursor && `&last_event_id=${cursor}`}`
-      const { events, last_event_id } = await this.client.json<EventPage>(path, { signal: this.leaving.signal })
-      for (const event of events) if (compareIds(event.id, turn.cursor) <= 0) turn.beside(event)
-      if (!events.length || compareIds(last_event_id, turn.cursor) >= 0) return
-      cursor = last_event_id
-    }
-  }
-
-  /** Read the events after the turn's cursor, to the end. */
-  private async follow(turn: Turn): Promise<void> {
-    if (this.follows.has(turn.id)) return
-    const { id } = turn
-    this.follows.add(id)
-    const { signal } = this.leaving
-    try {
-      await this.client.signedIn(async () => {
-        for await (const event of this.client.attach(id, turn.cursor || null, { signal })) this.event(turn, event)
-      })
-      // Nothing followed the cursor: the end was a part of what the page had adopted.
-      if (turn.isActive && !signal.aborted) turn.adopt(await this.client.json<Snapshot>(`/v1/generations/${id}`, { signal }))
-      this.keep(turn)
-    } catch (error) {
-      if (!signal.aborted) turn.problem = explain(error)
-    } finally {
-      this.follows.delete(id)
-      if (!signal.aborted) this.hooks.changed(turn)
-    }
-  }
-
-  private event(turn: Turn, event: TailraceEvent): void {
-    turn.take(event, performance.now())
-    if (event.type === 'reset') bus.emit('reset', { generation: turn.id, reason: event.reason, resets: turn.resets })
-    this.hooks.changed(turn)
-  }
-
-  private keep(turn: Turn): void {
-    const { id, prompt, text, model, status, created_at, metadata, rest } = turn
-    void this.archive.put({ id, session: this.session, prompt, text, model, status, created_at, metadata, rest })
+  /** The time of a new turn, until the listing has the server's. */
+  private newestTime(): number {
+    return Math.max(0, ...[...this.turns.values()].filter(({ status }) => status !== 'unsent').map((each) => each.created_at))
   }
 
   private firstVersion(turn: Turn): string {

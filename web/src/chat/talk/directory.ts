@@ -24,10 +24,11 @@ export class Directory {
     await this.read()
     const found = new Map<string, Listed & { first: number }>()
     const kept = (await this.archive.summaries()).filter(({ id }) => !this.entries.has(id))
-    for (const { session, prompt, created_at, metadata } of [...this.entries.values(), ...kept]) {
+    for (const { session, prompt: written, created_at, metadata } of [...this.entries.values(), ...kept]) {
       if (!session || !asSession(session)) continue
       const listed = found.get(session) ?? { session, title: '', newest: 0, text: '', first: Infinity }
-      const title = (metadata?.page as PageNote | undefined)?.title
+      const { title, recording } = (metadata?.page as PageNote | undefined) ?? {}
+      const prompt = recording ? 'Recording' : written
       if (created_at >= listed.newest && title) listed.title = title
       if (created_at < listed.first) listed.first = created_at
       if (created_at <= listed.first) listed.text = `${prompt}\n${listed.text}`

@@ -11,6 +11,11 @@ export function historyOf(turns: Turn[]): Message[] {
   for (const turn of [...turns].reverse()) {
     if (!turn.isLoaded) break // a history has no holes
     if (!turn.text && !turn.details.length) continue
+    if (turn.isRecording) { // its transcript is what the user has said
+      messages.unshift({ role: 'user', content: turn.text })
+      characters += turn.text.length
+      continue
+    }
     const content = turn.content ?? turn.prompt
     const asked: Message = { role: 'user', content }
     const answered: Message = { role: 'assistant', content: turn.text }

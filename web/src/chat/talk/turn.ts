@@ -11,6 +11,8 @@ export interface PageNote {
   replaces?: string
   title?: string
   files?: PageFile[]
+  /** The prompt is a recording, and the answer is its transcript. */
+  recording?: boolean
 }
 /** A row of a listing, or a snapshot. */
 export interface Entry {
@@ -100,6 +102,7 @@ export class Turn implements Link {
   }
   get after(): string { return String(this.note.after ?? '') }
   get replaces(): string { return String(this.note.replaces ?? '') }
+  get isRecording(): boolean { return this.note.recording === true }
   get isActive(): boolean { return RUNNING.includes(this.status) && !this.problem }
   get details(): unknown[] { return this.extras }
 

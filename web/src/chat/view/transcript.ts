@@ -77,7 +77,7 @@ export class Transcript {
   }
 
   editLast(): void {
-    const view = [...this.views.values()].findLast(({ turn }) => !turn.isActive)
+    const view = [...this.views.values()].findLast(({ turn }) => !turn.isActive && !turn.isRecording)
     view?.focus()
     view?.edit()
   }

@@ -122,7 +122,9 @@ export class TurnView implements Painted {
     if (turn.isActive) this.isNear = true // its reader waits for it, also in a tab that is not in front
     this.element.dataset.state = stateOf(turn)
     this.element.classList.toggle('problem', Boolean(turn.problem))
-    if (this.shownPrompt !== turn.prompt) this.prompt.textContent = this.shownPrompt = turn.prompt
+    const prompt = turn.isRecording ? 'Recording' : turn.prompt
+    if (this.shownPrompt !== prompt) this.prompt.textContent = this.shownPrompt = prompt
+    this.element.classList.toggle('recorded', turn.isRecording)
     if (this.shownAttached !== turn.content) this.showAttached()
     if (this.isNear) {
       if (this.markdown.update(turn.text, !turn.isActive)) paintSoon(this)
@@ -141,7 +143,7 @@ export class TurnView implements Painted {
 
   /** Turn the bubble into a field. Enter asks again, Escape leaves the prompt as it was. */
   edit(): void {
-    if (this.ask.querySelector('form')) return
+    if (this.turn.isRecording || this.ask.querySelector('form')) return
     const field = h('textarea', { 'aria-label': 'Edit the prompt', rows: Math.min(12, this.turn.prompt.split('\n').length + 1) })
     field.value = this.turn.prompt
     this.actions.editing(this.turn, true)

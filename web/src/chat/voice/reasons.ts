@@ -1,0 +1,25 @@
+/** Why nothing can be recorded, and what the reader of the page can do about it. */
+
+import { TailraceError } from 'tailrace'
+import { explain } from '../talk/explain.js'
+
+const REASONS: Record<string, string> = {
+  NotAllowedError: 'The browser does not let this page use the microphone. Allow the microphone for this page (the sign beside the address), then press Record again.',
+  SecurityError: 'Browsers give the microphone only to pages over https, or on localhost. Open this page at an address that begins with https://.',
+  NotFoundError: 'There is no microphone. Connect one, then press Record again.',
+  NotReadableError: 'The microphone does not answer. Another program may be using it: close that program, then press Record again.',
+  AbortError: 'The microphone stopped before the recording began. Press Record again.',
+}
+
+const REFUSALS: Record<string, string> = {
+  gave_up: 'The server cannot be reached, so the rest of the recording is lost.',
+  audio_too_long: 'The recording has reached the longest time that the server takes. Its transcript ends there.',
+  audio_complete: 'Another page has ended this recording.',
+  audio_lost: 'The server has lost a part of the recording. Record again.',
+}
+
+export function reasonOf(error: unknown): string {
+  if (error instanceof DOMException) return REASONS[error.name] ?? `The microphone cannot be used: ${error.message || error.name}.`
+  const code = (error as TailraceError)?.code
+  return REFUSALS[code] ?? explain(error)
+}
