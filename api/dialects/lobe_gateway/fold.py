@@ -100,6 +100,9 @@ class GatewayFrameFold(FrameFold):
     def _completed(self) -> list[bytes]:
         return [] if self._log.has_said_complete else [b'{"type":"session_complete"}']
 
+    def _given_up(self) -> bytes:
+        return b'{"type":"session_complete"}'
+
     def _resumed(self, status: str) -> bytes:
         return encode({"type": "resume_complete", "status": status})
 
@@ -110,7 +113,7 @@ class GatewayFrameFold(FrameFold):
 
     def _failed(self, failure: Failure) -> list[bytes]:
         frames = [self._frame(message, 0) for message in self._log.failed(failure)]
-        return [*frames, *self._completed()]
+        return [*frames, self._given_up()]
 
     def _take_opened(self) -> list[bytes]:
         opened, self._opened = self._opened, []

@@ -13,7 +13,12 @@ from collections.abc import Sequence
 
 from api.dialects.lobe_gateway.events import encode
 from api.dialects.lobe_gateway.fold import GatewayFrameFold
-from api.dialects.lobe_gateway.messages import STATUS_CHANGE, Message, read_executor
+from api.dialects.lobe_gateway.messages import (
+    SESSION_COMPLETE,
+    STATUS_CHANGE,
+    Message,
+    read_executor,
+)
 from api.dialects.lobe_gateway.operation_log import numbered
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -54,14 +59,18 @@ class MuxFrameFold(GatewayFrameFold):
             return []
         status = self._log.status
         if status in ("error", "interrupted"):
-            return [self._numbered(STATUS_CHANGE, b',"status":%b' % encode(status))]
-        return [self._numbered("session_complete", b"")]
+            return [self._frame(_status(status), self._number + 1)]
+        body = b'{"type":"session_complete"}'
+        return [self._frame(Message(SESSION_COMPLETE, body, False), self._number + 1)]
 
-    def _numbered(self, kind: str, rest: bytes) -> bytes:
-        body = b'{"type":"%b"%b}' % (kind.encode(), rest)
-        return self._frame(Message(kind, body, False), self._number + 1)
+    def _given_up(self) -> bytes:
+        return self._frame(_status("error"), 0)
 
     def _resumed(self, status: str) -> bytes:
         return b'{"type":"resume_complete","operationId":%b,"status":%b,"gap":false}' % (
             self._name, encode(status),
         )  # fmt: skip
+
+
+def _status(status: str) -> Message:
+    return Message(STATUS_CHANGE, encode({"type": STATUS_CHANGE, "status": status}), False)
