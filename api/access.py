@@ -100,12 +100,22 @@ ROUTES: Mapping[str, Mapping[str, str]] = {
     "/ag-ui/{agent:path}/runs/{id}/stream": {"GET": READ},
     "/ag-ui/{agent:path}/runs/{id}/cancel": {"POST": GENERATE},
     "/api/agent/stream": {"GET": READ},
+    "/lobe-gateway/health": {"GET": PUBLIC},
+    "/lobe-gateway/api/operations/init": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/push-event": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/push-events": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/update-status": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/tool-execute": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/request-confirmation": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/request-input": {"POST": GENERATE},
+    "/lobe-gateway/api/operations/status": {"GET": GENERATE},
     # A plain GET of a socket's path is always refused.
     "/v1/ws": {"GET": PUBLIC},
     "/ai-sdk/ws": {"GET": PUBLIC},
     "/deep-chat/ws": {"GET": PUBLIC},
     "/lobe/ws": {"GET": PUBLIC},
     "/lobe-gateway/ws": {"GET": PUBLIC},
+    "/lobe-gateway/v2/ws": {"GET": PUBLIC},
 }
 
 # Only a node of `tailrace up` has these routes (api/resources/faults.py).
@@ -134,6 +144,7 @@ SHARED = frozenset(
         ("/lobe/ws", "GET"),
         ("/api/agent/stream", "GET"),
         ("/lobe-gateway/ws", "GET"),
+        ("/lobe-gateway/v2/ws", "GET"),
     }
 )
 
@@ -165,6 +176,18 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
     "/lobe-gateway/ws": {
         "auth": ANY,
         "resume": READ,
+        "tool_result": GENERATE,
+        "tool_confirmation": GENERATE,
+        "user_input": GENERATE,
+        "interrupt": GENERATE,
+        "heartbeat": ANY,
+    },
+    "/lobe-gateway/v2/ws": {
+        "subscribe": READ,
+        "unsubscribe": ANY,
+        "tool_result": GENERATE,
+        "tool_confirmation": GENERATE,
+        "user_input": GENERATE,
         "interrupt": GENERATE,
         "heartbeat": ANY,
     },

@@ -26,7 +26,7 @@ from api.dialects.endpoints import DialectEndpoints, http_route, upgrade_require
 from api.dialects.grpc.endpoints import GRPC_ENDPOINTS
 from api.dialects.grpc.routes import SERVICE, SessionMethod
 from api.dialects.lobe.endpoints import LOBE_ENDPOINTS
-from api.dialects.lobe_gateway.endpoints import LOBE_GATEWAY_ENDPOINTS
+from api.dialects.lobe_gateway.endpoints import LOBE_GATEWAY_ENDPOINTS, LOBE_GATEWAY_MUX_ENDPOINTS
 from api.dialects.native.endpoints import NATIVE_ENDPOINTS
 from api.dialects.native.prompt_route import PromptRoute
 from api.dialects.openai_errors import openai_shape
@@ -67,6 +67,7 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     DEEP_CHAT_ENDPOINTS,
     LOBE_ENDPOINTS,
     LOBE_GATEWAY_ENDPOINTS,
+    LOBE_GATEWAY_MUX_ENDPOINTS,
     GRPC_ENDPOINTS,
     DURABLE_STREAMS_ENDPOINTS,
     AG_UI_ENDPOINTS,

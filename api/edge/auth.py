@@ -205,6 +205,14 @@ class Authenticator:
         users = headers.getlist(ON_BEHALF_OF)
         return act_for(identity, users) if users else identity
 
+    def act_for(self, identity: Identity, user: str) -> Identity:
+        """Return the identity of a user whom a request with the scope `act` names in its body.
+
+        Raises:
+            RequestError: as `api.identity.on_behalf.act_for`.
+        """
+        return act_for(identity, [user.encode("utf-8", "surrogatepass").decode("latin-1")])
+
     async def check(self, credential: bytes) -> Identity:
         """Return the identity of a key or a token; empty: there is none.
 

@@ -110,6 +110,9 @@ class Settings:
     worker_slots: int = 100  # generations that one worker runs at once
     lease_s: float = 3.0  # a worker without a renewal for this long loses its generations
     producer_lease_s: float = 30.0  # an outside producer that is silent for this long is lost
+    lobehub_url: str = ""  # of LobeHub's server, which gets the results of tools
+    lobehub_token: str = ""  # AGENT_GATEWAY_SERVICE_TOKEN of that server
+    lobehub_lease_s: float = 1_800.0  # an operation that LobeHub's server leaves silent is lost
     attempts_max: int = 3  # failures before a generation ends `attempts_exhausted`
     redis_outage_s: float = 10.0  # a worker keeps its backends running this long without Redis
     queue_wait_s: float = 600.0  # a generation waits this long for a worker

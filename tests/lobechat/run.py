@@ -31,6 +31,13 @@ TEXT_CHARACTERS = 150  # of an answer with its time and the name of its model
 SENTENCE = "This model's maximum context length is 8192 tokens."
 USUAL = "tokens_per_s = 30\ntokens = 60"
 SLOW = "tokens_per_s = 10\ntokens = 120"
+# A call of a tool that this conversation does not have: the page shows the call and its failure.
+TOOL = "forecast"
+CALLING = f"""tokens_per_s = 0
+tokens = 5
+tool_call = "weather____{TOOL}____default\""""
+ENDLESS = "tokens_per_s = 10\ntokens = 1200"
+STOP_BUTTON = "button:has(svg rect[rx='24'])"  # the square of its icon
 THINKING = "tokens_per_s = 40\ntokens = 40\nreasoning_tokens = 20"
 REFUSING = f"""fail_at = 0
 fail_always = true
@@ -109,6 +116,12 @@ class Conversation:
         shown: str = await self.page.evaluate(self.answer)
         return shown
 
+    async def is_idle(self) -> bool:
+        """Whether no worker writes an answer."""
+        async with self.deployment.redis() as redis:
+            keys = [key async for key in redis.scan_iter(match="tr:*:meta")]
+            return b"running" not in [await redis.hget(key, "status") for key in keys]
+
     async def writer(self) -> Role:
         """Return the worker that writes the newest answer."""
 
@@ -136,6 +149,23 @@ async def thinks(talk: Conversation) -> None:
     await talk.ask("Think first")
     await talk.shows("Deeply Thought")
     await talk.is_complete()
+
+
+async def calls_a_tool(talk: Conversation) -> None:
+    await talk.become(CALLING)
+    await talk.ask("Call your tool")
+    await talk.shows(TOOL)
+
+
+async def stops(talk: Conversation) -> None:
+    await talk.become(ENDLESS)
+    await talk.ask("Stop this")
+    await talk.has_text()
+    await talk.page.click(STOP_BUTTON)
+    # The node cancels the generation, because its only reader has gone.
+    await until(talk.is_idle, ANSWER_S, "the end of the answer")
+    shown = await talk.page.evaluate(talk.answer)
+    assert TEXT_CHARACTERS < len(shown) < 5_000, f"the answer has {len(shown)} characters"
 
 
 async def loses_its_worker(talk: Conversation) -> None:
@@ -171,6 +201,8 @@ async def reloads(talk: Conversation) -> None:
 SCENARIOS: tuple[tuple[str, Callable[[Conversation], Awaitable[None]]], ...] = (
     ("an answer streams", answers),
     ("reasoning stands apart", thinks),
+    ("a call of a tool is shown", calls_a_tool),
+    ("the stop button ends the answer", stops),
     ("a killed worker is not noticed", loses_its_worker),
     ("a refusal before the first token is shown", refuses),
     ("a failure in mid-answer is shown beside the text", breaks),

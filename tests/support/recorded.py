@@ -206,6 +206,59 @@ AG_UI_LOGS = {
 }
 
 
+def fed(kind: str, data: object, operation: str = "op1") -> Event:
+    """Return an event that LobeHub's server has fed, as it stands in the log."""
+    event = {"type": kind, "operationId": operation, "stepIndex": 0, "timestamp": 7, "data": data}
+    value = {"type": "agent_event", "event": event}
+    if isinstance(data, dict) and data.get("chunkType") == "text" and operation == "op1":
+        return Token(data["content"], {"lobehub": value})
+    return Data("lobehub", value)
+
+
+CALLED = {"toolCallId": "t1", "apiName": "readFile", "arguments": "{}"}
+# Of operations that LobeHub's server feeds.
+FED_LOGS = {
+    "steps": Log(
+        attempt(
+            1,
+            fed("agent_runtime_init", {"maxSteps": 2, "cost": 0.5}),
+            fed("stream_chunk", {"chunkType": "text", "content": "One, "}),
+            fed("stream_chunk", {"chunkType": "text", "content": "of a member"}, "op_member"),
+            fed("agent_runtime_end", {"reason": "error"}, "op_member"),
+            Data("lobehub.executor", {"client": "tab", "isThere": True}),
+            fed("tool_execute", CALLED),
+            Data("lobehub.reply", {"type": "tool_result", "toolCallId": "t1", "success": True}),
+            Data("lobehub.executor", {"client": "tab", "isThere": False}),
+            fed("tool_execute", {**CALLED, "toolCallId": "t2"}),
+            Data("lobehub", {"type": "status_change", "status": "waiting_input"}),
+            Data("lobehub", {"type": "input_request", "requestId": "r1", "prompt": "name?"}),
+            Data("lobehub", "of a newer version"),
+            fed("agent_runtime_end", {"reason": "done"}),
+            End("completed", "stop"),
+        )
+    ),
+    "completed": Log(
+        attempt(
+            1,
+            Data("lobehub", {"type": "session_complete", "summary": "s"}),
+            End("completed", "stop"),
+        )
+    ),
+    "interrupted": Log(
+        attempt(
+            1,
+            Data("lobehub", {"type": "status_change", "status": "interrupted"}),
+            CANCELLED,
+        )
+    ),
+    "cancelled": Log(attempt(1, fed("step_start", {}), CANCELLED)),
+    "silent": Log(
+        attempt(1, End("failed", "error", error=Failure("producer_lost", "was silent", True)))
+    ),
+    "lost": Log(attempt(1, fed("step_start", {})), [LOST]),
+}
+
+
 def recorded_meta(request: Request | None = None) -> Meta:
     request = request or Request(messages=[{"role": "user", "content": "Hi"}])
     return make_meta(created_at_ms=CREATED_AT_MS, request=encode_request(request))

@@ -71,6 +71,12 @@ class StreamEvents:
         """Return the events of the next entry; None: an entry of a newer version."""
         return list(self._add(event)) if event is not None else []
 
+    def closed(self, end: End) -> list[StreamEvent]:
+        """Return the last events of an operation whose log ended, but not by its own runtime."""
+        if end.status == "failed":
+            return self.failed(end.error or GENERATION_FAILED)
+        return [self._ended(STATUSES[end.status], f"the generation ended as {end.status}")]
+
     def failed(self, failure: Failure) -> list[StreamEvent]:
         """Return the last events of an operation that failed. Changes nothing."""
         told = shown(failure)

@@ -13,15 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from api.dialects.failure import STREAM_RESET
-from api.dialects.lobe_gateway.events import (
-    STATUSES,
-    StreamEvent,
-    StreamEvents,
-    encode,
-    status_of,
-)
+from api.dialects.lobe_gateway.events import encode
+from api.dialects.lobe_gateway.messages import Message
+from api.dialects.lobe_gateway.operation_log import numbered, open_log
 from api.dialects.openai_errors import failure_aside
-from shared.log.events import End, Failure, decode_known
+from shared.log.events import Failure
 from shared.log.fold import ByteFold, Dialect, FrameFold
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -33,29 +29,25 @@ class SseFold(ByteFold):
     """The events as server-sent events."""
 
     def __init__(self, meta: Meta) -> None:
-        self._events = StreamEvents(meta)
+        self._log = open_log(meta)
 
     def opening(self) -> bytes:
-        return self._framed(self._events.opening())
+        return self._framed(self._log.opening())
 
     def add(self, event_id: EventId, raw: bytes) -> bytes:
-        return self._framed(self._events.add(decode_known(raw)))
+        return self._framed(self._log.add(raw)[0])
 
     def aside(self, raw: bytes) -> bytes:
-        failed = self._events.failed(failure_aside(raw))
-        return b"".join(b"event: %b\ndata: %b\n\n" % _named(event) for event in failed)
+        failed = self._log.failed(failure_aside(raw))
+        return b"".join(b"event: %b\ndata: %b\n\n" % (m.kind.encode(), m.body) for m in failed)
 
-    def _framed(self, events: list[StreamEvent]) -> bytes:
+    def _framed(self, messages: list[Message]) -> bytes:
         first = self.given + 1
-        self.given += len(events)
+        self.given += len(messages)
         return b"".join(
-            b"id: %d\nevent: %b\ndata: %b\n\n" % (number, *_named(event))
-            for number, event in enumerate(events, first)
+            b"id: %d\nevent: %b\ndata: %b\n\n" % (number, message.kind.encode(), message.body)
+            for number, message in enumerate(messages, first)
         )
-
-
-def _named(event: StreamEvent) -> tuple[bytes, bytes]:
-    return event["type"].encode(), encode(event)
 
 
 LOBE_GATEWAY = Dialect("lobe-gateway", SseFold, is_numbered=True)
@@ -72,22 +64,18 @@ class GatewayFrameFold(FrameFold):
     """
 
     def __init__(self, meta: Meta, operation: str, seen: int, *, wants_status: bool) -> None:
-        self._events = StreamEvents(meta, operation)
+        self._log = open_log(meta, operation)
         self._seen = seen
         self._owes_status = wants_status
-        self._status = status_of(meta)
         self._number = 0
-        self._opened: list[bytes] = self._framed(self._events.opening())
+        self._opened: list[bytes] = self._framed(self._log.opening())
 
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
-        event = decode_known(raw)
-        frames = [*self._take_opened(), *self._framed(self._events.add(event))]
-        if isinstance(event, End) and self._seen > self._number:
+        messages, is_end = self._log.add(raw)
+        frames = [*self._take_opened(), *self._framed(messages)]
+        if is_end and self._seen > self._number:
             return self._beyond()
-        if isinstance(event, End):
-            self._status = STATUSES[event.status]
-            frames.append(b'{"type":"session_complete"}')
-        return frames
+        return [*frames, *self._completed()] if is_end else frames
 
     def caught_up(self) -> Sequence[bytes]:
         frames = self._take_opened()
@@ -95,7 +83,7 @@ class GatewayFrameFold(FrameFold):
             return [] if self.is_over else self._beyond()
         if self._owes_status:
             self._owes_status = False
-            frames.append(encode({"type": "resume_complete", "status": self._status}))
+            frames.append(self._resumed(self._log.status))
         return frames
 
     def aside(self, raw: bytes) -> Sequence[bytes]:
@@ -104,26 +92,41 @@ class GatewayFrameFold(FrameFold):
     def expired(self) -> Sequence[bytes]:
         return self._failed(EXPIRED)
 
+    # Version 2 has other members in these.
+
+    def _frame(self, message: Message, number: int) -> bytes:
+        return numbered(message, number)
+
+    def _completed(self) -> list[bytes]:
+        return [] if self._log.has_said_complete else [b'{"type":"session_complete"}']
+
+    def _given_up(self) -> bytes:
+        return b'{"type":"session_complete"}'
+
+    def _resumed(self, status: str) -> bytes:
+        return encode({"type": "resume_complete", "status": status})
+
     def _beyond(self) -> list[bytes]:
         """End a reading whose client has seen more than there is: Redis lost events."""
         self.is_over = True
         return self._failed(STREAM_RESET)
 
     def _failed(self, failure: Failure) -> list[bytes]:
-        events = self._events.failed(failure)
-        frames = [encode({"type": "agent_event", "event": event}) for event in events]
-        return [*frames, b'{"type":"session_complete"}']
+        frames = [self._frame(message, 0) for message in self._log.failed(failure)]
+        return [*frames, self._given_up()]
 
     def _take_opened(self) -> list[bytes]:
         opened, self._opened = self._opened, []
         return opened
 
-    def _framed(self, events: list[StreamEvent]) -> list[bytes]:
-        """Return the frames of the events that the client has not seen."""
+    def _framed(self, messages: list[Message]) -> list[bytes]:
+        """Return the frames of the messages that the client has not seen."""
         frames = []
-        for event in events:
+        for message in messages:
             self._number += 1
-            if self._number > self._seen:
-                told = {"type": "agent_event", "id": str(self._number), "event": event}
-                frames.append(encode(told))
+            if self._number > self._seen and self._is_for_client(message):
+                frames.append(self._frame(message, self._number))
         return frames
+
+    def _is_for_client(self, message: Message) -> bool:
+        return True

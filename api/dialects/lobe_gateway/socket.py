@@ -1,12 +1,14 @@
 """GET /lobe-gateway/ws: the WebSocket of LobeHub's agent gateway, version 1.
 
 One socket reads one operation. The first frame of a client is `auth`, then it sends `resume` and
-gets the events that it has not seen, on any node. `interrupt` cancels the generation.
+gets the events that it has not seen, on any node. `interrupt` cancels the generation. Results of
+tools, confirmations and inputs go to the feeder of the operation.
 Source: docs/dialects/lobehub-gateway.md.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,8 +17,13 @@ from starlette.datastructures import Headers
 from starlette.types import Scope, Send
 
 from api.access import FRAMES
+from api.dialects.lobe_gateway.feeder import Feeder
 from api.dialects.lobe_gateway.fold import GatewayFrameFold
 from api.dialects.lobe_gateway.operation import find_operation, read_number
+from api.dialects.lobe_gateway.operation_log import fed_members
+from api.dialects.lobe_gateway.replies import TOOL_RESULT, read_reply_frame
+from api.dialects.lobe_gateway.tool_results import forward_result
+from api.errors import request_error
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, error_frame
 from api.readers.first_frame import read_token
@@ -24,6 +31,8 @@ from api.readers.lookup import read_query
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.config.credentials import Identity
 from shared.errors import RequestError
+from shared.log.feeding import repeat_key
+from shared.log.producing import Appended
 from shared.queue.endings import cancel
 
 PATH = "/lobe-gateway/ws"
@@ -50,7 +59,49 @@ class GatewayEndpoint(SocketEndpoint):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": error.code})
 
 
-class GatewayConversation(Conversation):
+class ReplyingConversation(Conversation):
+    """A conversation whose client answers feeders; the base of both versions."""
+
+    @functools.cached_property
+    def feeder(self) -> Feeder:
+        """Writes the replies of this socket; most sockets send none."""
+        return Feeder(self.node)
+
+    def operation_of(self, frame: Frame) -> str:
+        """Return the name of the operation that a frame is about; raises RequestError."""
+        raise NotImplementedError
+
+    async def _reply(self, frame: Frame) -> None:
+        """Write a reply to the feeder; pass the result of a tool on to LobeHub's server."""
+        reply = read_reply_frame(frame)
+        meta = await find_operation(self.node, self.identity, self.operation_of(frame))
+        if fed_members(meta) is None or meta.owner != self.owner:
+            raise request_error("not_produced", "no feeder of this operation waits for a reply")
+        outcome = await self.feeder.put(
+            meta.generation_id, reply.entries,
+            ticket=self.feeder.order.ticket(), repeat_key=repeat_key(reply.kind, reply.name),
+        )  # fmt: skip
+        settings = self.node.settings
+        if reply.kind == TOOL_RESULT and settings.lobehub_url and isinstance(outcome, Appended):
+            self.node.hub.spawn(forward_result(settings, reply.members))
+
+    async def _interrupt(self, frame: Frame) -> None:
+        meta = await find_operation(self.node, self.identity, self.operation_of(frame))
+        await cancel(self.node.store, meta.generation_id, by=self.node.asker(self.owner, meta))
+
+    async def _heartbeat(self, frame: Frame) -> None:
+        self.socket.say(type="heartbeat_ack")
+
+    reply_commands: ClassVar[Mapping[str, Command]] = {
+        "tool_result": _reply,
+        "tool_confirmation": _reply,
+        "user_input": _reply,
+        "interrupt": _interrupt,
+        "heartbeat": _heartbeat,
+    }
+
+
+class GatewayConversation(ReplyingConversation):
     """The protocol of the gateway, for the operation in the query of the handshake."""
 
     def __init__(self, node: Node, identity: Identity, scope: Scope, send: Send) -> None:
@@ -90,19 +141,14 @@ class GatewayConversation(Conversation):
         fold = GatewayFrameFold(meta, self._operation, seen, wants_status=wants_status)
         await self.open(READING, meta, fold)
 
-    async def _interrupt(self, frame: Frame) -> None:
-        meta = await find_operation(self.node, self.identity, self._operation)
-        await cancel(self.node.store, meta.generation_id, by=self.node.asker(self.owner, meta))
-
-    async def _heartbeat(self, frame: Frame) -> None:
-        self.socket.say(type="heartbeat_ack")
+    def operation_of(self, frame: Frame) -> str:
+        return self._operation
 
     scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
         "auth": _auth,
         "resume": _resume,
-        "interrupt": _interrupt,
-        "heartbeat": _heartbeat,
+        **ReplyingConversation.reply_commands,
     }
 
 

@@ -10,13 +10,14 @@ the lease. So each request may go to another node, and may be repeated. Source: 
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
+from api.dialects.denial import deny
 from api.dialects.prompt import note_allowance
 from api.errors import request_error
 from api.intake.arriving_body import read_body
@@ -26,7 +27,7 @@ from api.intake.outside_events import APPEND_BYTES_MAX, CheckedAppend, check_app
 from api.intake.producer_members import check_produced
 from api.node import Node
 from api.response import json_response
-from shared.errors import NotFound, Unavailable
+from shared.errors import Unavailable
 from shared.log.ids import EventId
 from shared.log.producing import (
     Appended,
@@ -194,44 +195,6 @@ def read_producer_token(header: str) -> tuple[int, str]:
     if not is_number or not 0 < len(token) <= TOKEN_CHARACTERS_MAX or not token.isalnum():
         raise invalid_request("send the header X-Producer-Token with producer_token of the answer")
     return int(attempt), token
-
-
-def deny(denied: Denied) -> NoReturn:
-    """Raise the error of an append or a begin that was not written.
-
-    Raises:
-        RequestError: always.
-    """
-    if denied.reason == "absent" or denied.detail == "sealed":
-        raise NotFound
-    code, message = _DENIALS[denied.reason]
-    error = request_error(code, message.format(denied.detail))
-    if denied.reason == "ended":
-        error.members = {"status": denied.detail}
-    elif denied.reason == "gap":
-        error.members = {"next_seq": int(denied.detail)}
-    elif denied.reason == "conflict":
-        error.members = {"seq": int(denied.detail)}
-    raise error
-
-
-_DENIALS = {
-    "ended": ("generation_ended", "this generation has ended with the status {}: stop producing"),
-    "fenced": (
-        "producer_fenced",
-        "another producer has taken over, or the takeover was lost: stop, or take over again",
-    ),
-    "worker": ("not_produced", "a worker writes this generation: create one with producer"),
-    "gap": ("sequence_gap", "send the events from seq {} on: the log ends before it"),
-    "conflict": (
-        "sequence_conflict",
-        "the log has another event with the seq {}: only a repeat may use a number again",
-    ),
-    "full": (
-        "answer_full",
-        "this append would exceed TAILRACE_ANSWER_BYTES_MAX: send the event end",
-    ),
-}
 
 
 def _tenure_members(tenure: Tenure) -> dict[str, Any]:

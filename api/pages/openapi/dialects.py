@@ -239,6 +239,15 @@ PATHS: Json = {
             parameter("operationId", "query", "A generation, or its Idempotency-Key.", STRING),
         )
     },
+    "/lobe-gateway/v2/ws": {
+        "get": socket(
+            "openLobeGatewayMux",
+            "WebSocket: LobeHub's agent gateway, version 2, for many operations of a user.",
+            "Error",
+            parameter("token", "query", "A key or a token.", STRING),
+            parameter("clientId", "query", "Names the client from one socket to the next.", STRING),
+        )
+    },
     "/api/agent/stream": {
         "get": {
             "operationId": "readLobeOperation",

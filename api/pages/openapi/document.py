@@ -19,6 +19,7 @@ from api.pages.openapi import dialects as openapi_dialects
 from api.pages.openapi import durable_streams as openapi_durable_streams
 from api.pages.openapi import files as openapi_files
 from api.pages.openapi import grpc as openapi_grpc
+from api.pages.openapi import lobe_gateway as openapi_lobe_gateway
 from api.pages.openapi import producers as openapi_producers
 from api.pages.openapi import responses as openapi_responses
 from api.pages.openapi import schedules as openapi_schedules
@@ -208,6 +209,7 @@ PATHS: Json = {
     **openapi_ai_sdk.PATHS,
     **openapi_ag_ui.PATHS,
     **openapi_dialects.PATHS,
+    **openapi_lobe_gateway.PATHS,
     **openapi_grpc.PATHS,
     **openapi_durable_streams.PATHS,
     **openapi_responses.PATHS,

@@ -23,8 +23,12 @@ from shared.redis.pipeline import ClientPipeline, Pipeline
 
 FOLDER = Path(__file__).parent
 MOVING = "TRYAGAIN"  # the slot of the keys is moving
-WITH_GRACE = ("attach", "begin", "lapse", "produce", "produce_end", "renew")
-WITH_TIME_LIMITS = ("begin", "lapse", "produce", "produce_begin", "produce_end")
+WITH_GRACE = (
+    "attach", "begin", "feed", "feed_end", "lapse", "produce", "produce_end", "renew",
+)  # fmt: skip
+WITH_TIME_LIMITS = (
+    "begin", "feed", "feed_end", "lapse", "produce", "produce_begin", "produce_end",
+)  # fmt: skip
 WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "hook_redrive", "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
@@ -36,16 +40,19 @@ WITHOUT_PRELUDE = (
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
-    "finish", "produce_end", "close", "lapse", "seal", "delete", "renew", "release", "attach",
+    "finish", "feed_end", "produce_end", "close", "lapse", "seal", "delete", "renew", "release",
+    "attach",
     "batch_cancel", "batch_move", "files_remove",
     "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
     "stream_delete", "audio_take",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full;
-# `produce_end` is the same for an outside producer.
+# `produce_end` is the same for an outside producer, `feed_end` for a feeder.
 # `owner_charge` goes with `create`: if a full server refuses the one, it must refuse the other.
-FILES = {"finish": "append", "owner_charge": "owner_bytes", "produce_end": "produce"}
+FILES = {
+    "finish": "append", "owner_charge": "owner_bytes", "feed_end": "feed", "produce_end": "produce",
+}  # fmt: skip
 
 
 @cache

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,20 @@ from api.dialects.durable_streams.fold import EVENT_STREAM
 from api.dialects.grpc.fold import CONNECT, CONNECT_JSON, GRPC, GRPC_WEB, GRPC_WEB_TEXT
 from api.dialects.lobe.fold import LobeFrameFold
 from api.dialects.lobe_gateway.fold import LOBE_GATEWAY, GatewayFrameFold
+from api.dialects.lobe_gateway.mux_fold import MuxFrameFold
 from api.dialects.native.fold import NDJSON, SSE, NativeFrameFold
 from api.dialects.responses.fold import RESPONSES
 from api.dialects.responses.frames import ResponsesFrameFold
 from shared.log.request import Request
-from tests.support.recorded import AG_UI_LOGS, LOGS, Log, bytes_of, frames_of, recorded_meta
+from tests.support.recorded import (
+    AG_UI_LOGS,
+    FED_LOGS,
+    LOGS,
+    Log,
+    bytes_of,
+    frames_of,
+    recorded_meta,
+)
 
 DIRECTORY = Path(__file__).parents[3] / "golden"
 META = recorded_meta()
@@ -32,6 +42,7 @@ WITH_USAGE = recorded_meta(Request(messages=HELLO, dialect={INCLUDE_USAGE: True}
 AG_UI_RUN = {THREAD: "t1", RUN: "r1", STATE: {"n": 0}}
 AG_UI_META = recorded_meta(Request(messages=HELLO, dialect={**AG_UI_RUN, VERSION: "1.0"}))
 OLD_AG_UI_META = recorded_meta(Request(messages=HELLO, dialect=AG_UI_RUN))
+FED_META = replace(META, dialect=b'{"lobehub":{"operation":"op1"}}')
 KNOWS_RESET_STEP = recorded_meta(Request(messages=HELLO, dialect={RESET_STEP: True}))
 
 
@@ -70,7 +81,22 @@ DIALECTS: dict[str, Callable[[Log], bytes]] = {
     "lobe-gateway-websocket": lambda log: frames_of(
         lambda meta: GatewayFrameFold(meta, "op1", 0, wants_status=True), log, META
     ),
+    "lobe-gateway-mux": lambda log: frames_of(
+        lambda meta: MuxFrameFold(meta, "op1", 0, is_executor=False), log, META
+    ),
     "lobe": lambda log: frames_of(lambda meta: LobeFrameFold(meta, "m1"), log, META),
+}
+# Those of operations that LobeHub's server feeds.
+FED_DIALECTS: dict[str, Callable[[Log], bytes]] = {
+    "fed-lobe-gateway": lambda log: bytes_of(LOBE_GATEWAY, log, FED_META),
+    "fed-lobe-gateway-websocket": lambda log: frames_of(
+        lambda meta: GatewayFrameFold(meta, "op1", 0, wants_status=True), log, FED_META
+    ),
+    "fed-lobe-gateway-mux": lambda log: frames_of(
+        lambda meta: MuxFrameFold(meta, "op1", 0, is_executor=False), log, FED_META
+    ),
+    "fed-native-ndjson": lambda log: bytes_of(NDJSON, log, FED_META),
+    "fed-chat": lambda log: bytes_of(CHAT, log, FED_META),
 }
 
 
@@ -78,6 +104,10 @@ CASES = {
     f"{dialect}.{name}": (read, log)
     for dialect, read in DIALECTS.items()
     for name, log in (LOGS | AG_UI_LOGS if dialect.startswith("ag-ui") else LOGS).items()
+} | {
+    f"{dialect}.{name}": (read, log)
+    for dialect, read in FED_DIALECTS.items()
+    for name, log in FED_LOGS.items()
 }
 
 

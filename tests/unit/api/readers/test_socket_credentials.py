@@ -13,6 +13,7 @@ from api.access import EVERY_FRAME, FRAMES
 from api.dialects.ai_sdk.socket import AiSdkConversation, ai_sdk_socket
 from api.dialects.deep_chat.socket import DeepChatConversation
 from api.dialects.lobe.socket import LobeConversation, lobe_socket
+from api.dialects.lobe_gateway.mux_socket import MuxConversation, lobe_gateway_mux_socket
 from api.dialects.lobe_gateway.socket import GatewayConversation, lobe_gateway_socket
 from api.dialects.native.socket import NativeConversation, native_socket
 from api.dialects.responses.socket import ResponsesConversation, responses_socket
@@ -268,6 +269,7 @@ ENDPOINTS = {
     "/ai-sdk/ws": ai_sdk_socket,
     "/lobe/ws": lobe_socket,
     "/lobe-gateway/ws": lobe_gateway_socket,
+    "/lobe-gateway/v2/ws": lobe_gateway_mux_socket,
     "/v1/responses": responses_socket,
 }
 KINDS = [
@@ -287,7 +289,7 @@ async def test_a_frame_needs_its_scope(node: Node, path: str, kind: str, needed:
 
     await socket_client.say(FRAME_OF.get(kind, {"type": kind, "id": "gen_00000000"}))
 
-    (error,) = socket_client.take()
+    *_, error = socket_client.take()
     assert needed in str(error) and "forbidden" in str(error)
     await socket_client.leave()
 
@@ -299,6 +301,7 @@ async def test_a_frame_needs_its_scope(node: Node, path: str, kind: str, needed:
         ("/ai-sdk/ws", AiSdkConversation),
         ("/lobe/ws", LobeConversation),
         ("/lobe-gateway/ws", GatewayConversation),
+        ("/lobe-gateway/v2/ws", MuxConversation),
         ("/v1/responses", ResponsesConversation),
         ("/deep-chat/ws", DeepChatConversation),
     ],

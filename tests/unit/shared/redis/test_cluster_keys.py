@@ -35,6 +35,7 @@ from shared.later.dead_letters import redrive
 from shared.later.schedules import Schedule, Schedules, Timing
 from shared.later.webhooks import Webhook, WebhookEvent, end, register
 from shared.log.events import End
+from shared.log.feeding import Fed, feed
 from shared.log.ids import EventId
 from shared.log.producing import (
     Appended,
@@ -286,11 +287,14 @@ async def produce(acceptor: Acceptor) -> None:
     assert isinstance(begun, Tenure)
     said = OutsideEvents(name, mine, begun.attempt, begun.next_seq, [token("a")])
     assert isinstance(await append_outside(store, said), Appended)
+    assert isinstance((await feed(store, [Fed(name, [token("b")], repeat_key="k")]))[0], Appended)
     await end_hopeless(store, [name])
     begun = await begin_producing(store, name, "next", is_first=False, is_reset=True)
     assert isinstance(begun, Tenure)
     said = OutsideEvents(name, "next", begun.attempt, begun.next_seq, [END], "completed")
     assert isinstance(await append_outside(store, said), Appended)
+    await acceptor.accept(dataclasses.replace(new, grace_s=None), "gen_fed00000")
+    assert isinstance((await feed(store, [Fed("gen_fed00000", [END], "completed")]))[0], Appended)
 
 
 async def take_the_queue(redis: Redis) -> None:
