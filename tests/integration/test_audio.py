@@ -33,9 +33,13 @@ ANSWER_S = 10.0
 END = End("completed", "stop")
 
 
-@pytest.fixture(scope="module")
-async def node(redis_server: RedisServer) -> AsyncIterator[LocalNode]:
-    async with serve_here(Settings(redis_url=redis_server.url)) as local_node:
+@pytest.fixture(scope="module", params=["off", "on"], ids="deflate={}".format)
+async def node(
+    redis_server: RedisServer, request: pytest.FixtureRequest
+) -> AsyncIterator[LocalNode]:
+    """A node without and with permessage-deflate, which the client of these tests offers."""
+    settings = Settings(redis_url=redis_server.url, ws_deflate=request.param)
+    async with serve_here(settings) as local_node:
         await local_node.node.redis.flushall()
         yield local_node
 

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from api.dialects.native.fold import NativeFrameFold, text_frame
+from api.deflate import text_frame
+from api.dialects.native.fold import NativeFrameFold
 from shared.log.fold import BinaryFrame, ByteFold, Dialect
 from shared.log.ids import EventId
 from shared.log.records import Meta
@@ -25,7 +26,9 @@ _BINARY_BIT = 0x82  # the first byte of a text frame is 0x81
 
 
 class BinaryFileFold(NativeFrameFold):
-    """`NativeFrameFold` with files as binary frames."""
+    """`NativeFrameFold` with files as binary frames, which have no compressed form."""
+
+    deflated = None
 
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
         frames = super().add(event_id, raw)

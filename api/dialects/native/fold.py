@@ -137,7 +137,7 @@ class NativeFrameFold(FrameFold):
     joins = True
     restarts = True
     shared = WIRE
-    deflated = DEFLATED
+    deflated: DeflatedDialects | None = DEFLATED
 
     def __init__(self, meta: Meta) -> None:
         self._id = meta.generation_id.encode()
