@@ -11,14 +11,12 @@ import brotli
 
 QUALITY = 5  # 4 has 6 bytes more in an event for the same time
 WINDOW_LOG = 16  # 64 KiB
-CONTEXT_BYTES = 600_000  # as measured by bench/compression.py
 
 
 class BrotliContext:
-    """A compressor of one body. It cannot be restarted."""
+    """A compressor of one body."""
 
     __slots__ = ("_compressor",)
-    bytes_kept = CONTEXT_BYTES
 
     def __init__(self) -> None:
         self._compressor = brotli.Compressor(
@@ -27,9 +25,6 @@ class BrotliContext:
 
     def piece(self, plain: bytes) -> bytes:
         return bytes(self._compressor.process(plain) + self._compressor.flush())
-
-    def restart(self) -> None:
-        raise AssertionError("pieces of Brotli are not shared")
 
     def closing(self, crc: int, count: int) -> bytes:
         return bytes(self._compressor.finish())

@@ -15,20 +15,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-# A longer string is put into a piece without compression, so that one call takes at most about
-# 10 ms. A slice of a log is shorter (api/hub/encoded.py), unless it has one very long entry.
+# A longer string is put into a shared piece without compression, so that one call takes at most
+# about 10 ms. A slice of a log is shorter (api/hub/encoded.py), unless it has one very long entry.
 COMPRESSED_BYTES_MAX = 262_144
 FRESH_BYTES_MIN = 256  # a shorter string alone saves less than the set-up of a compressor costs
 
 
 class Context(Protocol):
-    """A compressor that remembers what it has compressed.
-
-    Attributes:
-        bytes_kept: memory, bytes, approximately.
-    """
-
-    bytes_kept: int
+    """A compressor that remembers what it has compressed."""
 
     def piece(self, plain: bytes) -> bytes:
         """Return the piece of the next bytes.
@@ -38,10 +32,6 @@ class Context(Protocol):
         """
         ...
 
-    def restart(self) -> None:
-        """Make the next piece a key frame."""
-        ...
-
     def closing(self, crc: int, count: int) -> bytes:
         """Return the bytes that complete a body of which all pieces are of this context.
 
@@ -49,6 +39,20 @@ class Context(Protocol):
             crc: CRC-32 of all plain bytes.
             count: number of plain bytes.
         """
+        ...
+
+
+class SharedContext(Context, Protocol):
+    """A context whose pieces serve several readers.
+
+    Attributes:
+        bytes_kept: memory, bytes, approximately.
+    """
+
+    bytes_kept: int
+
+    def restart(self) -> None:
+        """Make the next piece a key frame."""
         ...
 
 
@@ -73,10 +77,12 @@ class SharedEncoding(Encoding, Protocol):
 
     Attributes:
         window: a piece of a context refers at most so many plain bytes back, and nothing else joins
-            it to earlier pieces. 0: a body may go on with a context only from a key frame on.
+            it to earlier pieces.
     """
 
     window: int
+
+    def context(self) -> SharedContext: ...
 
     def fresh(self, plain: bytes) -> bytes:
         """Return a fresh piece.

@@ -1,7 +1,7 @@
 """The encodings that the operator has configured, in order, and a bound on private compressors.
 
-A private compressor serves one reader only (api/readers/encoded_body.py); Brotli needs one for each
-reader. Knows no log and no HTTP.
+A private compressor serves one reader only (api/readers/encoded_body.py); Brotli and Zstandard need
+one for each reader. Knows no log and no HTTP.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ HUB_GAUGES = (
 )
 HUB_COUNTERS = (
     ("events_delivered", "Events written to subscribers."),
-    ("bytes_delivered", "Bytes of those events, as framed."),
+    ("bytes_delivered", "Bytes of those events, as framed and compressed."),
     ("cuts", "Subscribers cut for reading too slowly."),
     ("rotations", "Subscribers broken off at the maximum age of a connection."),
     ("resumes", "Subscribers that began at a cursor."),

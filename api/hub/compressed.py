@@ -12,7 +12,7 @@ A piece refers to bytes before it. A reader may join at the head only if its bod
 
     - the context is at a key frame: the next piece refers to nothing before it; or
     - the latest bytes of the body are the log's, at least as many as the window, or as follow the
-      last key frame. Only for encodings with a window.
+      last key frame.
 
 Otherwise the reader asks for a key frame, which is the first piece after a restart of the context.
 A key frame costs bytes for all members, so two of them are `KEY_FRAME_ENTRIES` apart. Until then
@@ -27,7 +27,7 @@ from __future__ import annotations
 import zlib
 from typing import NamedTuple
 
-from api.compression.encoding import Context, SharedEncoding
+from api.compression.encoding import SharedContext, SharedEncoding
 from api.hub.broadcast import BroadcastGroup, BroadcastHost
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
@@ -84,7 +84,7 @@ class CompressedLog:
         self._log = log
         self._feed = feed
         self._encoding = encoding
-        self._context: Context | None = None
+        self._context: SharedContext | None = None
         self._fresh_of = self._fresh = b""  # the last fresh piece, and its plain bytes
         self.group = BroadcastGroup(self, feed, host, is_chunked=True)
         self._begin(0)
@@ -184,7 +184,7 @@ class CompressedLog:
         if self._is_at_key_frame:
             return True
         since_key = self._mark.size - self._key_count
-        if self._encoding.window and run >= min(self._encoding.window, since_key):
+        if run >= min(self._encoding.window, since_key):
             return True
         if self._entries_since_key < KEY_FRAME_ENTRIES:
             return False

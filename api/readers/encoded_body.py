@@ -2,13 +2,14 @@
 
 A `SharedBody` shares its pieces with the other readers of the log (api/hub/compressed.py), and
 counts what it has given, because the trailer of gzip needs the CRC and the number of all bytes. A
-`PrivateBody` has a compressor of its own: for Brotli, and on servers without a wire. Invariant: the
-decoded body is the body that a reader without an encoding gets, and every piece is decoded at once.
-Only `closing` completes the body. Knows no connection.
+`PrivateBody` has a compressor of its own: in br and zstd, and on servers without a wire. Invariant:
+the decoded body is the body that a reader without an encoding gets, and every piece is decoded at
+once. Only `closing` completes the body. Knows no connection.
 """
 
 from __future__ import annotations
 
+import sys
 import zlib
 from typing import Protocol
 
@@ -20,9 +21,17 @@ from api.hub.compressed import CompressedLog, Mark
 from api.hub.relay import Relay
 from shared.log.fold import Dialect
 
+PRIVATE_BYTES_MAX = 65_536  # of one piece: about 2 ms with Brotli
+
 
 class EncodedBody(Protocol):
-    """The body of one response."""
+    """The body of one response.
+
+    Attributes:
+        piece_bytes_max: the longest string of which the next piece may be made in one turn.
+    """
+
+    piece_bytes_max: int
 
     def take_opening(self) -> bytes:
         """Return the first bytes of the body, once; later calls return nothing."""
@@ -67,6 +76,8 @@ class EncodedBody(Protocol):
 
 class SharedBody:
     """A body whose pieces are those of the log's other readers."""
+
+    piece_bytes_max = sys.maxsize  # a very long string is not compressed
 
     __slots__ = (
         "_count", "_crc", "_encoding", "_entered", "_epoch", "_is_begun", "_is_closed", "_log",
@@ -137,6 +148,8 @@ class SharedBody:
 
 class PrivateBody:
     """A body with a compressor of its own."""
+
+    piece_bytes_max = PRIVATE_BYTES_MAX
 
     __slots__ = ("__weakref__", "_context", "_count", "_crc", "_encodings", "_opening")
 

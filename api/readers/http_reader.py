@@ -60,6 +60,7 @@ class Subscriber:
         "_port",
         "_prefix",
         "_relay",
+        "_rest",
         "_send",
         "_sent_at",
         "_step",
@@ -104,6 +105,7 @@ class Subscriber:
             wire.on_paused, wire.on_resumed = self._paused, self._resumed
         self._prefix = prefix
         self._body = body
+        self._rest = memoryview(b"")  # of a slice that takes several turns to compress
         if body is not None:
             body.attach(relay, dialect)
         self._sent_at = port.now()
@@ -127,6 +129,9 @@ class Subscriber:
         if self._wire is not None and self._wire.is_paused:
             self._block(now)  # earlier bytes on this connection are still unsent
             return False
+        if self._rest:
+            self._write(b"", now)
+            return True
         match self.position.place(self._relay.feed, now):
             case Placement.WAITING:
                 self._port.await_place(self)
@@ -139,8 +144,8 @@ class Subscriber:
         if chunk:
             self._port.counters.events_delivered += self.position.seq - start
             self._write(chunk, now)
-            if self._is_blocked or self.outcome is not None:
-                return False
+            if self._is_blocked or self.outcome is not None or self._rest:
+                return bool(self._rest)
         if self.position.seq < self._relay.feed.count:
             return self._continue_or_finish(now)
         if self._relay.feed.is_ended or self.position.seq == self._log.over_at:
@@ -214,10 +219,14 @@ class Subscriber:
         return not self._is_blocked and self.outcome is None
 
     def _write(self, chunk: bytes, now: float) -> None:
-        """Write bytes of the log."""
+        """Write bytes of the log, after the rest of an earlier slice."""
         prefix, self._prefix = self._prefix, b""
         if self._body is not None:
             prefix = self._body.aside_piece(prefix) if prefix else b""
+            whole, size = self._rest or memoryview(chunk), self._body.piece_bytes_max
+            self._rest = whole[size:]
+            if self._rest or whole.obj is not chunk:
+                chunk = bytes(whole[:size])
             chunk = self._body.log_piece(chunk, self.position.epoch)
         self._port.counters.bytes_delivered += len(chunk)
         self._put(prefix + chunk if prefix else chunk, now)
@@ -292,7 +301,7 @@ class Subscriber:
         if self.outcome is not None:
             return None
         sent_at = self._sent_at if self.row is None else max(self._sent_at, self.row.sent_at)
-        if now - sent_at < heartbeat_s or self._is_blocked:
+        if now - sent_at < heartbeat_s or self._is_blocked or self._rest:
             return max(sent_at, now - heartbeat_s / 2) + heartbeat_s
         self._put_aside(self._log.dialect.heartbeat, now)
         return now + heartbeat_s
@@ -312,7 +321,7 @@ class Subscriber:
         )
 
     def _backlog_bytes(self) -> int:
-        unsent = self._buffer_bytes() + self._chunk_bytes
+        unsent = self._buffer_bytes() + self._chunk_bytes + len(self._rest)
         if self.position.epoch == self._relay.feed.epoch:
             unsent += self._log.backlog_bytes(self.position.seq)
         return unsent

@@ -44,6 +44,7 @@ policy = "prefix"
 route = ["route-a", "route-b"]
 hedge_after_s = 60
 """
+NODE_READY_S = 180.0  # on a busy machine
 SETTINGS = {
     "worker_slots": "2000",
     "retention_s": "60",
@@ -115,7 +116,7 @@ class System:
         """
         role = self._role("api", program, port=str(free_port()), **settings)
         try:
-            yield await role.start().ready()
+            yield await role.start().ready(NODE_READY_S)
         finally:
             role.kill()
             self._roles.remove(role)

@@ -40,27 +40,19 @@ class GzipDecoder:
 
 
 class ZstdDecoder:
-    """A row of frames. The window is bounded as RFC 9659 says, and more than a client needs."""
+    """One frame, as Node.js reads it; nothing may follow."""
 
     def __init__(self) -> None:
-        self._decoder: Any = None
-        self._began = False
+        self._decoder: Any = zstandard.ZstdDecompressor(max_window_size=1 << 23).decompressobj()
 
     def feed(self, data: bytes) -> bytes:
-        plain = b""
-        while data:
-            if self._decoder is None:
-                self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 23).decompressobj()
-                self._began = True
-            plain += self._decoder.decompress(data)
-            if not self._decoder.eof:
-                break
-            data, self._decoder = self._decoder.unused_data, None
+        plain = bytes(self._decoder.decompress(data)) if data else b""
+        assert not self._decoder.unused_data, "bytes after the frame"
         return plain
 
     @property
     def is_complete(self) -> bool:
-        return self._began and self._decoder is None
+        return bool(self._decoder.eof)
 
 
 class BrotliDecoder:

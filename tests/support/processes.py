@@ -106,14 +106,14 @@ class Role:
         """Return once the process has ended."""
         await until(lambda: not self.is_running, READY_S, f"the end of {self.name}")
 
-    async def ready(self) -> Role:
+    async def ready(self, within_s: float = READY_S) -> Role:
         """Return once the role has said that it is ready.
 
         Raises:
             AssertionError: it ended, or said nothing in time; the message has its stderr.
         """
         try:
-            await until(self._said_ready, READY_S, f"{self.name} ready")
+            await until(self._said_ready, within_s, f"{self.name} ready")
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.stderr()}") from None
         return self
