@@ -87,7 +87,6 @@ class AudioInputs:
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
-        self._scripts = store.scripts
         self._bytes_max = settings.audio_bytes_max
         self._kept_ms = kept_ms(settings, None)
 
@@ -99,7 +98,7 @@ class AudioInputs:
             chunk.seq, "1" if chunk.is_last else "", chunk.data,
             UNREAD_BYTES_MAX, self._bytes_max, self._kept_ms, owner,
         ]  # fmt: skip
-        reply = await self._scripts.run("audio_append", _keys(generation_id), args)
+        reply = await self._store.scripts.run("audio_append", _keys(generation_id), args)
         word = reply[0].decode()
         if word in ("ok", "again"):
             return _state(reply, is_repeat=word == "again")
@@ -109,7 +108,7 @@ class AudioInputs:
 
     async def state(self, generation_id: str, owner: str) -> AudioState | AudioRefusal:
         """Return how far the input has got, or `absent` or `none`."""
-        reply = await self._scripts.run("audio_state", _keys(generation_id), [owner])
+        reply = await self._store.scripts.run("audio_state", _keys(generation_id), [owner])
         if reply[0] != b"ok":
             return AudioRefusal(reply[0].decode())
         return _state(reply, status=reply[5].decode(), media_type=reply[6].decode())
@@ -124,7 +123,7 @@ class AudioInputs:
             bytes_read: from the start of the input: the client may send as many more.
         """
         args = [token, after, bytes_read, CHUNKS_AT_ONCE]
-        reply = await self._scripts.run("audio_take", _keys(generation_id), args)
+        reply = await self._store.scripts.run("audio_take", _keys(generation_id), args)
         if reply[0] != b"ok":
             return None
         return [AudioChunk(int(seq), data, last == b"1") for seq, data, last in reply[1:]]
