@@ -76,7 +76,7 @@ async def speaking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Br
 
 @pytest.fixture(scope="module")
 async def shared_nodes() -> AsyncIterator[Deployment]:
-    async with Deployment(api=2, workers=2, lease_s=0.8, models=MODELS) as deployment:
+    async with Deployment(api=2, workers=2, lease_s=2, models=MODELS) as deployment:
         yield deployment
 
 

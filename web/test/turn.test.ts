@@ -93,3 +93,19 @@ test('a long history keeps its newest part', () => {
   const short = made('new', { type: 'token', text: 'y' }, end)
   assert.deepEqual(historyOf([long, short]).map(({ content }) => content), ['new', 'y'])
 })
+
+test('a listing that is older than the end does not make the answer run again', () => {
+  const turn = made('why', { type: 'token', text: 'x' }, end)
+  turn.isLoaded = true
+  const row = { id: turn.id, model: 'm', prompt: 'why', session: null, created_at: 1, metadata: {}, error: null }
+  turn.list({ ...row, status: 'running' })
+  assert.equal(turn.status, 'completed')
+})
+
+test('a recording goes along as the words of its transcript', () => {
+  const recording = made('', { type: 'token', text: 'what I said' }, end)
+  recording.metadata = { page: { recording: true } }
+  const next = made('and?', { type: 'token', text: 'y' }, end)
+  assert.deepEqual(historyOf([recording, next]).map(({ role, content }) => [role, content]),
+    [['user', 'what I said'], ['user', 'and?'], ['assistant', 'y']])
+})

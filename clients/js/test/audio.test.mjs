@@ -231,7 +231,7 @@ test('chunks that the server has lost after it acknowledged them are sent again'
 test('bytes that the server has lost and that are no longer kept are an error', async () => {
   const outgoing = new Outgoing(10_000_000)
   outgoing.state({ next_seq: 1, window_bytes: 10_000_000 })
-  outgoing.offer(new Uint8Array(2_000_000))
+  outgoing.offer(new Uint8Array(4_000_000))
   for (let chunk = outgoing.next(); chunk; chunk = outgoing.next()) outgoing.received(chunk.seq, 10_000_000)
   outgoing.forget()
 

@@ -11,7 +11,7 @@ import { TailraceError } from '../errors.js'
 /** The server's limit of one chunk. */
 export const CHUNK_BYTES_MAX = 65_536
 /** Acknowledged, and kept for a server that lost them. */
-const KEPT_BYTES = 1_048_576
+const KEPT_BYTES = 2_097_152
 
 export interface Chunk { seq: number; bytes: Uint8Array; isLast: boolean }
 

@@ -115,7 +115,8 @@ export class Turn implements Link {
 
   /** A row of the session's listing. The text comes with `adopt`. */
   list(entry: Entry): void {
-    if (!this.isLoaded || !this.isActive) this.status = entry.status
+    // A listing that was asked for before the end may arrive after it.
+    if (!this.isLoaded || (!this.isActive && !RUNNING.includes(entry.status))) this.status = entry.status
     this.prompt ||= entry.prompt
     this.model = entry.model || this.model
     this.created_at = entry.created_at

@@ -63,6 +63,8 @@ export class VoiceControl {
         },
         problem: (text) => this.hooks.problem(text),
       }).run()
+    } catch {
+      this.hooks.problem('The part of this page that records could not be loaded. Check the connection, then press Record again.')
     } finally {
       ofTab.set(UNDER_WAY, '')
       release()
