@@ -62,7 +62,7 @@ class Size:
     compressors: int  # whose memory is measured
 
 
-FULL = Size(4_000, (1, 100, 1_000), 160, 20, 1_000)
+FULL = Size(4_000, (1, 100, 1_000), 120, 10, 1_000)
 QUICK = Size(100, (1, 4), 40, 50, 10)
 
 

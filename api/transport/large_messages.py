@@ -207,8 +207,12 @@ class MessageSieve:
 
     @property
     def large_bytes_left(self) -> int:
-        """Return how many plain bytes of a large payload may come next; they need no parser."""
-        return 0 if self._passes or self._is_compressed else self._left
+        """Return how many bytes of a large payload may come next that need no parser.
+
+        Compressed bytes do not count until their message is dropped.
+        """
+        inflates = self._is_compressed and self.message is not None and not self.message.refusal
+        return 0 if self._passes or inflates else self._left
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield bytes for the parser. The parser must take each before the next is asked for.

@@ -76,7 +76,7 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment
     if request.config.getoption("--base-url"):
         yield None
         return
-    settings = {"heartbeat_s": "15", "hub_bytes_max": "4000000"}
+    settings = {"heartbeat_s": "15", "hub_bytes_max": "4000000", "ws_deflate": "on"}
     async with Deployment(api=1, workers=1, models=QUICK, settings=settings) as deployment:
         yield deployment
 

@@ -23,6 +23,7 @@ from websockets.extensions.permessage_deflate import (
 from api.deflate import KEY_EVERY
 from shared.config.settings import Settings
 from shared.log.events import End, Token
+from tailrace_client import AsyncTailrace
 from tests.support.local_node import LocalNode, ManualWorker, serve_here
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
@@ -201,3 +202,46 @@ async def test_readers_that_come_and_go_get_every_text_exactly(
 
     assert [reader.texts for reader in readers] == [written] * len(readers)
     assert compressed[True] > 100
+
+
+async def test_our_python_client_offers_compression_and_follows_a_chain(
+    node: LocalNode, compressed: Counter[bool]
+) -> None:
+    worker = await ManualWorker.take(node.node.store)
+    name = worker.generation_id
+    async with AsyncTailrace(node.url, transport="websocket") as client:
+        pieces: list[str] = []
+
+        async def read() -> None:
+            pieces.extend([piece async for piece in client.attach(name).text()])
+
+        reading = asyncio.create_task(read())
+        await until(lambda: name in node.hub.relays and bool(followers(node, name)), 10, "a reader")
+        for n in range(KEY_EVERY):
+            await worker.append(Token(f" 词{n}"))
+        await worker.append(END)
+        await reading
+
+    assert "".join(pieces) == "".join(f" 词{n}" for n in range(KEY_EVERY))
+    assert compressed[True] >= KEY_EVERY
+
+
+async def test_a_long_catch_up_is_compressed_in_steps_and_then_follows_the_chain(
+    node: LocalNode, compressed: Counter[bool]
+) -> None:
+    worker = await ManualWorker.take(node.node.store)
+    name, pieces = worker.generation_id, [f" 词{n}" for n in range(5_000)]
+    for n in range(0, len(pieces), 100):
+        await worker.append(*map(Token, pieces[n : n + 100]))
+    reader = await opened(node, ClientPerMessageDeflateFactory())
+    await reader.follow(name)
+    assert reader.texts[name] == "".join(pieces)
+    assert compressed[True] > 0
+    while not followers(node, name):
+        pieces.append(" more")
+        await worker.append(Token(" more"))
+    await worker.append(END)
+    await until(lambda: bool(reader.ended), 10, "the end")
+
+    assert reader.texts[name] == "".join(pieces)
+    assert len(pieces) <= 5_000 + 2 * KEY_EVERY

@@ -141,7 +141,6 @@ class AsyncSockets:
                 open_timeout=self._shared.open_s,
                 close_timeout=1,
                 ping_interval=None,  # the frames `ping` are answered by the node, not by a proxy
-                compression=None,
                 proxy=None if self._shared.is_near else True,
                 max_size=LINE_BYTES_MAX,
             )

@@ -116,7 +116,6 @@ class Sockets:
                         open_timeout=self._shared.open_s,
                         close_timeout=1,
                         ping_interval=None,
-                        compression=None,
                         proxy=None if self._shared.is_near else True,
                         max_size=LINE_BYTES_MAX,
                     )

@@ -243,6 +243,10 @@ async def test_a_compressed_message_in_fragments_has_control_frames_in_between()
             1002,
         ),
     ],
+    ids=[
+        *("no deflate", "cut off", "no UTF-8", "RSV1 and RSV3", "RSV2", "ping", "close"),
+        *("continuation", "second fragment", "begun twice"),
+    ],
 )
 async def test_broken_compression_closes_with_its_code(broken: bytes, code: int) -> None:
     async with serving(Echo(), socket_protocol=DEFLATING) as port, connected(port) as peer:
