@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.up.discovery import find_servers, write_models
-from shared.config.models import DEMO
+from shared.config.models import DEMO, DEMO_TRANSCRIBER
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line
 
@@ -35,8 +35,10 @@ def find_models(settings: Settings, say: Callable[[str], None]) -> Settings:
         return settings
     path = Path(settings.data_dir).resolve() / FOUND_MODELS
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = write_models(servers, taken=[DEMO.name])
-    path.write_text(f'{HEAD}[models.{DEMO.name}]\nbackend = "demo"\n\n{found}')
+    demos = (DEMO, DEMO_TRANSCRIBER)
+    first, last = (f'[models.{demo.name}]\nbackend = "{demo.backend}"\n\n' for demo in demos)
+    found = write_models(servers, taken=[demo.name for demo in demos])
+    path.write_text(f"{HEAD}{first}{found}\n{last}")
     for server in servers:
         names = f"{server.title} at {server.base_url}: {', '.join(server.models[:MODELS_SHOWN])}"
         say(f"tailrace up: found {plain_line(names)}")

@@ -30,7 +30,7 @@ from shared.audio.input import (
     AudioState,
 )
 from shared.audio.record import STEP_BYTES, audio_charge, serves_record
-from shared.errors import NotFound
+from shared.errors import NotFound, RequestError
 from shared.log import owner_bytes
 from shared.log.ids import is_generation_id
 from shared.log.owner_bytes import OWNER_RETRY_AFTER_S, OwnerRoom
@@ -108,21 +108,19 @@ class AudioRoutes:
 
     async def append(self, request: Request) -> ASGIApp:
         """POST /v1/generations/{id}/audio: one chunk."""
-        node, owner = self.node, self.node.owner(request)
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/octet-stream" and not media_type.startswith("audio/"):
-            raise request_error(
-                "unsupported_media_type", "send content-type: application/octet-stream, or audio/…"
-            )
-        query = request.query_params
-        seq, is_last = _read_seq(query.get("seq")), _read_flag(query.get("last", "false"))
+        owner, name = self.node.owner(request), request.path_params["id"]
+        try:
+            seq, is_last = _read_head(request)
+        except RequestError:
+            await self._uploads.state(name, owner)  # of another owner: the same as of nobody
+            raise
+        node = self.node
         async with node.bodies.body() as hold:
             data = await read_body(
                 request.headers, request.receive,
                 bytes_max=CHUNK_BYTES_MAX, hold=hold, is_any_type=True,
             )  # fmt: skip
             chunk = AudioChunk(seq, bytes(data), is_last)
-            name = request.path_params["id"]
             state = await self._uploads.append(name, owner, chunk)
         return json_response({"id": name, "received_seq": seq, **state_members(state)})
 
@@ -196,6 +194,21 @@ _REFUSALS = {
         "the input would exceed TAILRACE_AUDIO_BYTES_MAX: send an empty chunk with last",
     ),
 }
+
+
+def _read_head(request: Request) -> tuple[int, bool]:
+    """Return the number of a chunk, and whether it is the last.
+
+    Raises:
+        RequestError: 415 another content type; 422 a wrong number or flag.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/octet-stream" and not media_type.startswith("audio/"):
+        raise request_error(
+            "unsupported_media_type", "send content-type: application/octet-stream, or audio/…"
+        )
+    query = request.query_params
+    return _read_seq(query.get("seq")), _read_flag(query.get("last", "false"))
 
 
 def _read_seq(text: str | None) -> int:

@@ -36,7 +36,7 @@ def native_socket(node: Node) -> SocketEndpoint:
     return SocketEndpoint(
         node,
         PATH,
-        functools.partial(NativeConversation, AudioUploads(node)),
+        functools.partial(NativeConversation, uploads=AudioUploads(node)),
         subprotocol=SUBPROTOCOL,
         is_refusal_readable=True,
         takes_auth_frame=True,
@@ -47,12 +47,12 @@ class NativeConversation(Conversation):
     """The native protocol. A subscription has the id of its generation as its key.
 
     Args:
-        uploads: stores the audio of all sockets of the node.
+        uploads: stores the audio of all sockets of the node; None: of this socket alone.
     """
 
-    def __init__(self, uploads: AudioUploads, *args: Any) -> None:
+    def __init__(self, *args: Any, uploads: AudioUploads | None = None) -> None:
         super().__init__(*args)
-        self.uploads = uploads
+        self.uploads = uploads or AudioUploads(self.node)
         self._is_binary = False  # `file` events are binary frames, unless a frame says otherwise
 
     def send_error(self, frame: Any, error: RequestError) -> None:
@@ -138,6 +138,9 @@ class NativeConversation(Conversation):
             self.fail(head, exc)
         return True
 
+    async def _audio(self, frame: Frame) -> None:
+        raise request_error("invalid_request", "a chunk of audio is a binary frame: docs/audio.md")
+
     async def _audio_state(self, frame: Frame) -> None:
         name = _read_generation_id(frame)
         state = await self.uploads.state(name, self.owner)
@@ -169,6 +172,7 @@ class NativeConversation(Conversation):
         "cancel": _cancel,
         "ping": _ping,
         "hello": _hello,
+        "audio": _audio,
         "audio_state": _audio_state,
     }
 

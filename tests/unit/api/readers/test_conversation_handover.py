@@ -17,10 +17,11 @@ from starlette.types import Receive, Scope, Send
 
 from api.dialects.native.socket import NativeConversation
 from api.edge.error_boundary import ErrorBoundary
-from api.readers.conversation import Frame
+from api.readers.conversation import Conversation, Frame
 from api.readers.socket_endpoint import SocketEndpoint
 from api.transport.websocket import PING as PING_FRAME
 from api.transport.websocket import WebSocketProtocol
+from shared.errors import RequestError
 from shared.log.events import Start
 from tests.support.hub_harness import END, GENERATION, HubHarness, settle
 from tests.support.protocol_server import (
@@ -44,6 +45,10 @@ class FaultyConversation(NativeConversation):
 
     held: asyncio.Event
     cancelled = 0
+
+    async def take_binary(self, data: bytes, refusal: RequestError | None) -> bool:
+        """Close the socket, as other dialects do."""
+        return await Conversation.take_binary(self, data, refusal)
 
     async def do(self, frame: Frame) -> None:
         if frame.get("type") == "fail":

@@ -109,8 +109,9 @@ def test_found_models_are_served_behind_the_demo(
     settings = find_models(Settings(data_dir=str(tmp_path / "data")), said.append)
 
     models = load_models(settings.models)
-    assert [model.backend for model in models.values()] == ["demo", "ollama", "ollama"]
-    assert list(models) == ["demo", "qwen3:8b", "demo-2"]
+    backends = [model.backend for model in models.values()]
+    assert backends == ["demo", "ollama", "ollama", "demo_transcriber"]
+    assert list(models) == ["demo", "qwen3:8b", "demo-2", "demo-transcriber"]
     assert child_environ(settings, "text")["TAILRACE_MODELS"] == settings.models
     assert said == ["tailrace up: found Ollama at http://localhost:11434: qwen3:8b, demo"]
 
@@ -256,7 +257,7 @@ def test_models_whose_keys_are_not_set_are_left_out(tmp_path: Path, monkeypatch,
     monkeypatch.setenv("C_KEY", "x")
     settings = skip_unset_models(Settings(models=str(path)))
 
-    assert list(load_models(settings.models, settings.models_skip)) == ["demo", "demo-transcriber"]
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
     said = capfd.readouterr().err
     assert "the model keyed is left out: set A_KEY" in said
     assert "the model header is left out: set B_KEY\n" in said
@@ -279,7 +280,7 @@ def test_a_model_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch, 
     path.write_text('[models.smollm2]\nbackend = "local"\n\n[models.demo]\nbackend = "demo"\n')
     settings = skip_unset_models(Settings(models=str(path)))
 
-    assert list(load_models(settings.models, settings.models_skip)) == ["demo", "demo-transcriber"]
+    assert list(load_models(settings.models, settings.models_skip)) == ["demo"]
     assert "the model smollm2 is left out" in capfd.readouterr().err
 
 
