@@ -92,7 +92,7 @@ async def opened(browser: Browser, url: str, **options: object) -> ChatPage:
     probes = "".join((CLIENTS / name).read_text() for name in ("probes.js", "voice-probes.js"))
     page = await browser.open(url, first=probes, **options)  # type: ignore[arg-type]
     await page.until(
-        f"document.querySelector('{RECORD}')?.offsetParent", "the button Record", SOON_S
+        f"Boolean(document.querySelector('{RECORD}')?.offsetParent)", "the button Record", SOON_S
     )
     return ChatPage(page)
 

@@ -60,7 +60,7 @@ class Browser:
         )
         self._asked[0] = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read())
-        await asyncio.wait_for(self._asked[0], ANSWER_S)
+        await asyncio.wait_for(self._asked[0], max(ANSWER_S, self._within_s))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -10,7 +10,7 @@ const NAMES: Record<VoiceState, string> = {
   sending: 'Sending the rest of the recording',
 }
 /** Bars of the wave, 100 ms each. */
-const BARS = 60
+const BARS = 45
 const BAR_PIXELS = 3
 const GAP_PIXELS = 1
 const WAVE_HEIGHT = 28
@@ -31,7 +31,7 @@ export class VoiceView {
     this.stop = h('button', { type: 'button', class: 'main', 'data-test': 'voice-stop', onclick: () => actions.stop() }, 'Stop recording')
     this.section = h('section', { id: 'voice', 'aria-label': 'Recording', 'data-test': 'voice' },
       h('div', { class: 'voice-line' }, h('span', { class: 'voice-dot', 'aria-hidden': true }), this.name, this.time,
-        this.wave, this.level, h('span', { class: 'space' }), cancel, this.stop),
+        this.wave, this.level, h('span', { class: 'space' }), h('span', { class: 'buttons' }, cancel, this.stop)),
       this.hint)
     this.composer.classList.add('with-voice')
     this.composer.querySelector('.box')!.before(this.section)
