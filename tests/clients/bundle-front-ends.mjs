@@ -45,6 +45,16 @@ const frontEnds = {
     onResolve({ filter: /^lobehub-agent$/ }, () => ({
       path: `${lobehub}/src/services/agentRuntime/client.ts`,
     }));
+    // What LobeHub's server publishes; its connection to Redis is the program's.
+    onResolve({ filter: /^lobehub-events$/ }, () => ({
+      path: `${lobehub}/src/server/modules/AgentRuntime/StreamEventManager.ts`,
+    }));
+    onResolve({ filter: /^\.\/redis$/ }, ({ importer }) =>
+      importer.startsWith(lobehub) ? { path: 'redis', namespace: 'program' } : undefined,
+    );
+    onLoad({ filter: /.*/, namespace: 'program' }, () => ({
+      contents: 'export const getAgentRuntimeRedisClient = () => globalThis.lobehubRedis;',
+    }));
     onResolve({ filter: /^librechat$/ }, () => ({
       path: `${librechat}/dist/esm/llm/openai/index.mjs`,
     }));

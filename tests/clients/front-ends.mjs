@@ -6,6 +6,7 @@ import { ChatOpenAI as LibreChatOpenAI } from 'librechat';
 import { LobeOpenAI } from 'lobechat';
 import { LobeOpenAI as LobeHubOpenAI } from 'lobehub';
 import { agentRuntimeClient } from 'lobehub-agent';
+import { StreamEventManager } from 'lobehub-events';
 
 const apiKey = process.env.API_KEY || 'none';
 console.error = () => {}; // LobeChat repeats each error there
@@ -67,7 +68,7 @@ async function langchain(Client, { url, body, isResponses, isStream }) {
 async function operation({ url, id, lastEventId }) {
   globalThis.window = globalThis; // where the client looks for fetch
   agentRuntimeClient.baseUrl = `${url}/api/agent`;
-  const said = { text: '', kinds: [], errors: [] };
+  const said = { text: '', kinds: [], events: [], errors: [] };
   await new Promise((resolve) => {
     agentRuntimeClient.createStreamConnection(id, {
       lastEventId,
@@ -75,6 +76,7 @@ async function operation({ url, id, lastEventId }) {
       onError: ({ message }) => resolve(said.errors.push(message)),
       onEvent: ({ type, data }) => {
         said.kinds.push(type);
+        said.events.push({ type, data });
         if (data?.chunkType === 'text') said.text += data.content;
       },
     });
@@ -82,7 +84,56 @@ async function operation({ url, id, lastEventId }) {
   return said;
 }
 
+// LobeHub's server publishes an operation of two steps. What it adds to its Redis stream
+// agent_runtime_stream:{id} goes to the gateway instead, to the nodes in turn.
+async function published({ urls, id }) {
+  let entries = 0;
+  const post = async (path, body, key) => {
+    const url = `${urls[entries++ % urls.length]}/lobe-gateway/api/operations/${path}`;
+    const headers = { 'content-type': 'application/json', 'idempotency-key': key };
+    for (let tries = 0; tries < 2; tries++) {
+      // Each one twice: a repeat must write nothing.
+      const answer = await fetch(url, { method: 'POST', headers, body: JSON.stringify(body) });
+      if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`);
+    }
+  };
+  const sent = [];
+  globalThis.lobehubRedis = {
+    expire: async () => 1,
+    xadd: async (key, _max, _about, _count, _id, ...pairs) => {
+      if (key !== `agent_runtime_stream:${id}`) throw new Error(key);
+      const fields = {};
+      for (let n = 0; n < pairs.length; n += 2) fields[pairs[n]] = pairs[n + 1];
+      const { type, operationId, stepIndex, timestamp, data } = fields;
+      const event = { type, operationId, stepIndex: +stepIndex, timestamp: +timestamp };
+      sent.push({ ...event, data: JSON.parse(data) });
+      await post('push-event', { operationId: id, event: sent.at(-1) }, `entry-${sent.length}`);
+      return `${timestamp}-${sent.length}`;
+    },
+  };
+  const events = new StreamEventManager();
+  await post('init', { operationId: id, userId: 'user_1' }, 'init');
+  await events.publishAgentRuntimeInit(id, { status: 'idle', maxSteps: 2, cost: 0.25 });
+  const calls = [{ id: 't1', identifier: 'web', apiName: 'search', arguments: '{"q":"é"}' }];
+  for (const step of [0, 1]) {
+    await events.publishStreamEvent(id, { type: 'step_start', stepIndex: step, data: { step } });
+    await events.publishStreamChunk(id, step, { chunkType: 'reasoning', reasoning: 'Hm. ' });
+    for (const content of ['What ', 'a ', `day${step}. `])
+      await events.publishStreamChunk(id, step, { chunkType: 'text', content });
+    if (step === 0) {
+      await events.publishStreamChunk(id, step, { chunkType: 'tools_calling', toolsCalling: calls });
+      const result = { success: true, content: 'found' };
+      const data = { isSuccess: true, executionTime: 1.5, result };
+      await events.publishStreamEvent(id, { type: 'tool_end', stepIndex: step, data });
+    }
+    await events.publishStreamEvent(id, { type: 'step_complete', stepIndex: step, data: null });
+  }
+  await events.publishAgentRuntimeEnd(id, 1, { status: 'done' }, 'done');
+  return { sent };
+}
+
 const ops = {
+  published,
   operation,
   lobechat: (told) => lobe(LobeOpenAI, told),
   lobehub: (told) => lobe(LobeHubOpenAI, told),

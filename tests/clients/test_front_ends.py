@@ -7,6 +7,7 @@ docs/clients.md names.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -255,3 +256,21 @@ async def test_lobehubs_reader_of_operations_goes_on_at_the_other_node(
     assert first["text"] + rest["text"] == text
     assert (first["kinds"] + rest["kinds"]).count("agent_runtime_init") == 1
     assert rest["kinds"][-1] == "agent_runtime_end"
+
+
+async def test_what_lobehubs_server_publishes_comes_to_its_reader_once(
+    program: NodeProgram, deployment: Deployment
+) -> None:
+    """LobeHub's own classes on both sides: its stream of events, and its reader of operations."""
+    name = f"op_{uuid.uuid4().hex}"
+    told = await program.ask("published", urls=deployment.urls, id=name)
+    async with RawClient(*deployment.urls) as api:
+        told_status = f"/lobe-gateway/api/operations/status?operationId={name}"
+        assert (await api.get(told_status)).json()["status"] == "completed"
+    sent = [{"type": each["type"], "data": each["data"]} for each in told["sent"]]
+    for seen in (0, 5, 11):
+        url = deployment.urls[seen % 2]
+        said = await program.ask("operation", url=url, id=name, lastEventId=str(seen))
+        assert said["kinds"][0] == "connected" and not said["errors"]
+        assert said["events"][1:] == sent[seen:]
+    assert len(sent) == 16

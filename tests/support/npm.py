@@ -29,7 +29,12 @@ LOBECHAT = (
 LOBEHUB = (
     "@lobehub/lobehub@2.1.26",
     "v6fRqss8S7Biv0EENFYOtdik7R4hVURCsjSZ6YFeyQ66nUMM2eKVGe4gC1OVV6s0xalVzjcgxpBCpmb1sEjd2g==",
-    ("package/packages/", "package/package.json", "package/src/services/agentRuntime/"),
+    (
+        "package/packages/",
+        "package/package.json",
+        "package/src/services/agentRuntime/",
+        "package/src/server/modules/AgentRuntime/",
+    ),
 )
 LIBRECHAT = (
     "@librechat/agents@3.9.2",

@@ -37,6 +37,7 @@ from shared.log.feeding import repeat_key
 
 IDEMPOTENCY = "idempotency-key"
 TIMEOUT, GATEWAY_TIMEOUT = "TIMEOUT", 504
+EVENTS = "push"
 
 
 class FeedRoutes:
@@ -59,7 +60,7 @@ class FeedRoutes:
 
     async def push(self, request: Request) -> ASGIApp:
         """POST …/push-event and …/push-events."""
-        return await self._put(request, pushed, "push")
+        return await self._put(request, pushed, EVENTS)
 
     async def update_status(self, request: Request) -> ASGIApp:
         """POST …/update-status."""
@@ -121,7 +122,9 @@ class FeedRoutes:
         """Write what a POST says; return the generation."""
         sent = request.headers.get(IDEMPOTENCY)
         name = entries.name if sent is None else check_idempotency_key(sent)
-        generation_id = await self.feeder.find(self.node.identity(request), body.operation)
+        generation_id = await self.feeder.find(
+            self.node.identity(request), body.operation, is_early=kind == EVENTS
+        )
         await self.feeder.put(
             generation_id, entries,
             ticket=ticket if ticket >= 0 else self.feeder.order.ticket(),

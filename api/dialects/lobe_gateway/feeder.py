@@ -46,7 +46,7 @@ from shared.queue.new_generation import NewGeneration
 from shared.queue.producer_bytes import STEP_BYTES, count_bytes
 
 MODEL = "lobehub"  # of the generation, in listings and in the usage
-# A POST may overtake `init`, which older versions of LobeHub do not wait for.
+# Events may overtake `init`, which older versions of LobeHub do not wait for.
 INIT_WAIT_S = 1.0
 INIT_LOOK_S = 0.05
 REPEAT_S = 0.1  # between two tries to write: LobeHub's server does not repeat a POST
@@ -97,15 +97,18 @@ class Feeder:
                 deny(begun)
         return generation_id
 
-    async def find(self, identity: Identity, operation: str) -> str:
-        """Return the generation of an operation of this feeder; wait a moment for its `init`.
+    async def find(self, identity: Identity, operation: str, *, is_early: bool = False) -> str:
+        """Return the generation of an operation of this feeder.
+
+        Args:
+            is_early: the request may have overtaken its `init`: wait a moment for it.
 
         Raises:
             NotFound: this feeder has no such operation.
             Unavailable: Redis did not answer in time.
         """
         now = asyncio.get_running_loop().time
-        until_s = now() + INIT_WAIT_S
+        until_s = now() + (INIT_WAIT_S if is_early else 0)
         while True:
             found = await find_fed(self.node.store, _feeder_name(identity), operation)
             if found is not None:

@@ -83,9 +83,8 @@ class MuxConversation(ReplyingConversation):
     def enter(self) -> None:
         """Register, and tell the client that it may subscribe."""
         super().enter()
-        self.socket.say(
-            type="ready", userId=self.owner, connectionId=secrets.token_hex(8), protocol=2
-        )
+        user = self.owner if self.identity.share is None else ""  # no name of the maker of a share
+        self.socket.say(type="ready", userId=user, connectionId=secrets.token_hex(8), protocol=2)
 
     def leave(self) -> None:
         """Release everything; other clients may execute tools again."""

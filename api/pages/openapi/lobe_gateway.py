@@ -20,18 +20,14 @@ from api.pages.openapi.schemas import (
 )
 
 EVENTS_MAX, NAME_CHARACTERS_MAX, WAIT_MS_MAX = 1_000, 255, 600_000
-META_MEMBERS = (
-    "topicId", "threadId", "agentId", "groupId", "taskId", "scope", "parentOperationId",
-    "mirrorToOperationId", "rootOperationId",
-)  # fmt: skip
 STATUSES = (
     "running", "waiting_input", "waiting_confirmation", "completed", "interrupted", "error",
 )  # fmt: skip
 OPERATION: Json = {"type": "string", "pattern": "^(?!gen_)[!-~]{1,255}$"}
 NAME: Json = {"type": "string", "minLength": 1, "maxLength": NAME_CHARACTERS_MAX}
+TEXT: Json = {"type": "string", "minLength": 1}
 TIMEOUT: Json = {"type": "number", "maximum": WAIT_MS_MAX}
-EVENT: Json = record({"type": STRING}, {"operationId": STRING, "data": {}})
-META: Json = record({}, dict.fromkeys(META_MEMBERS, STRING))
+EVENT: Json = record({"type": STRING}, {"operationId": {}, "data": {}})
 BOOLEAN: Json = {"type": "boolean"}
 SUCCESS: Json = record({"success": {"const": True}, "generationId": STRING})
 REPEAT = parameter(
@@ -53,12 +49,12 @@ BEGINNING = (
 
 
 def operation(name: str, summary: str, body: Json, codes: tuple[str, ...], ok: Json) -> Json:
-    """Return a POST of a feeder."""
+    """Return a POST of a feeder; the one that begins an operation takes no key."""
     return {
         "post": {
             "operationId": name,
             "summary": summary,
-            "parameters": [REPEAT],
+            "parameters": [] if codes is BEGINNING else [REPEAT],
             "requestBody": {"required": True, "content": content(body)},
             "responses": {"200": answer("Done.", ok), **errors(*codes, *SHARED)},
         }
@@ -86,7 +82,7 @@ PATHS: Json = {
     f"{PREFIX}/init": operation(
         "beginLobeOperation",
         "LobeHub's server begins an operation; a repeat finds it.",
-        record({"operationId": OPERATION, "userId": STRING}, {"meta": nullable(META)}),
+        record({"operationId": OPERATION, "userId": TEXT}, {"meta": nullable(OBJECT)}),
         BEGINNING,
         SUCCESS,
     ),
@@ -149,7 +145,7 @@ PATHS: Json = {
         operation(
             "requestLobeInput",
             "Ask a client for a text; wait for the reply at most `timeout` ms.",
-            record({"operationId": OPERATION, "prompt": STRING}, {"timeout": nullable(TIMEOUT)}),
+            record({"operationId": OPERATION, "prompt": TEXT}, {"timeout": nullable(TIMEOUT)}),
             WAITING,
             record({"content": STRING}),
         ),
