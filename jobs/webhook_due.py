@@ -57,7 +57,7 @@ class DueHooks:
             for owner in owners
         ]
         places = [
-            [place.decode() for place in reply] for reply in await self._ask("hook_hosts", calls)
+            [place.decode() for place in reply] for reply in await self._ask("hook_due", calls)
         ]
         return in_turn([in_turn(dues) for dues in await self._due_at(places)])
 

@@ -17,14 +17,15 @@ from starlette.types import Receive, Scope, Send
 
 from api.dialects.durable_streams.cursor import next_cursor
 from api.dialects.durable_streams.event_stream import control_event, data_event
+from api.dialects.durable_streams.row import Chunks
 from api.dialects.durable_streams.tail import Tail
 from api.dialects.durable_streams.tails import Tails
-from api.hub.contracts import ReadingOutcome
+from api.hub.contracts import ReadingOutcome, Wire
 from api.hub.hub import Hub
 from api.readers.disconnect import DisconnectWatcher
 from api.readers.expiry import break_off_at_expiry
 from api.readers.place import take_place
-from api.transport.extensions import break_off
+from api.transport.extensions import WIRE, break_off
 from shared.errors import Unavailable
 from shared.streams.place import Place
 from shared.streams.record import Entry, StreamInfo
@@ -131,7 +132,8 @@ class EventStream:
             try:
                 start = {"type": "http.response.start", "status": 200, "headers": self._headers}
                 await send(start)
-                is_whole = await _Sending(self._live, request, tail, reader, send).run()
+                wire = scope.get("extensions", {}).get(WIRE)
+                is_whole = await _Sending(self._live, request, tail, reader, send, wire=wire).run()
             finally:
                 if leash is not None:
                     leash.cancel()
@@ -145,18 +147,32 @@ class EventStream:
 
 
 class _Sending:
-    """The events of one event stream."""
+    """The events of one event stream: see `Follower`.
+
+    Args:
+        wire: writes to the connection past `send`; None: the server has no such way.
+    """
 
     def __init__(
-        self, live: LiveStreams, request: LiveRequest, tail: Tail, reader: LiveReader, send: Send
+        self,
+        live: LiveStreams,
+        request: LiveRequest,
+        tail: Tail,
+        reader: LiveReader,
+        send: Send,
+        *,
+        wire: Wire | None,
     ) -> None:
         self._live = live
         self._request = request
         self._tail = tail
         self._reader = reader
         self._send = send
-        self._place = request.place
+        self._wire = wire
+        self.place = request.place
         self._is_closed = False
+        self._has_left = asyncio.Event()  # the row
+        self._followed = 0  # entries that came by the row
 
     async def run(self) -> bool:
         """Send until the end; return whether the response may end regularly."""
@@ -176,26 +192,59 @@ class _Sending:
             left_s = until_s - loop.time()
             if left_s <= 0:
                 return True
-            if self._place == self._tail.top and self._reader.outcome is None:
-                is_due = not await self._tail.wait(min(left_s, heartbeat_s))
+            if self.place == self._tail.top and self._reader.outcome is None:
+                is_due = not await self._wait(min(left_s, heartbeat_s))
         return self._reader.outcome in (ReadingOutcome.DRAINED, ReadingOutcome.ROTATED)
+
+    async def _wait(self, timeout_s: float) -> bool:
+        """Wait for something to do, in the row if possible; False: nothing came in time."""
+        if self._wire is None or self._wire.is_paused:
+            return await self._tail.wait(timeout_s)
+        self._has_left.clear()
+        self._followed = 0
+        self._tail.row.join(self)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._has_left.wait()
+        except TimeoutError:
+            return self._followed > 0
+        finally:
+            self._tail.row.discard(self)
+        return True
+
+    def follow(self, entry: Entry, chunks: Chunks) -> None:
+        assert self._wire is not None
+        self.place = entry.after
+        key = (self._request.cursor, self.place == self._tail.top)
+        if key not in chunks:
+            body = self._events([entry])
+            chunks[key] = b"%x\r\n%b\r\n" % (len(body), body)
+        self._wire.write(chunks[key])
+        self._count(1, len(chunks[key]))
+        self._followed += 1
+        if self._wire.is_paused:
+            self.leave()
+
+    def leave(self) -> None:
+        self._tail.row.discard(self)
+        self._has_left.set()
 
     @property
     def _is_at_end(self) -> bool:
-        return self._is_closed and self._place == self._tail.top
+        return self._is_closed and self.place == self._tail.top
 
     async def _next(self) -> Sequence[Entry] | None:
         """Return what comes next, perhaps nothing yet; None: the stream or the place is lost."""
         tail = self._tail
         if tail.is_gone:
             return None
-        entries = tail.entries_after(self._place)
+        entries = tail.entries_after(self.place)
         self._is_closed = tail.is_closed
         if entries is not None:
             return entries
         try:
             reading = await self._live.store.read(
-                self._request.owner, self._request.path, self._place, bytes_max=READ_BYTES
+                self._request.owner, self._request.path, self.place, bytes_max=READ_BYTES
             )
         except Unavailable:
             await asyncio.sleep(RETRY_S)
@@ -207,22 +256,25 @@ class _Sending:
         return reading.entries
 
     async def _write(self, entries: Sequence[Entry]) -> None:
-        pieces, info = [], self._request.info
-        cursor = next_cursor(self._request.cursor, time.time())
+        body = self._events(entries)
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self._count(len(entries), len(body))
+
+    def _events(self, entries: Sequence[Entry]) -> bytes:
+        """Return the events of entries, or the present state; go on to the place behind them."""
+        pieces, cursor = list[bytes](), next_cursor(self._request.cursor, time.time())
         for entry in entries:
-            self._place = entry.after
-            pieces += [data_event(info.media, entry.data), self._control(cursor)]
-        if not entries:
-            pieces.append(self._control(cursor))
-        await self._send(
-            {"type": "http.response.body", "body": b"".join(pieces), "more_body": True}
-        )
+            self.place = entry.after
+            pieces += [data_event(self._request.info.media, entry.data), self._control(cursor)]
+        return b"".join(pieces) or self._control(cursor)
+
+    def _count(self, events: int, size: int) -> None:
         counters = self._live.hub.counters
-        counters.events_delivered += len(entries)
-        counters.bytes_delivered += sum(map(len, pieces))
+        counters.events_delivered += events
+        counters.bytes_delivered += size
 
     def _control(self, cursor: str) -> bytes:
-        is_at_tail = self._place == self._tail.top
+        is_at_tail = self.place == self._tail.top
         return control_event(
-            self._place, cursor, is_up_to_date=is_at_tail, is_closed=is_at_tail and self._is_closed
+            self.place, cursor, is_up_to_date=is_at_tail, is_closed=is_at_tail and self._is_closed
         )

@@ -1,6 +1,6 @@
 """The end of one stream on a node: what all its live readers share.
 
-    Redis ──frame: place before, new tail, bytes──▶ Tail ──wakes──▶ readers
+    Redis ──frame: place before, new tail, bytes──▶ Tail ──▶ its row, and wakes other readers
 
 A tail keeps the newest entries, which every reader on the node gets from here. A frame that does
 not follow on the tail means that frames were lost: then one read of Redis finds the present tail,
@@ -17,6 +17,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from api.dialects.durable_streams.row import Row
 from shared.streams.place import Place, parse_place
 from shared.streams.record import Entry
 from shared.streams.store import Reading
@@ -67,6 +68,7 @@ class Tail:
         is_gone: the stream was deleted, has expired, or is lost.
         holds: the readers that use this tail.
         is_behind: the tail has to be read.
+        row: the readers that have all entries.
     """
 
     def __init__(self) -> None:
@@ -75,6 +77,7 @@ class Tail:
         self.is_gone = False
         self.is_behind = True
         self.holds = 0
+        self.row = Row()
         self._entries: list[Entry] = []
         self._size = 0
         self._early: list[Frame] = []
@@ -101,13 +104,18 @@ class Tail:
                 self._early.append(frame)
         elif frame.before == self.top:
             self._follow(frame)
-            self.wake()
+            if frame.is_closed or not self._entries or frame.tail == frame.before:
+                self.wake()
+            else:
+                self.row.deliver(self._entries[-1])
+                self._wake_others()
         elif frame.tail != self.top:
             self.is_behind = True
 
     def take(self, reading: Reading) -> None:
         """Take the present state from Redis, and then the frames that came meanwhile."""
         early, self._early = self._early, []
+        before = (self.top, self.is_closed)
         self.is_behind = False
         if reading.info is None:
             self.is_gone = True
@@ -120,10 +128,17 @@ class Tail:
                     self._follow(frame)
         if len(early) == EARLY_FRAMES_MAX:
             self.is_behind = True  # more may have come
-        self.wake()
+        if self.is_gone or (self.top, self.is_closed) != before:
+            self.wake()
+        else:
+            self._wake_others()
 
     def wake(self) -> None:
         """Wake every waiting reader."""
+        self.row.dissolve()
+        self._wake_others()
+
+    def _wake_others(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -33,7 +33,7 @@ WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "hook_redrive", "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
     "consumer_drop",
-    "files_add", "files_remove", "files_sum", "hook_hosts", "hook_wait",
+    "files_add", "files_remove", "files_sum", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
     "leave", "usage_settle", "usage_done", "breaker", "slots", "timeline",
     "audio_append", "audio_state", "audio_take",

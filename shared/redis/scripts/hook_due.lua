@@ -1,8 +1,9 @@
--- Returns the due deliveries of one owner to one host, and plans the next check of this host.
--- KEYS[1] hosts, of one owner  [2] due, of this owner and host
--- ARGV[1] the member of hosts  [2] number max  [3] ms until the next check, if deliveries are due now
--- Returns ids. A host without deliveries leaves the index in the same step, so that a delivery which
--- is added meanwhile is not lost.
+-- Returns what is due in one index, and plans the next check of that index in the one above: hosts of
+-- an owner, or deliveries of an owner to one host.
+-- KEYS[1] the index above: owners, or hosts of an owner  [2] hosts of the owner, or deliveries to the host
+-- ARGV[1] the member of KEYS[1]  [2] number max  [3] ms until the next check, if some are due now
+-- Returns members of KEYS[2], the longest waiting first. An index without any leaves the one above in
+-- the same step, so that a delivery which is added meanwhile is not lost.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')

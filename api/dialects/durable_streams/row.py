@@ -1,0 +1,78 @@
+"""The readers of a stream on a node that have all entries: the next one is written to all of them.
+
+A reader in the row has no turn of its own: no wake-up of its task, no timer, no encoding. The bytes
+are made once for all readers that sent the same cursor, and go past the server's `send`. A long row
+is served in slices, so that other work of the node waits for no row. Invariant: a follower gets an
+entry only behind the entry before it; otherwise it leaves the row and reads on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+from shared.streams.place import Place
+from shared.streams.record import Entry
+
+SLICE_READERS = 64  # written in one turn of the event loop, about 1 ms
+
+Chunks = dict[tuple[str, bool], bytes]
+
+
+class Follower(Protocol):
+    """A reader in the row.
+
+    Attributes:
+        place: behind the last entry that it has.
+    """
+
+    place: Place
+
+    def follow(self, entry: Entry, chunks: Chunks) -> None:
+        """Write an entry.
+
+        Args:
+            chunks: what other readers have made of this entry, by the cursor that they sent and
+                whether the entry is still the last one.
+        """
+        ...
+
+    def leave(self) -> None:
+        """Read on without the row, which does not have this reader any more."""
+        ...
+
+
+class Row:
+    """The row of one stream. In its order: readers join at its end."""
+
+    def __init__(self) -> None:
+        self._followers: dict[Follower, None] = {}
+
+    def join(self, follower: Follower) -> None:
+        self._followers[follower] = None
+
+    def discard(self, follower: Follower) -> None:
+        self._followers.pop(follower, None)
+
+    def deliver(self, entry: Entry) -> None:
+        """Write an entry to all readers that have the entry before it; others leave."""
+        self._deliver(entry, list(self._followers), {})
+
+    def dissolve(self) -> None:
+        """Let all readers leave."""
+        followers, self._followers = self._followers, {}
+        for follower in followers:
+            follower.leave()
+
+    def _deliver(self, entry: Entry, followers: Sequence[Follower], chunks: Chunks) -> None:
+        for follower in followers[:SLICE_READERS]:
+            if follower not in self._followers:
+                continue
+            if follower.place == entry.before:
+                follower.follow(entry, chunks)
+            else:
+                self.discard(follower)
+                follower.leave()
+        if rest := followers[SLICE_READERS:]:
+            asyncio.get_running_loop().call_soon(self._deliver, entry, rest, chunks)
