@@ -45,7 +45,8 @@ READ = """new Promise((resolve, reject) => {
 
 @pytest.fixture(scope="module")
 async def deflating(upstream: Upstream, pages: PageServer) -> AsyncIterator[Deployment]:
-    settings = {"ws_deflate": "on", "cors_origins": pages.origin}
+    # Clients of Node.js inflate in a pool of threads, and pongs wait behind that.
+    settings = {"ws_deflate": "on", "cors_origins": pages.origin, "heartbeat_s": "15"}
     models = MODEL.format(url=upstream.base_url)
     async with Deployment(api=1, workers=1, models=models, settings=settings) as deployment:
         yield deployment
