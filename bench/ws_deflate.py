@@ -193,7 +193,6 @@ async def _follow(setup: Setup, node: Role, language: str, size: Size, readers: 
     async with Writer(setup.system.server.url) as writer, asyncio.TaskGroup() as group:
         holder = await writer.begin()
         name = holder.generation_id
-        oracle = group.create_task(_oracle(node, name))
         before = rss_bytes(node.pid)
         counts = [0] * readers
         sockets = await asyncio.gather(*(_open(node) for _ in range(readers)))
@@ -205,7 +204,8 @@ async def _follow(setup: Setup, node: Role, language: str, size: Size, readers: 
         for _, stream in sockets:
             stream.write(subscribe)
         await until(lambda: all(counts), 30, "every reader has its start")
-        await asyncio.sleep(0.3)
+        oracle = group.create_task(_oracle(node, name))
+        await asyncio.sleep(0.5)
         at_start, cpu = sum(counts), cpu_s(node.pid)
         begun_s = time.monotonic()
         for n, piece in enumerate(pieces):

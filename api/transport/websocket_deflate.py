@@ -94,6 +94,9 @@ class DeflateFactory(ServerExtensionFactory):
         return negotiate(params)
 
 
+_FACTORIES = (DeflateFactory(),)  # of every connection
+
+
 def negotiate(offer: Sequence[ExtensionParameter]) -> tuple[list[ExtensionParameter], Deflate]:
     """Return the answer to one offer (RFC 7692, 7.1).
 
@@ -149,7 +152,7 @@ class DeflatingProtocol(LargeMessageProtocol):
         super().__init__(*args, **kwargs)
         self.deflate: Deflate | None = None
         if is_deflating:
-            self.conn.available_extensions = [DeflateFactory()]
+            self.conn.available_extensions = _FACTORIES
 
     @property
     def inflates(self) -> bool:

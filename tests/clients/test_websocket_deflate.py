@@ -45,7 +45,8 @@ READ = """new Promise((resolve, reject) => {
 
 @pytest.fixture(scope="module")
 async def deflating(upstream: Upstream, pages: PageServer) -> AsyncIterator[Deployment]:
-    settings = {"ws_deflate": "on", "cors_origins": pages.origin}
+    # Clients of Node.js inflate in a pool of threads, and pongs wait behind that.
+    settings = {"ws_deflate": "on", "cors_origins": pages.origin, "heartbeat_s": "15"}
     models = MODEL.format(url=upstream.base_url)
     async with Deployment(api=1, workers=1, models=models, settings=settings) as deployment:
         yield deployment
@@ -70,7 +71,7 @@ async def test_a_browser_reads_compressed_and_plain_messages_in_turn(
         seen = await page.evaluate(READ % (address(deflating), json.dumps(BODY)))
 
     assert seen["text"] == TEXT
-    assert seen["extensions"] == ANSWER
+    assert seen["extensions"] == ("permessage-deflate" if is_firefox else ANSWER)
     assert seen["pongs"] > 20
 
 
