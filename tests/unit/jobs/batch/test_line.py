@@ -77,6 +77,7 @@ def test_a_line_cannot_set_priority_or_session() -> None:
             "invalid_request",
         ),
         ({"prompt": ""}, NATIVE, "invalid_request"),
+        ({"prompt": "x", "audio": {"media_type": "audio/ogg"}}, NATIVE, "invalid_request"),
     ],
 )
 def test_a_body_that_the_api_refuses_is_refused(body: Any, endpoint: str, code: str) -> None:
