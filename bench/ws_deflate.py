@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from api.deflate import FrameChain, lone_frame, text_frame
+from api.compression.deflated_messages import FrameChain, lone_frame, text_frame
 from api.dialects.native.fold import NativeFrameFold
 from bench.support.cpu import cpu_s, rss_bytes
 from bench.support.setup import Setup, address

@@ -4,11 +4,12 @@ A subscription has no task. It takes turns with the other subscriptions of its s
 (api/readers/websocket_sender.py), and returns one frame in each turn. If all readers of a dialect
 have the same frames, a subscription that has caught up follows in a row, and the row writes to the
 connection without the socket's `send`. On a socket with permessage-deflate one subscription at a
-time follows a chain of compressed frames (api/deflate.py); it joins at a key frame.
+time follows a chain of compressed frames (api/compression/deflated_messages.py); the subscription
+joins the chain at a key frame.
+
 Invariant: the frames leave in the order of the log; `caught_up` leaves once, after the entries that
 the log had at the join; no frame follows the end; between the frames of a chain the socket sends
-nothing compressed.
-Of a dialect this module knows only the fold.
+nothing compressed. Of a dialect this module knows only the fold.
 """
 
 from __future__ import annotations

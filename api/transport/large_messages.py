@@ -25,7 +25,7 @@ from typing import Protocol
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
-from api.deflate import INFLATER_BYTES, WINDOW_BYTES, Inflater, InvalidDeflate
+from api.compression.deflated_messages import INFLATER_BYTES, WINDOW_BYTES, Inflater, InvalidDeflate
 from api.errors import request_error
 from shared.errors import RequestError
 

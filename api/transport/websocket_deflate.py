@@ -4,9 +4,9 @@
     Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover    answered
 
 The client's messages never refer to earlier ones, so no socket has a decompressor between two
-messages. No socket has a compressor either: its own messages come from fresh ones, and the frames
-of a shared chain (api/deflate.py) are written as they are. While a reading of the socket
-follows a chain, all other messages are plain.
+messages. No socket has a compressor either: its own messages come from fresh compressors, and the
+frames of a shared chain (api/compression/deflated_messages.py) are written as they are. While a
+reading of the socket follows a chain, all other messages are plain.
 
 api/transport/large_messages.py inflates the client's messages. Written against websockets 17.
 """
@@ -27,7 +27,7 @@ from websockets.extensions.base import Extension, ServerExtensionFactory
 from websockets.frames import Frame, Opcode
 from websockets.typing import ExtensionName, ExtensionParameter
 
-from api.deflate import (
+from api.compression.deflated_messages import (
     CHAIN_WINDOW_BITS,
     COMPRESSED_STEP_BYTES,
     WINDOW_BITS_MAX,

@@ -20,7 +20,7 @@ from websockets.extensions.permessage_deflate import (
     PerMessageDeflate,
 )
 
-from api.deflate import KEY_EVERY
+from api.compression.deflated_messages import KEY_EVERY
 from shared.config.settings import Settings
 from shared.log.events import End, Token
 from tailrace_client import AsyncTailrace

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from api.deflate import text_frame
+from api.compression.deflated_messages import text_frame
 from api.dialects.native.fold import NativeFrameFold
 from shared.log.fold import BinaryFrame, ByteFold, Dialect
 from shared.log.ids import EventId

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from api.deflate import (
+from api.compression.deflated_messages import (
     CHAIN_MEMORY_BYTES,
     FrameChain,
     last_key,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import deflate
-from api.deflate import (
+from api.compression import deflated_messages as deflate
+from api.compression.deflated_messages import (
     CHAIN_WINDOW_BITS,
     CHAINED_BYTES_MAX,
     COMPRESSED_BYTES_MIN,
