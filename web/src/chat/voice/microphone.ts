@@ -5,6 +5,8 @@ import type { Piece } from './worklet.js'
 const WORKLET = '/page/voice-worklet.js'
 /** The audio thread may be gone: then its last piece is not waited for, ms. */
 const LAST_MS = 1_000
+/** Without a device for sound, Firefox never starts its audio thread, and never says so, ms. */
+const START_MS = 5_000
 
 export interface MicrophoneHooks {
   piece(piece: Piece): void
@@ -28,7 +30,7 @@ export class Microphone {
     const context = new AudioContext() // of the device's rate: Firefox connects no other
     try {
       await context.audioWorklet.addModule(WORKLET)
-      await context.resume()
+      await started(context)
       const options = { numberOfOutputs: 0, channelCount: 1, channelCountMode: 'explicit' } as const
       const node = new AudioWorkletNode(context, 'tailrace-recorder', options)
       node.port.onmessage = ({ data }) => hooks.piece(data as Piece)
@@ -62,6 +64,15 @@ export class Microphone {
     port.onmessage = null
     release(this.stream, this.context)
   }
+}
+
+/** Throws a DOMException if the audio thread does not start. */
+async function started(context: AudioContext): Promise<void> {
+  let timer = 0
+  const late = new Promise<void>((_, reject) => {
+    timer = window.setTimeout(() => reject(new DOMException('', 'InvalidStateError')), START_MS)
+  })
+  await Promise.race([context.resume(), late]).finally(() => clearTimeout(timer))
 }
 
 function release(stream: MediaStream, context: AudioContext): void {

@@ -8,6 +8,7 @@ const REASONS: Record<string, string> = {
   SecurityError: 'Browsers give the microphone only to pages over https, or on localhost. Open this page at an address that begins with https://.',
   NotFoundError: 'There is no microphone. Connect one, then press Record again.',
   NotReadableError: 'The microphone does not answer. Another program may be using it: close that program, then press Record again.',
+  InvalidStateError: 'The sound of this browser does not start. Connect a loudspeaker or a headset, then press Record again.',
   AbortError: 'The microphone stopped before the recording began. Press Record again.',
 }
 
