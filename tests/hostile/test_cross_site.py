@@ -28,7 +28,7 @@ UNSAFE = [
     for route in http_routes(MagicMock(settings=Settings()))
     for method in sorted(set(route.endpoint.methods) - SAFE)
 ]
-SOCKETS = [route.path for route in socket_routes(MagicMock())]
+SOCKETS = [route.path for route in socket_routes(MagicMock(settings=Settings()))]
 # What a browser says of a page that has no business here.
 STRANGERS = {
     "a foreign origin": {"Origin": FOREIGN},

@@ -21,7 +21,7 @@ from tests.support.raw_wire import exchange, handshake
 REBOUND = "rebind.example"
 NODE = MagicMock(settings=Settings())
 PATHS = [re.sub(r"\{.*?\}", "gen_12345678", route.path) for route in http_routes(NODE)]
-SOCKETS = [route.path for route in socket_routes(MagicMock())]
+SOCKETS = [route.path for route in socket_routes(NODE)]
 
 
 def request(*hosts: str, method: str = "GET", path: str = "/livez", version: str = "1.1") -> bytes:
