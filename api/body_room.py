@@ -108,6 +108,7 @@ class BodyHold:
 
     def release(self) -> None:
         """Give all bytes back. May be called again."""
+        self.on_given_up = None  # it may hold the body
         self._room.give_back(self, self._counted)
         self._counted = 0
 

@@ -17,7 +17,7 @@ Pure: does no I/O, and knows neither sockets nor generations.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 LEVEL = 6
 # A chain: 22 kB of memory. A larger window gains 1 % on tokens (docs/compression.md).
@@ -133,17 +133,16 @@ class Inflater:
     """Inflates one message whose compressor began with an empty window.
 
     Args:
-        window: returns the last `WINDOW_BYTES` of what was inflated so far. A message may have
-            several final blocks, and the blocks behind one may refer to bytes before it.
+        inflated: what the caller has kept of this message so far. A message may have several
+            final blocks, and the blocks behind one may refer to bytes before it. The bytes and not
+            their owner: a circle of objects would keep a large message until the next collection.
     """
 
-    __slots__ = ("_decoder", "_final_blocks", "_is_begun", "_window")
+    __slots__ = ("_decoder", "_final_blocks", "_inflated", "_is_begun")
 
-    def __init__(self, window: Callable[[], bytes]) -> None:
-        self._window = window
-        self._decoder: zlib._Decompress | None = (
-            None  # between the messages, and after a final block
-        )
+    def __init__(self, inflated: bytearray) -> None:
+        self._inflated = inflated
+        self._decoder: zlib._Decompress | None = None  # before the first, and after a final block
         self._final_blocks = 0
         self._is_begun = False
 
@@ -191,4 +190,4 @@ class Inflater:
         self._final_blocks += 1
         if self._final_blocks == 1:
             return zlib.decompressobj(-WINDOW_BITS_MAX)
-        return zlib.decompressobj(-WINDOW_BITS_MAX, self._window())
+        return zlib.decompressobj(-WINDOW_BITS_MAX, bytes(self._inflated[-WINDOW_BYTES:]))

@@ -17,6 +17,7 @@ from api.intake.strict_json import decode_json
 
 FRAME_S = 5.0  # from the acceptance of the socket to the frame
 CHARACTERS_MAX = 16_384  # of the frame: a token has at most 8,192
+BYTES_MAX = 4 * CHARACTERS_MAX  # so that a stranger takes no memory and no time for inflating
 AUTH = "auth"
 
 

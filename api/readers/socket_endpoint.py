@@ -7,7 +7,8 @@ credentials, also not as the chosen subprotocol. Source: docs/protocol.md, "WebS
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 from starlette.datastructures import Headers
@@ -20,9 +21,9 @@ from api.identity.carriers import SUBPROTOCOL_PREFIX
 from api.node import Node
 from api.readers.conversation import Conversation, error_frame
 from api.readers.conversation_handover import ConversationHandover
-from api.readers.first_frame import read_first_frame
+from api.readers.first_frame import BYTES_MAX, read_first_frame
 from api.readers.lookup import read_query
-from api.transport.extensions import DEFLATE, HANDOVER
+from api.transport.extensions import DEFLATE, FIRST_MESSAGE_BYTES, HANDOVER
 from shared.config.credentials import Identity
 from shared.errors import Draining, RequestError
 
@@ -109,7 +110,7 @@ class SocketEndpoint:
         """Accept a client without credentials, and serve it once its first frame brings some."""
         node, client = self.node, scope.get("client")
         address = node.peers.client_address(client[0] if client else None, scope["headers"])
-        await self._accept(scope, send)
+        await self._accept(scope, send, {FIRST_MESSAGE_BYTES: BYTES_MAX})
         if not node.waiting_places.take(address):
             too_many = "too many sockets of this address wait for their auth frame"
             await self._refuse(scope, send, request_error("forbidden", too_many))
@@ -137,13 +138,15 @@ class SocketEndpoint:
             conversation.give_back_place()
             raise
 
-    async def _accept(self, scope: Scope, send: Send) -> None:
+    async def _accept(
+        self, scope: Scope, send: Send, bounds: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         """Accept the socket. The chosen subprotocol is never the one that has the credentials."""
         offered = scope.get("subprotocols", ())
         has_token = any(name.startswith(SUBPROTOCOL_PREFIX) for name in offered)
         wanted = SUBPROTOCOL if has_token else self.subprotocol
         chosen = wanted if wanted in offered else None
-        accepted: Message = {"type": "websocket.accept", "subprotocol": chosen}
+        accepted: Message = {"type": "websocket.accept", "subprotocol": chosen, **bounds}
         if not self.is_deflated:
             accepted[DEFLATE] = False
         await send(accepted)

@@ -19,6 +19,9 @@ LARGE_MESSAGE = "tailrace.large_message"
 # The key in the ASGI event `websocket.accept`; False: this socket never has permessage-deflate
 # (api/transport/websocket_deflate.py).
 DEFLATE = "tailrace.deflate"
+# The key in the ASGI event `websocket.accept`: the most bytes of the first message, also when it is
+# inflated. A longer one is dropped while it arrives (api/transport/websocket_large.py).
+FIRST_MESSAGE_BYTES = "tailrace.first_message_bytes"
 # Not of the server: who asks, as api/edge/admission.py has found.
 IDENTITY = "tailrace.identity"
 # Not of the server: when the credentials were checked, Unix s.

@@ -25,7 +25,7 @@ from typing import Protocol
 
 from websockets.frames import apply_mask  # type: ignore[attr-defined]
 
-from api.compression.deflated_messages import INFLATER_BYTES, WINDOW_BYTES, Inflater, InvalidDeflate
+from api.compression.deflated_messages import INFLATER_BYTES, Inflater, InvalidDeflate
 from api.errors import request_error
 from shared.errors import RequestError
 
@@ -118,6 +118,10 @@ class LargeMessage:
     def refuse(self, error: RequestError) -> None:
         """Give the memory back, and drop the rest of the message."""
         self.refusal = self.refusal or error
+        self.drop()
+
+    def drop(self) -> None:
+        """Free the content: the message is refused, or will not become complete."""
         self.content = bytearray()
         self.memory.release()
 
@@ -129,14 +133,11 @@ class CompressedMessage(LargeMessage):
 
     def __init__(self, memory: Grower, *, is_text: bool, bytes_max: int) -> None:
         super().__init__(memory, is_text=is_text, bytes_max=bytes_max)
-        self._inflater: Inflater | None = Inflater(self._window)
+        self._inflater: Inflater | None = Inflater(self.content)
         try:
             memory.grow(INFLATER_BYTES)
         except RequestError as error:
             self.refuse(error)
-
-    def _window(self) -> bytes:
-        return bytes(self.content[-WINDOW_BYTES:])
 
     def add(self, piece: bytes) -> None:
         """Take the next unmasked bytes. Raises BrokenMessage: no DEFLATE data, or no UTF-8."""
@@ -152,8 +153,8 @@ class CompressedMessage(LargeMessage):
             self._inflater = None
         super().finish()
 
-    def refuse(self, error: RequestError) -> None:
-        super().refuse(error)
+    def drop(self) -> None:
+        super().drop()
         self._inflater = None
 
     def _take(self, inflated: Iterator[bytes]) -> None:

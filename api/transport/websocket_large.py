@@ -15,7 +15,7 @@ from typing import Any
 
 from api.body_room import ArrivalPace, BodyHold, BodyRoom, bodies_full
 from api.errors import request_error
-from api.transport.extensions import LARGE_MESSAGE
+from api.transport.extensions import FIRST_MESSAGE_BYTES, LARGE_MESSAGE
 from api.transport.large_messages import (
     BINARY_BYTES_MAX,
     SMALL_BYTES,
@@ -57,7 +57,15 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         room: the memory of the node; None: only the bound of one message counts.
     """
 
-    __slots__ = ("_hold", "_pace", "_pace_timer", "_received_at_ping", "_room", "_sieve")
+    __slots__ = (
+        "_first_bytes_max",
+        "_hold",
+        "_pace",
+        "_pace_timer",
+        "_received_at_ping",
+        "_room",
+        "_sieve",
+    )
 
     def __init__(self, *args: Any, room: BodyRoom | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,6 +76,12 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         self._pace: ArrivalPace | None = None
         self._pace_timer: asyncio.TimerHandle | None = None
         self._received_at_ping = 0
+        self._first_bytes_max = bytes_max  # of a message, until the first one is here
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            self._first_bytes_max = message.get(FIRST_MESSAGE_BYTES, self._first_bytes_max)
+        await super().send(message)
 
     @property
     def slice_bytes(self) -> int:
@@ -117,7 +131,7 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
     def _begin_large(self, is_text: bool, is_compressed: bool) -> LargeMessage:
         hold = self._hold = self._room.hold()
         kind = CompressedMessage if is_compressed else LargeMessage
-        most = self.config.ws_max_size
+        most = min(self.config.ws_max_size, self._first_bytes_max)
         message = kind(
             _Memory(hold, self.loop),
             is_text=is_text,
@@ -148,6 +162,7 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
             self._pace_timer = None
 
     def send_receive_event_to_app(self) -> None:
+        self._first_bytes_max = self.config.ws_max_size
         message = None if self._sieve is None else self._sieve.message
         if self._sieve is None or message is None:
             super().send_receive_event_to_app()
@@ -158,7 +173,7 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         if self._hold is not None:
             self._hold.complete()
         if self.close_sent:
-            message.memory.release()
+            message.drop()
             return
         event: dict[str, Any] = {"type": "websocket.receive"}
         if message.refusal is None and len(message.content) <= SMALL_BYTES:  # was compressed
@@ -189,7 +204,7 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         self._drop_large()
         for event in self.queue.waiting():
             if LARGE_MESSAGE in event:
-                event[LARGE_MESSAGE].memory.release()
+                event[LARGE_MESSAGE].drop()
         super().connection_lost(exc)
 
     def _drop_large(self) -> None:
@@ -197,4 +212,4 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         self._end_pace()
         sieve, self._sieve = self._sieve, None
         if sieve is not None and sieve.message is not None:
-            sieve.message.memory.release()
+            sieve.message.drop()

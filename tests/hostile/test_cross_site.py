@@ -43,7 +43,7 @@ TEXT = {"Content-Type": "text/plain"}
 
 def test_there_are_unsafe_routes() -> None:
     assert len(UNSAFE) > 12
-    assert len(SOCKETS) == 6
+    assert len(SOCKETS) == 7
 
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)

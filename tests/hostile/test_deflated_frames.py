@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.footprint import rss_bytes
-from tests.support.frames import CLOSE, PING, TEXT, converse
+from tests.support.frames import CLOSE, PING, PONG, TEXT, converse
 from tests.support.processes import Role
 from tests.support.raw_client import RawClient
-from tests.support.raw_wire import frame, large_frame
+from tests.support.raw_wire import frame, handshake, large_frame, raw_connection, read_frame
 
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
 RSV1 = 4
@@ -147,3 +147,24 @@ async def test_a_bomb_is_dropped_at_the_bound_and_the_node_serves_others(
     assert code == 0
     assert served > 1
     assert largest - before < 3 * BODY_BYTES_MAX
+
+
+async def test_sockets_that_leave_in_the_middle_of_a_bomb_leave_no_memory(
+    api: RawClient, node: Role | None
+) -> None:
+    """Each has 31 MiB of one text at the node, which its client never completes."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    bomb = compressor.compress(bytes(BODY_BYTES_MAX - 1_048_576))
+    bomb += compressor.flush(zlib.Z_SYNC_FLUSH)
+    unfinished = b"\x41" + large_frame(bomb)[1:]  # no FIN: more fragments would follow
+    before = rss_bytes(node.pid) if node else 0
+    for _ in range(8):
+        async with raw_connection(api.url) as (reader, writer):
+            writer.write(handshake(api.url, {**api.credentials, **OFFER}))
+            assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+            writer.write(unfinished + frame(b"between", opcode=PING))
+            assert (await read_frame(reader))[0] == PONG  # so the bomb was inflated
+            writer.transport.abort()
+
+    assert (await api.get("/v1/models")).status == 200
+    assert not node or rss_bytes(node.pid) - before < 3 * BODY_BYTES_MAX

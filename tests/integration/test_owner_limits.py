@@ -19,6 +19,7 @@ from tests.support.local_node import LocalNode, serve_here
 from tests.support.tokens import SECRET, hmac_token
 
 GRPC = "/tailrace.v1.Tailrace/"
+FEED = "/lobe-gateway/api/operations/"
 MESSAGES = [{"role": "user", "content": "x" * 40}]
 PARTS = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "x"}]}]
 # Path -> the body of a prompt that is not answered from the log, so that no worker is needed.
@@ -36,13 +37,16 @@ PROMPTS: dict[str, dict[str, Any]] = {
     },
     GRPC + "Start": {"messages": MESSAGES},
     GRPC + "Generate": {"messages": MESSAGES},
+    FEED + "init": {"operationId": "op", "userId": "u"},
 }
 # Routes with the scope `generate` that start no prompt: they end one, write into one that was
 # started elsewhere, or are about streams of one's own, where no model answers.
 OTHERS = (
-    "/v1/share", "/cancel", "/stop", "/redrive", "/events", "/producer", GRPC + "Cancel",
+    "/v1/share", "/cancel", "/audio", "/stop", "/redrive", "/events", "/producer", GRPC + "Cancel",
     "/ds/v1/stream/{path:path}", "/ds/v1/stream/__ds/subscriptions/{id}/streams",
     "/ds/v1/stream/__ds/subscriptions/{id}/claim",
+    FEED + "push-event", FEED + "push-events", FEED + "update-status", FEED + "tool-execute",
+    FEED + "request-confirmation", FEED + "request-input",
 )  # fmt: skip
 # Owner -> what limits.toml gives, and the code of the second prompt's refusal.
 OWNERS = {

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 from websockets.extensions.permessage_deflate import (
     ClientPerMessageDeflateFactory,
     PerMessageDeflate,
 )
 
 from api.compression.deflated_messages import KEY_EVERY
+from api.readers.first_frame import BYTES_MAX
+from api.transport.large_messages import CompressedMessage
 from shared.config.settings import Settings
 from shared.log.events import End, Token
 from tailrace_client import AsyncTailrace
@@ -29,6 +32,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
 END = End(status="completed", finish_reason="stop")
+KEY = "a-key-of-ann-that-is-long-enough"
 CHAINED, LONE, PLAIN = "websocket-chained", "websocket-deflated", "websocket"
 LONG_EVENT = "流 and words, " * 60  # long enough to be compressed alone
 
@@ -245,3 +249,33 @@ async def test_a_long_catch_up_is_compressed_in_steps_and_then_follows_the_chain
 
     assert reader.texts[name] == "".join(pieces)
     assert len(pieces) <= 5_000 + 2 * KEY_EVERY
+
+
+async def test_a_stranger_inflates_no_more_than_an_auth_frame(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket without credentials could otherwise cost a node 31 MiB and much of its time."""
+    bounds: list[int] = []
+    initialize = CompressedMessage.__init__
+
+    def note(self: CompressedMessage, memory: Any, *, is_text: bool, bytes_max: int) -> None:
+        bounds.append(bytes_max)
+        initialize(self, memory, is_text=is_text, bytes_max=bytes_max)
+
+    monkeypatch.setattr(CompressedMessage, "__init__", note)
+    keyed = Settings(redis_url=redis_server.url, ws_deflate="on", api_keys=f"{KEY}:ann")
+    offer = ClientPerMessageDeflateFactory()
+    async with serve_here(keyed) as local:
+        url = local.url.replace("http", "ws") + "/v1/ws"
+        async with connect(url, extensions=[offer], proxy=None) as stranger:
+            await stranger.send(json.dumps({"type": "auth", "token": "x" * 1_000_000}))
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    await stranger.recv()
+        async with connect(url, extensions=[offer], proxy=None) as known:
+            await known.send(json.dumps({"type": "auth", "token": KEY}))
+            await known.send('{"type":"ping"}')
+            await known.recv()
+
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4501
+    assert bounds == [BYTES_MAX, BYTES_MAX, keyed.body_bytes_max]

@@ -44,6 +44,12 @@ GROUP_ORDER = tuple(dict.fromkeys(group for _, group in GROUPS))
 
 PROMPT = "How does a stream survive its server?"
 MESSAGES = [{"role": "user", "content": PROMPT}]
+LOBE_EVENT = {
+    "type": "stream_chunk",
+    "operationId": "op_1",
+    "stepIndex": 0,
+    "data": {"chunkType": "text", "content": "Hello"},
+}
 WAKE = {"wake_id": "w_000000000000000000000000", "generation": 1}
 ACKNOWLEDGED = {
     **WAKE,
@@ -95,6 +101,16 @@ BODIES: dict[str, Any] = {
     "acknowledgeWake": ACKNOWLEDGED,
     "acknowledgeWebhook": ACKNOWLEDGED,
     "releaseWake": WAKE,
+    "beginLobeOperation": {"operationId": "op_1", "userId": "user_1"},
+    "pushLobeEvent": {"operationId": "op_1", "event": LOBE_EVENT},
+    "pushLobeEvents": {"operationId": "op_1", "events": [LOBE_EVENT]},
+    "updateLobeOperation": {"operationId": "op_1", "status": "running"},
+    "executeLobeTool": {
+        "operationId": "op_1",
+        "data": {"toolCallId": "call_1", "apiName": "read", "arguments": "{}"},
+    },
+    "requestLobeConfirmation": {"operationId": "op_1", "toolCallId": "call_1", "tool": {}},
+    "requestLobeInput": {"operationId": "op_1", "prompt": "Which file?"},
 }
 
 

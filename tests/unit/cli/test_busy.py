@@ -40,6 +40,8 @@ def test_a_bar_appears_while_the_work_lasts(monkeypatch: pytest.MonkeyPatch) -> 
     with busy("examining"):
         assert terminal.has_text.wait(10.0)
 
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10.0)  # rich tells its own thread to stop, and does not wait for it
     assert set(threading.enumerate()) <= before
 
 

@@ -21,6 +21,8 @@ from api.edge.auth import Authenticator
 from api.edge.waiting_places import OF_ADDRESS_MAX
 from api.node import Node
 from api.readers import expiry, first_frame
+from api.readers.first_frame import BYTES_MAX
+from api.transport.extensions import FIRST_MESSAGE_BYTES
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from tests.support.hub_harness import END, GENERATION, HubHarness, settle
@@ -29,7 +31,11 @@ from tests.support.tokens import SECRET, hmac_token
 from tests.support.wait import until
 
 KEY = "key-of-alice-0123456789"
-ACCEPTED = {"type": "websocket.accept", "subprotocol": "tailrace.v1"}
+ACCEPTED = {
+    "type": "websocket.accept",
+    "subprotocol": "tailrace.v1",
+    FIRST_MESSAGE_BYTES: BYTES_MAX,
+}
 START = {"type": "start", "ref": "r", "prompt": "Hi"}
 
 

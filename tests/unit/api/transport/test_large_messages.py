@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 import zlib
 from dataclasses import dataclass, field
 
@@ -260,3 +262,28 @@ def test_rsv1_on_a_continuation_or_a_control_frame_reaches_the_parser() -> None:
     sieve = MessageSieve(MOST, Connection().begin, inflates=True)
     again = frame(b"x", reserved=4, opcode=0)
     assert b"".join(sieve.feed(frame(b"a", fin=False) + again)).endswith(again)
+
+
+@pytest.mark.parametrize("kind", [LargeMessage, CompressedMessage])
+def test_a_message_that_will_not_become_complete_is_freed_at_once(kind: type[LargeMessage]) -> None:
+    """Its bytes are given back at that moment, so others may take them."""
+
+    class Watched(kind):  # type: ignore[misc, valid-type]
+        __slots__ = ("__weakref__",)
+
+    gc.disable()
+    try:
+        memory = Memory(BodyRoom(1_000_000, 1_000_000))
+        message = Watched(memory, is_text=True, bytes_max=1_000)
+        memory.hold.on_given_up = lambda kept=message: kept.refuse(bodies_full())
+        message.add(
+            zlib.compress(b"x" * 900, wbits=-15)[:-1] if kind is CompressedMessage else b"x"
+        )
+        held = weakref.ref(message)
+        content = message.content
+        message.drop()
+        assert content and not message.content
+        del message, memory
+        assert held() is None
+    finally:
+        gc.enable()
