@@ -57,6 +57,8 @@ NAMELESS = (
     "console",
     "timeline",
     "grpc_forms",
+    "ws_deflate",
+    "compression",
 )
 
 
