@@ -37,6 +37,7 @@ MAY_BE_ZERO = (
 )  # fmt: skip
 QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 STREAM_ENCODINGS = ("gzip", "br", "zstd")
+SWITCH = ("", "off", "on", "yes", "true", "1")  # the words of a setting that is off by default
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
@@ -210,8 +211,8 @@ class Settings:
             ("models_discover", ("", "off")),
             ("webhook_private", ("", "allow")),
             ("request_log", ("", "on")),
-            ("ws_deflate", ("", "off", "on")),
-            ("tls_only", ("", "off", "on", "yes", "true", "1")),
+            ("ws_deflate", SWITCH),
+            ("tls_only", SWITCH),
             ("log_level", ("debug", "info", "warning", "error")),
         ):
             if getattr(self, name) not in allowed:
@@ -246,7 +247,7 @@ class Settings:
     @property
     def is_ws_deflate(self) -> bool:
         """Whether WebSockets may have permessage-deflate."""
-        return self.ws_deflate == "on"
+        return self.ws_deflate not in ("", "off")
 
     @property
     def is_loopback(self) -> bool:
