@@ -208,6 +208,50 @@ async def test_a_result_reaches_the_server_once_it_is_back(
     assert len([each for each in lobehub.results if each["toolCallId"] == "t1"]) == 1
 
 
+async def refusal(ws: Any, operation: str, call: str) -> Any:
+    result = {"toolCallId": call, "content": "forged", "success": True}
+    await tell(ws, type="tool_result", operationId=operation, **result)
+    await tell(ws, type="heartbeat")
+    return (await hear_until(ws, "heartbeat_ack"))[0].get("code")
+
+
+async def test_a_result_for_the_call_of_another_operation_does_not_reach_the_server(
+    deployment: Deployment, feeder: RawClient, lobehub: LobeHub
+) -> None:
+    call = f"call_{uuid.uuid4().hex}"
+    victim, own = await begun(feeder, "bob"), await begun(feeder, "alice")
+    await post(feeder, "tool-execute", operationId=victim, data={"toolCallId": call})
+    for node in deployment.urls:
+        async with mux(node) as ws:
+            await subscribe(ws, own)
+            assert await refusal(ws, own, call) == "invalid_request"
+        path = f"/lobe-gateway/ws?operationId={own}&access_token={hmac_token(sub='alice')}"
+        async with websockets.connect(node.replace("http", "ws") + path) as ws:
+            assert await refusal(ws, own, call) == "invalid_request"
+
+    # A user who feeds an operation may announce any call. The name is that of the service key.
+    for user in ("alice", "lobehub"):
+        async with RawClient(deployment.urls[0], key=hmac_token(sub=user)) as client:
+            taken = await post(client, "push-event", operationId=victim, event={"type": "forged"})
+            assert taken.status == 404
+            forged = await begun(client, user)
+            await post(client, "tool-execute", operationId=forged, data={"toolCallId": call})
+        async with mux(deployment.urls[1], user) as ws:
+            await subscribe(ws, forged)
+            assert await refusal(ws, forged, call) is None
+
+    async with mux(deployment.urls[1], "bob") as ws:
+        await subscribe(ws, victim)
+        result = {"toolCallId": call, "content": "true", "success": True}
+        await tell(ws, type="tool_result", operationId=victim, **result)
+
+        async def has_come() -> bool:
+            return any(each["content"] == "true" for each in lobehub.results)
+
+        await until(has_come, 15, "the result")
+    assert [each for each in lobehub.results if each["toolCallId"] == call] == [result]
+
+
 async def test_users_read_their_own_operations_only(
     deployment: Deployment, feeder: RawClient
 ) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
+from api.dialects.lobe_gateway.asked import CONFIRMATION, TOOL_RESULT, USER_INPUT
 from api.dialects.lobe_gateway.feed_body import (
     BODY_BYTES_MAX,
     Entries,
@@ -28,7 +29,7 @@ from api.dialects.lobe_gateway.feed_body import (
     status_told,
 )
 from api.dialects.lobe_gateway.feeder import Feeder
-from api.dialects.lobe_gateway.replies import CONFIRMATION, TOOL_RESULT, USER_INPUT, ReplyWaits
+from api.dialects.lobe_gateway.replies import ReplyWaits
 from api.intake.arriving_body import read_body
 from api.intake.body import check_idempotency_key
 from api.readers.lookup import read_query

@@ -71,7 +71,10 @@ class Feeder:
         """
         node, owner = self.node, _user_identity(self.node, identity, user)
         terms = ProducerTerms(node.settings.lobehub_lease_s, draw_token())
-        about = {"operation": operation, "feeder": _feeder_name(identity), "meta": meta}
+        about = {
+            "operation": operation, "feeder": _feeder_name(identity), "meta": meta,
+            "acts": identity.may(ACT),
+        }  # fmt: skip
         new = NewGeneration(
             owner=owner.owner,
             model=MODEL,
@@ -181,8 +184,13 @@ class Feeder:
 
 
 def _feeder_name(identity: Identity) -> str:
-    """Return the owner of the key that feeds."""
-    return (identity.by or identity).owner
+    """Return the name under which a feeder finds its operations: the owner of its key.
+
+    Credentials without `act` have other names, which no owner can have: a user whose name is that
+    of the service key's owner must not write where the service key writes.
+    """
+    owner = (identity.by or identity).owner
+    return owner if identity.may(ACT) else f"{owner}\n"
 
 
 def _user_identity(node: Node, identity: Identity, user: Any) -> Identity:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from starlette.types import Receive
 
 from api.dialects.denial import deny
+from api.dialects.lobe_gateway.asked import CONFIRMATION, NAMES, USER_INPUT
 from api.dialects.lobe_gateway.feed_body import Entries, now_ms, read_name
 from api.dialects.lobe_gateway.messages import read_reply, reply_entry
 from api.errors import request_error
@@ -27,8 +28,6 @@ from shared.errors import NotFound
 from shared.log.producing import Denied
 
 WAITS_MAX = 1_000  # feeders that wait at one node
-TOOL_RESULT, CONFIRMATION, USER_INPUT = "tool_result", "tool_confirmation", "user_input"
-NAMES = {TOOL_RESULT: "toolCallId", CONFIRMATION: "toolCallId", USER_INPUT: "requestId"}
 OPTIONAL = ("error", "state", "workRegistration")  # of a result; they stay as they are
 
 

@@ -17,12 +17,13 @@ from starlette.datastructures import Headers
 from starlette.types import Scope, Send
 
 from api.access import FRAMES
+from api.dialects.lobe_gateway.asked import NAMES, TOOL_RESULT, find_asked
 from api.dialects.lobe_gateway.feeder import Feeder
 from api.dialects.lobe_gateway.fold import GatewayFrameFold
 from api.dialects.lobe_gateway.operation import find_operation, read_number
-from api.dialects.lobe_gateway.operation_log import fed_members
-from api.dialects.lobe_gateway.replies import TOOL_RESULT, read_reply_frame
-from api.dialects.lobe_gateway.tool_results import forward_result
+from api.dialects.lobe_gateway.operation_log import fed_members, is_trusted
+from api.dialects.lobe_gateway.replies import read_reply_frame
+from api.dialects.lobe_gateway.tool_results import forward_result, note_untrusted
 from api.errors import request_error
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, error_frame
@@ -77,13 +78,24 @@ class ReplyingConversation(Conversation):
         meta = await find_operation(self.node, self.identity, self.operation_of(frame))
         if fed_members(meta) is None or meta.owner != self.owner:
             raise request_error("not_produced", "no feeder of this operation waits for a reply")
+        state = await find_asked(self.node.store, meta.generation_id, reply.kind, reply.name)
+        if state == "unknown":
+            raise request_error(
+                "invalid_request",
+                f"{NAMES[reply.kind]}: this operation has not asked for a {reply.kind} of this id",
+            )
+        if state == "answered":
+            return  # of several replies the first one counts
         outcome = await self.feeder.put(
             meta.generation_id, reply.entries,
             ticket=self.feeder.order.ticket(), repeat_key=repeat_key(reply.kind, reply.name),
         )  # fmt: skip
         settings = self.node.settings
         if reply.kind == TOOL_RESULT and settings.lobehub_url and isinstance(outcome, Appended):
-            self.node.hub.spawn(forward_result(settings, reply.members))
+            if is_trusted(meta):
+                self.node.hub.spawn(forward_result(settings, reply.members))
+            else:
+                note_untrusted()
 
     async def _interrupt(self, frame: Frame) -> None:
         meta = await find_operation(self.node, self.identity, self.operation_of(frame))
