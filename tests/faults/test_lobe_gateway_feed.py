@@ -167,6 +167,33 @@ async def test_an_event_passes_a_pause_of_redis_once(
     assert words_of(frames) == ["once"]
 
 
+async def test_no_post_fails_while_redis_restarts(
+    deployment: Deployment, feeder: RawClient
+) -> None:
+    first, later = await begun(feeder), f"op_{uuid.uuid4().hex}"
+    chunk = event(first, "stream_chunk", chunkType="text", content="once")
+    await post(feeder, "push-event", operationId=first, event=chunk)
+    deployment.server.kill()
+    a, b = deployment.urls
+    posts = [
+        asyncio.create_task(post(feeder, "init", a, operationId=later, userId="alice")),
+        asyncio.create_task(post(feeder, "push-event", b, operationId=first, event=chunk)),
+        asyncio.create_task(post(feeder, "update-status", a, operationId=first, status="running")),
+        asyncio.create_task(
+            post(feeder, "tool-execute", b, operationId=first, data={"toolCallId": "t1"})
+        ),
+    ]
+    done, _ = await asyncio.wait(posts, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    assert not done, "a POST was refused at once"
+    deployment.server.start()
+    assert [(await each).status for each in posts] == [200] * len(posts)
+    async with mux(b) as ws:
+        frames = await subscribe(ws, first)
+    assert words_of(frames)[-1] == "once" and len(words_of(frames)) <= 2
+    kinds = [frame["type"] for frame in frames if "id" in frame]
+    assert kinds.count("status_change") == 1
+
+
 async def test_a_feeder_whose_node_is_killed_while_it_waits_asks_at_the_other(
     deployment: Deployment, feeder: RawClient
 ) -> None:

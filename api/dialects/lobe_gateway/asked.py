@@ -38,10 +38,12 @@ class Asked:
 
     Attributes:
         state: after the entries so far.
+        reply: the members of the first reply; empty: there is none yet.
     """
 
     def __init__(self, kind: str, name: str) -> None:
         self.state: State = "unknown"
+        self.reply: dict[str, Any] = {}
         self._kind, self._name = kind, name
         self._request = REQUESTS[kind]
         self._mark = self._request.encode()
@@ -51,8 +53,8 @@ class Asked:
         for raw in raws:
             if self.state == "unknown" and self._mark in raw and self._is_request(raw):
                 self.state = "open"
-            elif self.state == "open" and self._is_reply(raw):
-                self.state = "answered"
+            elif self.state == "open" and (reply := self._reply_in(raw)) is not None:
+                self.state, self.reply = "answered", reply
 
     def _is_request(self, raw: bytes) -> bool:
         found = read_message(raw, ())
@@ -70,17 +72,15 @@ class Asked:
         data = members.get("data") if is_call else members
         return data.get(NAMES[self._kind]) if isinstance(data, dict) else None
 
-    def _is_reply(self, raw: bytes) -> bool:
+    def _reply_in(self, raw: bytes) -> dict[str, Any] | None:
         reply = read_reply(raw)
-        return (
-            reply is not None
-            and reply.get("type") == self._kind
-            and reply.get(NAMES[self._kind]) == self._name
-        )
+        if reply is None or reply.get("type") != self._kind:
+            return None
+        return reply if reply.get(NAMES[self._kind]) == self._name else None
 
 
-async def find_asked(store: Store, generation_id: str, kind: str, name: str) -> State:
-    """Return whether the feeder of an operation has asked for a reply, and has got one.
+async def find_asked(store: Store, generation_id: str, kind: str, name: str) -> Asked:
+    """Return whether the feeder of an operation has asked for a reply, and the reply.
 
     Raises:
         Unavailable: Redis did not answer in time.
@@ -90,5 +90,5 @@ async def find_asked(store: Store, generation_id: str, kind: str, name: str) -> 
         page = await store.page(generation_id, at, PAGE_ENTRIES)
         asked.add(raw for entry_id, raw in page if entry_id != at)
         if asked.state == "answered" or len(page) < PAGE_ENTRIES:
-            return asked.state
+            return asked
         at = page[-1][0]

@@ -29,12 +29,13 @@ from api.dialects.lobe_gateway.feed_body import (
     status_told,
 )
 from api.dialects.lobe_gateway.feeder import Feeder
+from api.dialects.lobe_gateway.patience import until_redis_answers
 from api.dialects.lobe_gateway.replies import ReplyWaits
 from api.intake.arriving_body import read_body
 from api.intake.body import check_idempotency_key
 from api.readers.lookup import read_query
 from api.response import json_response
-from shared.log.feeding import repeat_key
+from shared.log.feeding import draw_repeat_key, repeat_key
 
 IDEMPOTENCY = "idempotency-key"
 TIMEOUT, GATEWAY_TIMEOUT = "TIMEOUT", 504
@@ -123,15 +124,19 @@ class FeedRoutes:
         """Write what a POST says; return the generation."""
         sent = request.headers.get(IDEMPOTENCY)
         name = entries.name if sent is None else check_idempotency_key(sent)
-        generation_id = await self.feeder.find(
-            self.node.identity(request), body.operation, is_early=kind == EVENTS
-        )
-        await self.feeder.put(
-            generation_id, entries,
-            ticket=ticket if ticket >= 0 else self.feeder.order.ticket(),
-            repeat_key=repeat_key(kind, name) if name else "",
-        )  # fmt: skip
-        return generation_id
+        # Drawn once: a further try must not write again.
+        key = repeat_key(kind, name) if name else draw_repeat_key()
+        place = ticket if ticket >= 0 else self.feeder.order.ticket()
+        identity = self.node.identity(request)
+
+        async def write() -> str:
+            generation_id = await self.feeder.find(
+                identity, body.operation, is_early=kind == EVENTS
+            )
+            await self.feeder.put(generation_id, entries, ticket=place, repeat_key=key)
+            return generation_id
+
+        return await until_redis_answers(write)
 
     async def _reply(
         self, request: Request, body: FeedBody, generation_id: str, wanted: tuple[str, str]

@@ -17,6 +17,7 @@ from api.dialects.denial import deny
 from api.dialects.lobe_gateway.asked import CONFIRMATION, NAMES, USER_INPUT
 from api.dialects.lobe_gateway.feed_body import Entries, now_ms, read_name
 from api.dialects.lobe_gateway.messages import read_reply, reply_entry
+from api.dialects.lobe_gateway.patience import until_redis_answers
 from api.errors import request_error
 from api.hub.contracts import ReadingOutcome
 from api.hub.relay import Relay
@@ -97,7 +98,7 @@ class ReplyWaits:
         if self._waits >= WAITS_MAX:
             raise request_error("rate_limited", f"at most {WAITS_MAX} feeders wait at one node")
         hub = self._node.hub
-        meta = await self._node.store.meta(generation_id)
+        meta = await until_redis_answers(lambda: self._node.store.meta(generation_id))
         if meta is None:
             raise NotFound
         self._waits += 1
