@@ -310,6 +310,22 @@ async def test_a_wrong_body_is_refused(api: RawClient, path: str, body: dict[str
     assert (answer.status, answer.error_code) == (422, "invalid_request"), answer
 
 
+async def test_a_refused_timeout_writes_nothing(api: RawClient) -> None:
+    operation, _ = await begun(api)
+    asked: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("tool-execute", {"data": {"toolCallId": "t"}}),
+        ("request-confirmation", {"toolCallId": "t", "tool": {}}),
+        ("request-input", {"prompt": "?"}),
+    )
+    for path, body in asked:
+        for timeout, problem in (("x", "a number"), (700_000, "600000"), (0, "above 0"), (-1, "0")):
+            answer = await post(api, path, operationId=operation, timeout=timeout, **body)
+            assert answer.status == 422 and problem in answer.json()["error"]["message"], answer
+    await push(api, operation, ended(operation))
+    kinds = [frame["event"]["type"] for frame in await messages(api, operation)]
+    assert kinds == ["agent_runtime_end"]
+
+
 async def test_an_operation_that_was_not_begun_is_not_found(api: RawClient) -> None:
     operation = name_operation()
     answer = await post(api, "push-event", operationId=operation, event={"type": "x"})

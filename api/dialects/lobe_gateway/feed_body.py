@@ -240,13 +240,15 @@ def read_wait_s(members: Mapping[str, Any]) -> float:
     """Return for how long a feeder waits for a reply, s.
 
     Raises:
-        RequestError: 422, `timeout` is no number of milliseconds.
+        RequestError: 422, `timeout` is no number, or out of its bounds.
     """
-    timeout = members.get("timeout", 0)
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or not timeout <= 1000 * WAIT_S_MAX:
-        raise invalid_request(f"timeout must be at most {1000 * WAIT_S_MAX:.0f} milliseconds")
-    return timeout / 1000 if timeout > 0 else WAIT_S
+    timeout = members.get("timeout", 1000 * WAIT_S)
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise invalid_request("timeout must be a number, of milliseconds")
+    if not 0 < timeout <= 1000 * WAIT_S_MAX:
+        most = f"{1000 * WAIT_S_MAX:.0f}"
+        raise invalid_request(f"timeout must be above 0 and at most {most} milliseconds")
+    return timeout / 1000
 
 
 def now_ms() -> int:

@@ -71,11 +71,12 @@ class FeedRoutes:
     async def execute_tool(self, request: Request) -> ASGIApp:
         """POST …/tool-execute: a client runs a tool. With `timeout` the answer has the result."""
         body = await self._body(request)
-        generation_id = await self._write(request, body, executed(body), "execute")
         if "timeout" not in body.members:
-            return _success(generation_id)
+            return _success(await self._write(request, body, executed(body), "execute"))
+        wait_s = self._wait_s(body)
+        generation_id = await self._write(request, body, executed(body), "execute")
         call = str(body.members["data"]["toolCallId"])
-        reply = await self._reply(request, body, generation_id, (TOOL_RESULT, call))
+        reply = await self._reply(request, wait_s, generation_id, (TOOL_RESULT, call))
         if reply is None:
             return json_response({"success": False, "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"success": True, "generationId": generation_id, "result": reply})
@@ -83,9 +84,10 @@ class FeedRoutes:
     async def request_confirmation(self, request: Request) -> ASGIApp:
         """POST …/request-confirmation: answered when a client has confirmed or refused."""
         body = await self._body(request)
+        wait_s = self._wait_s(body)
         entries, call = confirmation_asked(body)
         generation_id = await self._write(request, body, entries, "confirmation")
-        reply = await self._reply(request, body, generation_id, (CONFIRMATION, call))
+        reply = await self._reply(request, wait_s, generation_id, (CONFIRMATION, call))
         if reply is None:
             return json_response({"approved": False, "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"approved": reply["approved"]})
@@ -93,10 +95,11 @@ class FeedRoutes:
     async def request_input(self, request: Request) -> ASGIApp:
         """POST …/request-input: answered when a client has sent a text."""
         body = await self._body(request)
+        wait_s = self._wait_s(body)
         sent = request.headers.get(IDEMPOTENCY)
         entries, name = input_asked(body, "" if sent is None else check_idempotency_key(sent))
         generation_id = await self._write(request, body, entries, "input")
-        reply = await self._reply(request, body, generation_id, (USER_INPUT, name))
+        reply = await self._reply(request, wait_s, generation_id, (USER_INPUT, name))
         if reply is None:
             return json_response({"content": "", "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"content": reply["content"]})
@@ -138,10 +141,15 @@ class FeedRoutes:
 
         return await until_redis_answers(write)
 
-    async def _reply(
-        self, request: Request, body: FeedBody, generation_id: str, wanted: tuple[str, str]
-    ) -> dict[str, Any] | None:
+    def _wait_s(self, body: FeedBody) -> float:
+        """Return for how long to wait. Ask before the write: a refused POST writes nothing."""
         wait_s = read_wait_s(body.members)
+        self.waits.check_room()
+        return wait_s
+
+    async def _reply(
+        self, request: Request, wait_s: float, generation_id: str, wanted: tuple[str, str]
+    ) -> dict[str, Any] | None:
         kind, name = wanted
         return await self.waits.first(
             generation_id, kind, name, wait_s=wait_s, receive=request.receive

@@ -83,6 +83,11 @@ class ReplyWaits:
         self._node = node
         self._waits = 0
 
+    def check_room(self) -> None:
+        """Raise RequestError, 429, if no more feeders may wait."""
+        if self._waits >= WAITS_MAX:
+            raise request_error("rate_limited", f"at most {WAITS_MAX} feeders wait at one node")
+
     async def first(
         self, generation_id: str, kind: str, name: str, *, wait_s: float, receive: Receive
     ) -> dict[str, Any] | None:
@@ -95,8 +100,7 @@ class ReplyWaits:
             RequestError: 409 the operation ended meanwhile; 429 too many wait; as `Hub.reading`.
             NotFound: the operation is gone.
         """
-        if self._waits >= WAITS_MAX:
-            raise request_error("rate_limited", f"at most {WAITS_MAX} feeders wait at one node")
+        self.check_room()
         hub = self._node.hub
         meta = await until_redis_answers(lambda: self._node.store.meta(generation_id))
         if meta is None:
