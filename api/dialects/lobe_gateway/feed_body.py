@@ -8,6 +8,7 @@ time and what a chunk shows are read. Pure. Source: docs/dialects/lobehub-gatewa
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import uuid
@@ -53,6 +54,14 @@ class FeedBody(NamedTuple):
     operation: str
     members: Mapping[str, Any]
     raw: Mapping[str, bytes]
+
+    def digest(self) -> str:
+        """Return a name of everything that this POST says; `timeout` says nothing to readers."""
+        said = hashlib.sha256()
+        for name, text in sorted(self.raw.items()):
+            if name != "timeout":
+                said.update(b"%b %d\n%b" % (msgspec.json.encode(name), len(text), text))
+        return said.hexdigest()
 
 
 class Entries(NamedTuple):
@@ -197,7 +206,9 @@ def input_asked(body: FeedBody, key: str) -> tuple[Entries, str]:
     prompt = body.members.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise invalid_request("prompt must be a string that is not empty")
-    name = str(uuid.uuid5(INPUTS, f"{body.operation} {key}") if key else uuid.uuid4())
+    name = str(
+        uuid.uuid5(INPUTS, f"{body.operation} {key} {body.digest()}") if key else uuid.uuid4()
+    )
     entry = message_entry(type="input_request", requestId=name, prompt=prompt)
     return Entries([entry], "", now_ms(), name=name), name
 

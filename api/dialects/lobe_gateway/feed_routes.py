@@ -126,7 +126,11 @@ class FeedRoutes:
     ) -> str:
         """Write what a POST says; return the generation."""
         sent = request.headers.get(IDEMPOTENCY)
-        name = entries.name if sent is None else check_idempotency_key(sent)
+        name = entries.name
+        if sent is not None:
+            # Redis keeps no digest beside the key, so the same key with another body is another
+            # POST: an event must not vanish.
+            name = f"{check_idempotency_key(sent)} {body.digest()}"
         # Drawn once: a further try must not write again.
         key = repeat_key(kind, name) if name else draw_repeat_key()
         place = ticket if ticket >= 0 else self.feeder.order.ticket()

@@ -207,4 +207,4 @@ def _user_identity(node: Node, identity: Identity, user: Any) -> Identity:
     try:
         return node.authenticator.act_for(identity, user)
     except RequestError as exc:
-        raise invalid_request(f"userId: {exc.message}") from None
+        raise invalid_request(exc.message.replace("X-On-Behalf-Of", "userId")) from None

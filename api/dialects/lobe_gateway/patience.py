@@ -1,6 +1,6 @@
 """Tries again while Redis is away, because LobeHub's server and its clients send each thing once.
 
-Source: docs/dialects/lobehub-gateway.md, "Repeats".
+Source: docs/dialects/lobehub-gateway.md, "Feeding".
 """
 
 from __future__ import annotations
