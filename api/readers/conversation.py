@@ -28,6 +28,7 @@ from api.intake.strict_json import decode_json
 from api.node import Node
 from api.readers.disconnect import DisconnectWatcher
 from api.readers.error_frame import error_frame as error_frame
+from api.readers.error_frame import of_frame
 from api.readers.expiry import SocketExpiry
 from api.readers.lookup import find_generation
 from api.readers.place import Place
@@ -361,7 +362,7 @@ class Conversation(ABC):
         except Unavailable:
             self.fail(frame, unavailable())
         except RequestError as exc:
-            self.fail(frame, exc)
+            self.fail(frame, exc if frame is not None else of_frame(exc))
 
     async def _decode(self, text: str, large: LargeMessage | None) -> Any:
         if large is None:

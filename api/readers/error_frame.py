@@ -17,3 +17,9 @@ def error_frame(error: RequestError, **names: str | int) -> dict[str, Any]:
     if error.retry_after_s is not None:
         described["retry_after_s"] = error.retry_after_s
     return {"type": "error", **names, **described, **error.members}
+
+
+def of_frame(error: RequestError) -> RequestError:
+    """Return the error of a text that is not JSON, about a frame instead of a body."""
+    error.message = error.message.replace("the body", "the frame", 1)
+    return error

@@ -9,6 +9,7 @@ Source: docs/dialects/lobehub-gateway.md, shared/redis/scripts/feed.lua.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,11 @@ def repeat_key(kind: str, name: str) -> str:
     """
     digest = hashlib.sha256(f"{kind}\n{name}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:REPEAT_KEY_CHARACTERS]
+
+
+def draw_repeat_key() -> str:
+    """Return the key of a call that nobody repeats but its own further tries."""
+    return secrets.token_hex(REPEAT_KEY_CHARACTERS // 2)
 
 
 async def feed(store: Store, appends: Sequence[Fed]) -> list[Appended | Repeated | Denied]:

@@ -148,6 +148,61 @@ async def test_a_repeat_writes_nothing_twice(api: RawClient) -> None:
     assert kinds == [*2 * ["stream_chunk"], *2 * ["tool_execute"], "agent_runtime_end"]
 
 
+async def test_a_key_with_another_body_is_another_write(api: RawClient) -> None:
+    operation, run = await begun(api)
+    key = {"idempotency-key": "k"}
+    for word in ("a", "b", "a"):
+        event = text(operation, word)
+        await post(api, "push-event", operationId=operation, event=event, headers=key)
+    asked = []
+    async with socket(api, operation) as ws:
+        await resume(ws)
+        for prompt in ("x?", "y?", "x?"):
+            body = {"operationId": operation, "prompt": prompt, "timeout": 10}
+            await post(api, "request-input", **body, headers=key)
+        await push(api, operation, ended(operation))
+        asked = [f for f in await hear_until(ws, "session_complete") if "requestId" in f]
+    assert [frame["prompt"] for frame in asked] == ["x?", "y?"]
+    assert len({frame["requestId"] for frame in asked}) == 2
+    assert (await api.ended(run))["text"] == "ab"
+
+
+@pytest.mark.parametrize("seen", ["", "1", "2"])
+@pytest.mark.parametrize("end", ["event", "status"])
+async def test_an_ended_operation_closes_after_the_status(
+    api: RawClient, end: str, seen: str
+) -> None:
+    operation, _ = await begun(api)
+    await push(api, operation, text(operation, "a"))
+    if end == "event":
+        await push(api, operation, ended(operation))
+    else:
+        await post(api, "update-status", operationId=operation, status="completed")
+    async with socket(api, operation, api.other_url) as ws:
+        frames = await resume(ws, seen)
+        assert frames[-1]["status"] == "completed"
+        assert "session_complete" not in [frame["type"] for frame in frames]
+        if (end, seen) != ("status", "2"):
+            assert (await hear(ws))["type"] == "session_complete"
+
+
+async def test_a_number_that_is_too_high_ends_the_reading_and_not_the_operation(
+    api: RawClient,
+) -> None:
+    operation, _ = await begun(api)
+    await push(api, operation, text(operation, "a"))
+    async with socket(api, operation, api.other_url) as ws:
+        await tell(ws, type="auth", token="any-token")
+        await tell(ws, type="resume", lastEventId="99", wantStatus=True)
+        error, end, last = (await hear_until(ws, "session_complete"))[1:]
+        assert error["event"]["data"]["errorType"] == "stream_reset"
+        assert (end["event"]["type"], "id" in end) == ("agent_runtime_end", False)
+        await ws.send("{")
+        assert (await hear(ws))["message"].startswith("the frame is not JSON")
+    await push(api, operation, ended(operation))
+    assert len(await messages(api, operation)) == 2
+
+
 @pytest.mark.parametrize(
     ("reason", "status"),
     [("done", "completed"), ("waiting_for_human", "completed"), ("interrupted", "cancelled"),
@@ -308,6 +363,22 @@ async def test_a_wrong_body_is_refused(api: RawClient, path: str, body: dict[str
         body = {"operationId": operation, **body}
     answer = await post(api, path, **body)
     assert (answer.status, answer.error_code) == (422, "invalid_request"), answer
+
+
+async def test_a_refused_timeout_writes_nothing(api: RawClient) -> None:
+    operation, _ = await begun(api)
+    asked: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("tool-execute", {"data": {"toolCallId": "t"}}),
+        ("request-confirmation", {"toolCallId": "t", "tool": {}}),
+        ("request-input", {"prompt": "?"}),
+    )
+    for path, body in asked:
+        for timeout, problem in (("x", "a number"), (700_000, "600000"), (0, "above 0"), (-1, "0")):
+            answer = await post(api, path, operationId=operation, timeout=timeout, **body)
+            assert answer.status == 422 and problem in answer.json()["error"]["message"], answer
+    await push(api, operation, ended(operation))
+    kinds = [frame["event"]["type"] for frame in await messages(api, operation)]
+    assert kinds == ["agent_runtime_end"]
 
 
 async def test_an_operation_that_was_not_begun_is_not_found(api: RawClient) -> None:

@@ -167,6 +167,33 @@ async def test_an_event_passes_a_pause_of_redis_once(
     assert words_of(frames) == ["once"]
 
 
+async def test_no_post_fails_while_redis_restarts(
+    deployment: Deployment, feeder: RawClient
+) -> None:
+    first, later = await begun(feeder), f"op_{uuid.uuid4().hex}"
+    chunk = event(first, "stream_chunk", chunkType="text", content="once")
+    await post(feeder, "push-event", operationId=first, event=chunk)
+    deployment.server.kill()
+    a, b = deployment.urls
+    posts = [
+        asyncio.create_task(post(feeder, "init", a, operationId=later, userId="alice")),
+        asyncio.create_task(post(feeder, "push-event", b, operationId=first, event=chunk)),
+        asyncio.create_task(post(feeder, "update-status", a, operationId=first, status="running")),
+        asyncio.create_task(
+            post(feeder, "tool-execute", b, operationId=first, data={"toolCallId": "t1"})
+        ),
+    ]
+    done, _ = await asyncio.wait(posts, timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    assert not done, "a POST was refused at once"
+    deployment.server.start()
+    assert [(await each).status for each in posts] == [200] * len(posts)
+    async with mux(b) as ws:
+        frames = await subscribe(ws, first)
+    assert words_of(frames)[-1] == "once" and len(words_of(frames)) <= 2
+    kinds = [frame["type"] for frame in frames if "id" in frame]
+    assert kinds.count("status_change") == 1
+
+
 async def test_a_feeder_whose_node_is_killed_while_it_waits_asks_at_the_other(
     deployment: Deployment, feeder: RawClient
 ) -> None:
@@ -206,6 +233,50 @@ async def test_a_result_reaches_the_server_once_it_is_back(
         await until(has_come, 15, "the result")
     assert lobehub.results[-1] == result
     assert len([each for each in lobehub.results if each["toolCallId"] == "t1"]) == 1
+
+
+async def refusal(ws: Any, operation: str, call: str) -> Any:
+    result = {"toolCallId": call, "content": "forged", "success": True}
+    await tell(ws, type="tool_result", operationId=operation, **result)
+    await tell(ws, type="heartbeat")
+    return (await hear_until(ws, "heartbeat_ack"))[0].get("code")
+
+
+async def test_a_result_for_the_call_of_another_operation_does_not_reach_the_server(
+    deployment: Deployment, feeder: RawClient, lobehub: LobeHub
+) -> None:
+    call = f"call_{uuid.uuid4().hex}"
+    victim, own = await begun(feeder, "bob"), await begun(feeder, "alice")
+    await post(feeder, "tool-execute", operationId=victim, data={"toolCallId": call})
+    for node in deployment.urls:
+        async with mux(node) as ws:
+            await subscribe(ws, own)
+            assert await refusal(ws, own, call) == "invalid_request"
+        path = f"/lobe-gateway/ws?operationId={own}&access_token={hmac_token(sub='alice')}"
+        async with websockets.connect(node.replace("http", "ws") + path) as ws:
+            assert await refusal(ws, own, call) == "invalid_request"
+
+    # A user who feeds an operation may announce any call. The name is that of the service key.
+    for user in ("alice", "lobehub"):
+        async with RawClient(deployment.urls[0], key=hmac_token(sub=user)) as client:
+            taken = await post(client, "push-event", operationId=victim, event={"type": "forged"})
+            assert taken.status == 404
+            forged = await begun(client, user)
+            await post(client, "tool-execute", operationId=forged, data={"toolCallId": call})
+        async with mux(deployment.urls[1], user) as ws:
+            await subscribe(ws, forged)
+            assert await refusal(ws, forged, call) is None
+
+    async with mux(deployment.urls[1], "bob") as ws:
+        await subscribe(ws, victim)
+        result = {"toolCallId": call, "content": "true", "success": True}
+        await tell(ws, type="tool_result", operationId=victim, **result)
+
+        async def has_come() -> bool:
+            return any(each["content"] == "true" for each in lobehub.results)
+
+        await until(has_come, 15, "the result")
+    assert [each for each in lobehub.results if each["toolCallId"] == call] == [result]
 
 
 async def test_users_read_their_own_operations_only(

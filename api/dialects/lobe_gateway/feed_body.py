@@ -8,6 +8,7 @@ time and what a chunk shows are read. Pure. Source: docs/dialects/lobehub-gatewa
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import uuid
@@ -53,6 +54,14 @@ class FeedBody(NamedTuple):
     operation: str
     members: Mapping[str, Any]
     raw: Mapping[str, bytes]
+
+    def digest(self) -> str:
+        """Return a name of everything that this POST says; `timeout` says nothing to readers."""
+        said = hashlib.sha256()
+        for name, text in sorted(self.raw.items()):
+            if name != "timeout":
+                said.update(b"%b %d\n%b" % (msgspec.json.encode(name), len(text), text))
+        return said.hexdigest()
 
 
 class Entries(NamedTuple):
@@ -197,7 +206,9 @@ def input_asked(body: FeedBody, key: str) -> tuple[Entries, str]:
     prompt = body.members.get("prompt")
     if not isinstance(prompt, str) or not prompt:
         raise invalid_request("prompt must be a string that is not empty")
-    name = str(uuid.uuid5(INPUTS, f"{body.operation} {key}") if key else uuid.uuid4())
+    name = str(
+        uuid.uuid5(INPUTS, f"{body.operation} {key} {body.digest()}") if key else uuid.uuid4()
+    )
     entry = message_entry(type="input_request", requestId=name, prompt=prompt)
     return Entries([entry], "", now_ms(), name=name), name
 
@@ -240,13 +251,15 @@ def read_wait_s(members: Mapping[str, Any]) -> float:
     """Return for how long a feeder waits for a reply, s.
 
     Raises:
-        RequestError: 422, `timeout` is no number of milliseconds.
+        RequestError: 422, `timeout` is no number, or out of its bounds.
     """
-    timeout = members.get("timeout", 0)
-    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not is_number or not timeout <= 1000 * WAIT_S_MAX:
-        raise invalid_request(f"timeout must be at most {1000 * WAIT_S_MAX:.0f} milliseconds")
-    return timeout / 1000 if timeout > 0 else WAIT_S
+    timeout = members.get("timeout", 1000 * WAIT_S)
+    if not isinstance(timeout, int | float) or isinstance(timeout, bool):
+        raise invalid_request("timeout must be a number, of milliseconds")
+    if not 0 < timeout <= 1000 * WAIT_S_MAX:
+        most = f"{1000 * WAIT_S_MAX:.0f}"
+        raise invalid_request(f"timeout must be above 0 and at most {most} milliseconds")
+    return timeout / 1000
 
 
 def now_ms() -> int:

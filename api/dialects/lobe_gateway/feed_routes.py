@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
+from api.dialects.lobe_gateway.asked import CONFIRMATION, TOOL_RESULT, USER_INPUT
 from api.dialects.lobe_gateway.feed_body import (
     BODY_BYTES_MAX,
     Entries,
@@ -28,12 +29,13 @@ from api.dialects.lobe_gateway.feed_body import (
     status_told,
 )
 from api.dialects.lobe_gateway.feeder import Feeder
-from api.dialects.lobe_gateway.replies import CONFIRMATION, TOOL_RESULT, USER_INPUT, ReplyWaits
+from api.dialects.lobe_gateway.patience import until_redis_answers
+from api.dialects.lobe_gateway.replies import ReplyWaits
 from api.intake.arriving_body import read_body
 from api.intake.body import check_idempotency_key
 from api.readers.lookup import read_query
 from api.response import json_response
-from shared.log.feeding import repeat_key
+from shared.log.feeding import draw_repeat_key, repeat_key
 
 IDEMPOTENCY = "idempotency-key"
 TIMEOUT, GATEWAY_TIMEOUT = "TIMEOUT", 504
@@ -69,11 +71,12 @@ class FeedRoutes:
     async def execute_tool(self, request: Request) -> ASGIApp:
         """POST …/tool-execute: a client runs a tool. With `timeout` the answer has the result."""
         body = await self._body(request)
-        generation_id = await self._write(request, body, executed(body), "execute")
         if "timeout" not in body.members:
-            return _success(generation_id)
+            return _success(await self._write(request, body, executed(body), "execute"))
+        wait_s = self._wait_s(body)
+        generation_id = await self._write(request, body, executed(body), "execute")
         call = str(body.members["data"]["toolCallId"])
-        reply = await self._reply(request, body, generation_id, (TOOL_RESULT, call))
+        reply = await self._reply(request, wait_s, generation_id, (TOOL_RESULT, call))
         if reply is None:
             return json_response({"success": False, "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"success": True, "generationId": generation_id, "result": reply})
@@ -81,9 +84,10 @@ class FeedRoutes:
     async def request_confirmation(self, request: Request) -> ASGIApp:
         """POST …/request-confirmation: answered when a client has confirmed or refused."""
         body = await self._body(request)
+        wait_s = self._wait_s(body)
         entries, call = confirmation_asked(body)
         generation_id = await self._write(request, body, entries, "confirmation")
-        reply = await self._reply(request, body, generation_id, (CONFIRMATION, call))
+        reply = await self._reply(request, wait_s, generation_id, (CONFIRMATION, call))
         if reply is None:
             return json_response({"approved": False, "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"approved": reply["approved"]})
@@ -91,10 +95,11 @@ class FeedRoutes:
     async def request_input(self, request: Request) -> ASGIApp:
         """POST …/request-input: answered when a client has sent a text."""
         body = await self._body(request)
+        wait_s = self._wait_s(body)
         sent = request.headers.get(IDEMPOTENCY)
         entries, name = input_asked(body, "" if sent is None else check_idempotency_key(sent))
         generation_id = await self._write(request, body, entries, "input")
-        reply = await self._reply(request, body, generation_id, (USER_INPUT, name))
+        reply = await self._reply(request, wait_s, generation_id, (USER_INPUT, name))
         if reply is None:
             return json_response({"content": "", "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"content": reply["content"]})
@@ -121,21 +126,34 @@ class FeedRoutes:
     ) -> str:
         """Write what a POST says; return the generation."""
         sent = request.headers.get(IDEMPOTENCY)
-        name = entries.name if sent is None else check_idempotency_key(sent)
-        generation_id = await self.feeder.find(
-            self.node.identity(request), body.operation, is_early=kind == EVENTS
-        )
-        await self.feeder.put(
-            generation_id, entries,
-            ticket=ticket if ticket >= 0 else self.feeder.order.ticket(),
-            repeat_key=repeat_key(kind, name) if name else "",
-        )  # fmt: skip
-        return generation_id
+        name = entries.name
+        if sent is not None:
+            # Redis keeps no digest beside the key, so the same key with another body is another
+            # POST: an event must not vanish.
+            name = f"{check_idempotency_key(sent)} {body.digest()}"
+        # Drawn once: a further try must not write again.
+        key = repeat_key(kind, name) if name else draw_repeat_key()
+        place = ticket if ticket >= 0 else self.feeder.order.ticket()
+        identity = self.node.identity(request)
+
+        async def write() -> str:
+            generation_id = await self.feeder.find(
+                identity, body.operation, is_early=kind == EVENTS
+            )
+            await self.feeder.put(generation_id, entries, ticket=place, repeat_key=key)
+            return generation_id
+
+        return await until_redis_answers(write)
+
+    def _wait_s(self, body: FeedBody) -> float:
+        """Return for how long to wait. Ask before the write: a refused POST writes nothing."""
+        wait_s = read_wait_s(body.members)
+        self.waits.check_room()
+        return wait_s
 
     async def _reply(
-        self, request: Request, body: FeedBody, generation_id: str, wanted: tuple[str, str]
+        self, request: Request, wait_s: float, generation_id: str, wanted: tuple[str, str]
     ) -> dict[str, Any] | None:
-        wait_s = read_wait_s(body.members)
         kind, name = wanted
         return await self.waits.first(
             generation_id, kind, name, wait_s=wait_s, receive=request.receive

@@ -9,25 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from typing import Any
 
 import msgspec
 
-from api.deadline import answer_deadline
 from api.dialects.denial import deny
 from api.dialects.lobe_gateway.events import status_of
 from api.dialects.lobe_gateway.feed_body import Entries
 from api.dialects.lobe_gateway.feed_order import FeedOrder, Outcome
 from api.dialects.lobe_gateway.messages import FED
+from api.dialects.lobe_gateway.patience import until_redis_answers
 from api.intake.body import invalid_request
 from api.node import Node
 from shared.config.credentials import ACT, Identity
-from shared.errors import NotFound, RequestError, Unavailable
+from shared.errors import NotFound, RequestError
 from shared.log.feeding import (
-    REPEAT_KEY_CHARACTERS,
     Fed,
     Repeated,
+    draw_repeat_key,
     feed,
     operation_status,
 )
@@ -49,7 +48,6 @@ MODEL = "lobehub"  # of the generation, in listings and in the usage
 # Events may overtake `init`, which older versions of LobeHub do not wait for.
 INIT_WAIT_S = 1.0
 INIT_LOOK_S = 0.05
-REPEAT_S = 0.1  # between two tries to write: LobeHub's server does not repeat a POST
 
 
 class Feeder:
@@ -69,9 +67,12 @@ class Feeder:
             NotFound: the operation existed and is gone.
             Unavailable: Redis did not answer in time; a repeat is safe.
         """
-        node, owner = self.node, _user_identity(self.node, identity, user)
-        terms = ProducerTerms(node.settings.lobehub_lease_s, draw_token())
-        about = {"operation": operation, "feeder": _feeder_name(identity), "meta": meta}
+        owner = _user_identity(self.node, identity, user)
+        terms = ProducerTerms(self.node.settings.lobehub_lease_s, draw_token())
+        about = {
+            "operation": operation, "feeder": _feeder_name(identity), "meta": meta,
+            "acts": identity.may(ACT),
+        }  # fmt: skip
         new = NewGeneration(
             owner=owner.owner,
             model=MODEL,
@@ -81,20 +82,25 @@ class Feeder:
             dialect=msgspec.json.encode({FED: about}),
             producer=terms,
         )
+        return await until_redis_answers(lambda: self._begin(identity, operation, owner, new))
+
+    async def _begin(
+        self, identity: Identity, operation: str, owner: Identity, new: NewGeneration
+    ) -> str:
+        node, terms = self.node, new.producer
+        assert terms is not None
         known = await find_fed(node.store, _feeder_name(identity), operation)
         if known is not None and (found := await node.store.meta(known)) is not None:
             if found.owner != owner.owner:
                 raise invalid_request("this operationId belongs to another userId")
         accepted = await node.acceptance.accept(new, owner, is_read=False)
-        generation_id = accepted.generation_id
-        async with answer_deadline():
-            token = terms.first_token
-            if not accepted.is_new:
-                token = await first_token(node.store, generation_id)
-            await name_fed(node.store, _feeder_name(identity), operation, generation_id)
-            begun = await begin_producing(node.store, generation_id, token, is_first=True)
-            if isinstance(begun, Denied) and begun.reason != "ended":
-                deny(begun)
+        generation_id, token = accepted.generation_id, terms.first_token
+        if not accepted.is_new:
+            token = await first_token(node.store, generation_id)
+        await name_fed(node.store, _feeder_name(identity), operation, generation_id)
+        begun = await begin_producing(node.store, generation_id, token, is_first=True)
+        if isinstance(begun, Denied) and begun.reason != "ended":
+            deny(begun)
         return generation_id
 
     async def find(self, identity: Identity, operation: str, *, is_early: bool = False) -> str:
@@ -129,20 +135,18 @@ class Feeder:
             RequestError, NotFound: the operation has ended, is full, or is gone.
             Unavailable: Redis did not answer in time; with a repeat key a repeat is safe.
         """
-        key = repeat_key or secrets.token_hex(REPEAT_KEY_CHARACTERS // 2)
+        key = repeat_key or draw_repeat_key()
         fed = Fed(generation_id, entries.entries, entries.end, key, entries.status)
-        async with answer_deadline():
-            while True:
-                try:
-                    outcome = await self.order.put(fed, entries.at_ms, ticket)
-                    break
-                except Unavailable:
-                    await asyncio.sleep(REPEAT_S)
+
+        async def write() -> Outcome:
+            outcome = await self.order.put(fed, entries.at_ms, ticket)
             if isinstance(outcome, Denied):
                 await self._note_end(generation_id, outcome)
                 deny(outcome)
             await self._count(generation_id, outcome)
-        return outcome
+            return outcome
+
+        return await until_redis_answers(write)
 
     async def status(self, identity: Identity, operation: str) -> dict[str, Any]:
         """Return the status of an operation, and whether this node has a reader of it.
@@ -181,8 +185,13 @@ class Feeder:
 
 
 def _feeder_name(identity: Identity) -> str:
-    """Return the owner of the key that feeds."""
-    return (identity.by or identity).owner
+    """Return the name under which a feeder finds its operations: the owner of its key.
+
+    Credentials without `act` have other names, which no owner can have: a user whose name is that
+    of the service key's owner must not write where the service key writes.
+    """
+    owner = (identity.by or identity).owner
+    return owner if identity.may(ACT) else f"{owner}\n"
 
 
 def _user_identity(node: Node, identity: Identity, user: Any) -> Identity:
@@ -198,4 +207,4 @@ def _user_identity(node: Node, identity: Identity, user: Any) -> Identity:
     try:
         return node.authenticator.act_for(identity, user)
     except RequestError as exc:
-        raise invalid_request(f"userId: {exc.message}") from None
+        raise invalid_request(exc.message.replace("X-On-Behalf-Of", "userId")) from None

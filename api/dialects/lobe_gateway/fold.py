@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from api.dialects.failure import STREAM_RESET
 from api.dialects.lobe_gateway.events import encode
-from api.dialects.lobe_gateway.messages import Message
+from api.dialects.lobe_gateway.messages import SESSION_COMPLETE, Message
 from api.dialects.lobe_gateway.operation_log import numbered, open_log
 from api.dialects.openai_errors import failure_aside
 from shared.log.events import Failure
@@ -72,19 +72,21 @@ class GatewayFrameFold(FrameFold):
 
     def add(self, event_id: EventId, raw: bytes) -> Sequence[bytes]:
         messages, is_end = self._log.add(raw)
-        frames = [*self._take_opened(), *self._framed(messages)]
+        frames = self._take_opened()
+        if any(message.kind == SESSION_COMPLETE for message in messages):
+            frames += self._take_status("completed")
+        frames += self._framed(messages)
         if is_end and self._seen > self._number:
             return self._beyond()
+        if is_end:
+            frames += self._take_status(self._log.status)
         return [*frames, *self._completed()] if is_end else frames
 
     def caught_up(self) -> Sequence[bytes]:
         frames = self._take_opened()
         if self._seen > self._number:
             return [] if self.is_over else self._beyond()
-        if self._owes_status:
-            self._owes_status = False
-            frames.append(self._resumed(self._log.status))
-        return frames
+        return [*frames, *self._take_status(self._log.status)]
 
     def aside(self, raw: bytes) -> Sequence[bytes]:
         return self._failed(failure_aside(raw))
@@ -114,6 +116,13 @@ class GatewayFrameFold(FrameFold):
     def _failed(self, failure: Failure) -> list[bytes]:
         frames = [self._frame(message, 0) for message in self._log.failed(failure)]
         return [*frames, self._given_up()]
+
+    def _take_status(self, status: str) -> list[bytes]:
+        """Return `resume_complete` if the client waits for it; nothing may close before it."""
+        if not self._owes_status or self._number < self._seen - 1:
+            return []
+        self._owes_status = False
+        return [self._resumed(status)]
 
     def _take_opened(self) -> list[bytes]:
         opened, self._opened = self._opened, []

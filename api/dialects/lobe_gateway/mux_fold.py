@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from api.dialects.lobe_gateway.asked import TOOL_EXECUTE
 from api.dialects.lobe_gateway.events import encode
 from api.dialects.lobe_gateway.fold import GatewayFrameFold
 from api.dialects.lobe_gateway.messages import (
@@ -22,8 +23,6 @@ from api.dialects.lobe_gateway.messages import (
 from api.dialects.lobe_gateway.operation_log import numbered
 from shared.log.ids import EventId
 from shared.log.records import Meta
-
-TOOL_EXECUTE = "tool_execute"
 
 
 class MuxFrameFold(GatewayFrameFold):

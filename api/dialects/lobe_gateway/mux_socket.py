@@ -109,7 +109,7 @@ class MuxConversation(ReplyingConversation):
     async def _subscribe(self, frame: Frame) -> None:
         operation = frame.get("operationId")
         if not isinstance(operation, str) or not operation:
-            raise request_error("invalid_request", "operationId must be a string")
+            raise request_error("invalid_request", "operationId must be a string that is not empty")
         seen = read_number(frame.get("lastEventId"))
         if operation not in self.socket.subscriptions:
             self.check_subscription_limit()

@@ -129,6 +129,12 @@ def fed_members(meta: Meta) -> dict[str, Any] | None:
     return about if isinstance(about, dict) else None
 
 
+def is_trusted(meta: Meta) -> bool:
+    """Whether the feeder's key acts for users, so that the feeder is LobeHub's server."""
+    about = fed_members(meta)
+    return about is not None and about.get("acts") is True
+
+
 def _messages(events: list[StreamEvent]) -> list[Message]:
     return [Message(event["type"], encode(event)) for event in events]
 

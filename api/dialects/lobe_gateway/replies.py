@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from starlette.types import Receive
 
 from api.dialects.denial import deny
+from api.dialects.lobe_gateway.asked import CONFIRMATION, NAMES, USER_INPUT
 from api.dialects.lobe_gateway.feed_body import Entries, now_ms, read_name
 from api.dialects.lobe_gateway.messages import read_reply, reply_entry
+from api.dialects.lobe_gateway.patience import until_redis_answers
 from api.errors import request_error
 from api.hub.contracts import ReadingOutcome
 from api.hub.relay import Relay
@@ -27,8 +29,6 @@ from shared.errors import NotFound
 from shared.log.producing import Denied
 
 WAITS_MAX = 1_000  # feeders that wait at one node
-TOOL_RESULT, CONFIRMATION, USER_INPUT = "tool_result", "tool_confirmation", "user_input"
-NAMES = {TOOL_RESULT: "toolCallId", CONFIRMATION: "toolCallId", USER_INPUT: "requestId"}
 OPTIONAL = ("error", "state", "workRegistration")  # of a result; they stay as they are
 
 
@@ -83,6 +83,11 @@ class ReplyWaits:
         self._node = node
         self._waits = 0
 
+    def check_room(self) -> None:
+        """Raise RequestError, 429, if no more feeders may wait."""
+        if self._waits >= WAITS_MAX:
+            raise request_error("rate_limited", f"at most {WAITS_MAX} feeders wait at one node")
+
     async def first(
         self, generation_id: str, kind: str, name: str, *, wait_s: float, receive: Receive
     ) -> dict[str, Any] | None:
@@ -95,10 +100,9 @@ class ReplyWaits:
             RequestError: 409 the operation ended meanwhile; 429 too many wait; as `Hub.reading`.
             NotFound: the operation is gone.
         """
-        if self._waits >= WAITS_MAX:
-            raise request_error("rate_limited", f"at most {WAITS_MAX} feeders wait at one node")
+        self.check_room()
         hub = self._node.hub
-        meta = await self._node.store.meta(generation_id)
+        meta = await until_redis_answers(lambda: self._node.store.meta(generation_id))
         if meta is None:
             raise NotFound
         self._waits += 1

@@ -17,12 +17,14 @@ from starlette.datastructures import Headers
 from starlette.types import Scope, Send
 
 from api.access import FRAMES
+from api.dialects.lobe_gateway.asked import NAMES, TOOL_RESULT, Asked, find_asked
 from api.dialects.lobe_gateway.feeder import Feeder
 from api.dialects.lobe_gateway.fold import GatewayFrameFold
 from api.dialects.lobe_gateway.operation import find_operation, read_number
-from api.dialects.lobe_gateway.operation_log import fed_members
-from api.dialects.lobe_gateway.replies import TOOL_RESULT, read_reply_frame
-from api.dialects.lobe_gateway.tool_results import forward_result
+from api.dialects.lobe_gateway.operation_log import fed_members, is_trusted
+from api.dialects.lobe_gateway.patience import until_redis_answers
+from api.dialects.lobe_gateway.replies import read_reply_frame
+from api.dialects.lobe_gateway.tool_results import forward_result, note_untrusted
 from api.errors import request_error
 from api.node import Node
 from api.readers.conversation import Command, Conversation, Frame, error_frame
@@ -31,8 +33,8 @@ from api.readers.lookup import read_query
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.config.credentials import Identity
 from shared.errors import RequestError
-from shared.log.feeding import repeat_key
-from shared.log.producing import Appended
+from shared.log.feeding import Repeated, repeat_key
+from shared.log.records import Meta
 from shared.queue.endings import cancel
 
 PATH = "/lobe-gateway/ws"
@@ -74,16 +76,41 @@ class ReplyingConversation(Conversation):
     async def _reply(self, frame: Frame) -> None:
         """Write a reply to the feeder; pass the result of a tool on to LobeHub's server."""
         reply = read_reply_frame(frame)
-        meta = await find_operation(self.node, self.identity, self.operation_of(frame))
-        if fed_members(meta) is None or meta.owner != self.owner:
-            raise request_error("not_produced", "no feeder of this operation waits for a reply")
+        operation = self.operation_of(frame)
+
+        async def find() -> tuple[Meta, Asked]:
+            meta = await find_operation(self.node, self.identity, operation)
+            if fed_members(meta) is None or meta.owner != self.owner:
+                raise request_error("not_produced", "no feeder of this operation waits for a reply")
+            store = self.node.store
+            return meta, await find_asked(store, meta.generation_id, reply.kind, reply.name)
+
+        meta, asked = await until_redis_answers(find)
+        if asked.state == "unknown":
+            raise request_error(
+                "invalid_request",
+                f"{NAMES[reply.kind]}: this operation has not asked for a {reply.kind} of this id",
+            )
+        if asked.state == "answered":
+            return  # of several replies the first one counts
         outcome = await self.feeder.put(
             meta.generation_id, reply.entries,
             ticket=self.feeder.order.ticket(), repeat_key=repeat_key(reply.kind, reply.name),
         )  # fmt: skip
-        settings = self.node.settings
-        if reply.kind == TOOL_RESULT and settings.lobehub_url and isinstance(outcome, Appended):
-            self.node.hub.spawn(forward_result(settings, reply.members))
+        if reply.kind != TOOL_RESULT or not self.node.settings.lobehub_url:
+            return
+        members = reply.members
+        if isinstance(outcome, Repeated):
+            # Another client was first, or this node's own try whose answer was lost.
+            _, asked = await until_redis_answers(find)
+            members = asked.reply or members
+        self._forward(meta, members)
+
+    def _forward(self, meta: Meta, result: Mapping[str, Any]) -> None:
+        if is_trusted(meta):
+            self.node.hub.spawn(forward_result(self.node.settings, result))
+        else:
+            note_untrusted()
 
     async def _interrupt(self, frame: Frame) -> None:
         meta = await find_operation(self.node, self.identity, self.operation_of(frame))

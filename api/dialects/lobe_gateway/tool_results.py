@@ -3,6 +3,8 @@
     POST {TAILRACE_LOBEHUB_URL}/api/agent/tool-result
     {"toolCallId":…,"content":…,"success":…,"error":…}
 
+The server looks only at the id of the call. So the caller forwards only replies to calls of the
+same operation, whose feeder must be trusted (api/dialects/lobe_gateway/asked.py).
 The server accepts a repeated result, so a request whose answer is lost is sent again.
 Source: docs/dialects/lobehub-gateway.md.
 """
@@ -21,6 +23,11 @@ logger = logging.getLogger(__name__)
 ANSWER_S = 10.0  # of one try
 FORWARD_S = 120.0  # of all tries: LobeHub's server keeps a result for so long
 PAUSE_S, PAUSE_S_MAX = 0.5, 5.0
+
+
+def note_untrusted() -> None:
+    """Tell the operator that a result stays in the log, because its feeder is not trusted."""
+    logger.error("tool result not delivered", extra={"reason": "the feeder's key has no scope act"})
 
 
 async def forward_result(settings: Settings, result: Mapping[str, Any]) -> None:
