@@ -31,6 +31,7 @@ from api.dialects.lobe_gateway.feed_body import (
 from api.dialects.lobe_gateway.feeder import Feeder
 from api.dialects.lobe_gateway.patience import until_redis_answers
 from api.dialects.lobe_gateway.replies import ReplyWaits
+from api.dialects.prompt import note_allowance
 from api.intake.arriving_body import read_body
 from api.intake.body import check_idempotency_key
 from api.readers.lookup import read_query
@@ -56,8 +57,9 @@ class FeedRoutes:
         self.node.refuse_while_draining()
         body = await self._body(request)
         generation_id = await self.feeder.begin(
-            identity, body.operation, body.members.get("userId"), read_meta(body.members)
-        )
+            identity, body.operation, body.members.get("userId"), read_meta(body.members),
+            note=note_allowance(request),
+        )  # fmt: skip
         return _success(generation_id)
 
     async def push(self, request: Request) -> ASGIApp:

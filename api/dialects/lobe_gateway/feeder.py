@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -39,6 +40,7 @@ from shared.log.producing import (
     first_token,
 )
 from shared.log.request import Request, encode_request
+from shared.queue.allowance import Allowance
 from shared.queue.fed_names import find_fed, name_fed
 from shared.queue.leaving import forget
 from shared.queue.new_generation import NewGeneration
@@ -58,9 +60,18 @@ class Feeder:
         self.order = FeedOrder(self._write)
 
     async def begin(
-        self, identity: Identity, operation: str, user: Any, meta: dict[str, Any]
+        self,
+        identity: Identity,
+        operation: str,
+        user: Any,
+        meta: dict[str, Any],
+        *,
+        note: Callable[[Allowance], None],
     ) -> str:
         """Create the generation of an operation, or find it; return its id.
+
+        Args:
+            note: called with the rest of the owner's limits, if there are any, also on a refusal.
 
         Raises:
             RequestError: 422 a wrong user, or the operation is another user's; as `accept`.
@@ -82,10 +93,18 @@ class Feeder:
             dialect=msgspec.json.encode({FED: about}),
             producer=terms,
         )
-        return await until_redis_answers(lambda: self._begin(identity, operation, owner, new))
+        return await until_redis_answers(
+            lambda: self._begin(identity, operation, owner, new, note=note)
+        )
 
     async def _begin(
-        self, identity: Identity, operation: str, owner: Identity, new: NewGeneration
+        self,
+        identity: Identity,
+        operation: str,
+        owner: Identity,
+        new: NewGeneration,
+        *,
+        note: Callable[[Allowance], None],
     ) -> str:
         node, terms = self.node, new.producer
         assert terms is not None
@@ -93,7 +112,7 @@ class Feeder:
         if known is not None and (found := await node.store.meta(known)) is not None:
             if found.owner != owner.owner:
                 raise invalid_request("this operationId belongs to another userId")
-        accepted = await node.acceptance.accept(new, owner, is_read=False)
+        accepted = await node.acceptance.accept(new, owner, is_read=False, note=note)
         generation_id, token = accepted.generation_id, terms.first_token
         if not accepted.is_new:
             token = await first_token(node.store, generation_id)
