@@ -40,6 +40,16 @@ export class Outgoing {
     return this.piecesBytes + bytesOf(this.chunks.filter(({ seq }) => seq > this.acknowledged))
   }
 
+  /** Chunks are under way, and the server has not answered them. */
+  get isWaiting(): boolean {
+    return this.inFlight.length > 0
+  }
+
+  /** Bytes of the chunk that the server answers next. */
+  get oldestBytes(): number {
+    return this.inFlight[0]?.bytes.length ?? 0
+  }
+
   /** Everything is acknowledged, the last chunk too. */
   get isDone(): boolean {
     return this.lastSeq > 0 && this.acknowledged >= this.lastSeq
