@@ -20,6 +20,7 @@ from shared.redis import keys
 CHUNK_BYTES_MAX = 65_536
 UNREAD_BYTES_MAX = 1_048_576  # that no worker has read; beyond it the client has to wait
 SEQ_MAX = 2**53 - 1
+ACTIVE = ("queued", "running")  # the statuses in which an input takes chunks
 CHUNKS_AT_ONCE = 8  # that a worker takes: at most half a megabyte
 
 
@@ -61,6 +62,10 @@ class AudioState:
         if self.is_complete:
             return 0
         return max(0, UNREAD_BYTES_MAX - max(0, self.size - self.bytes_read))
+
+    def would_store(self, seq: int) -> bool:
+        """Whether a chunk with this number may be stored, and is not yet; needs `status`."""
+        return self.status in ACTIVE and not self.is_complete and seq == self.next_seq
 
 
 @dataclass(frozen=True, slots=True)

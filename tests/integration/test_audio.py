@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from api.dialects.native.audio_frames import HEAD_BYTES_MAX
 from shared.audio.input import CHUNK_BYTES_MAX, UNREAD_BYTES_MAX, AudioInputs
+from shared.audio.record import STEP_BYTES
 from shared.config.settings import Settings
 from shared.log.events import End, File, Token
 from shared.redis import keys
@@ -222,6 +223,38 @@ async def test_a_cancel_and_a_deletion_in_the_middle_end_the_input(socket, http,
     assert (ended["code"], ended["status"]) == ("generation_ended", "cancelled")
     assert deleted["code"] == "not_found"
     assert not await worker.store.redis.exists(keys.audio(name))
+
+
+async def test_an_owner_without_room_can_still_repeat_chunks_and_end_the_input(
+    node, redis_server
+) -> None:
+    await node.node.redis.flushall()
+    worker = await ManualWorker.take(node.node.store, audio=MEDIA_TYPE)
+    path = f"/v1/generations/{worker.generation_id}/audio"
+    settings = Settings(redis_url=redis_server.url, owner_bytes_max=2 * STEP_BYTES)
+
+    async with serve_here(settings, "n2") as small, AsyncClient(base_url=small.url) as http:
+
+        async def put(query: str, byte: bytes) -> tuple[int, str, int]:
+            answer = await http.post(
+                f"{path}?{query}",
+                content=byte * CHUNK_BYTES_MAX,
+                headers={"content-type": "audio/pcm"},
+            )
+            found = answer.json().get("error", answer.json())
+            return answer.status_code, found.get("code", ""), found.get("next_seq", 0)
+
+        fit = STEP_BYTES // CHUNK_BYTES_MAX + 1  # the last of them is recorded as a whole step
+        for seq in range(1, fit + 1):
+            assert await put(f"seq={seq}", b"x") == (200, "", seq + 1)
+
+        assert await put(f"seq={fit + 1}", b"x") == (429, "owner_full", fit + 1)
+        assert await put(f"seq={fit + 1}&last=true", b"x") == (429, "owner_full", fit + 1)
+        assert await put("seq=1", b"x") == (200, "", fit + 1)
+        assert await put("seq=1", b"y") == (409, "sequence_conflict", 0)
+        assert await put(f"seq={fit + 2}", b"x") == (409, "sequence_gap", fit + 1)
+        assert await put(f"seq={fit + 1}&last=true", b"") == (200, "", fit + 2)
+        assert await put(f"seq={fit + 2}", b"x") == (409, "audio_complete", fit + 2)
 
 
 async def test_a_generation_without_audio_takes_no_chunk(socket, node) -> None:

@@ -57,8 +57,8 @@ class AudioUploads:
             raise NotFound
         knows_bytes = serves_record(self._node.redis, owner)
         async with answer_deadline():
-            if knows_bytes:
-                await self._check_room(owner, len(chunk.data))
+            if knows_bytes and not await self._has_room(owner, len(chunk.data)):
+                await self._check_not_new(generation_id, owner, chunk)
             outcome = await self._inputs.append(generation_id, owner, chunk)
             if isinstance(outcome, AudioRefusal):
                 refuse(outcome)
@@ -76,19 +76,35 @@ class AudioUploads:
             refuse(outcome)
         return outcome
 
-    async def _check_room(self, owner: str, size: int) -> None:
+    async def _has_room(self, owner: str, size: int) -> bool:
+        """Whether the owner may keep so many more bytes. Nothing always fits."""
         room, now_s = self._room, asyncio.get_running_loop().time()
-        if not room.has(owner, size) and room.is_old(owner, now_s):
+        if not size or room.has(owner, size):
+            return True
+        if room.is_old(owner, now_s):
             call = owner_bytes.total(owner)
             total = int(await self._node.store.scripts.run(owner_bytes.SCRIPT, *call))
             room.hear(owner, total, now_s)
-        if not room.has(owner, size):
-            raise request_error(
-                "owner_full",
-                f"this owner's prompts, answers and audio take the {room.bytes_max} bytes that "
-                "TAILRACE_OWNER_BYTES_MAX allows: delete some, or send the chunk again later",
-                retry_after_s=OWNER_RETRY_AFTER_S,
-            )
+        return room.has(owner, size)
+
+    async def _check_not_new(self, generation_id: str, owner: str, chunk: AudioChunk) -> None:
+        """Refuse a chunk that would be stored. Repeats and wrong chunks get their own answers.
+
+        Raises:
+            RequestError: `owner_full`.
+        """
+        state = await self._inputs.state(generation_id, owner)
+        if isinstance(state, AudioRefusal) or not state.would_store(chunk.seq):
+            return
+        error = request_error(
+            "owner_full",
+            f"this owner's prompts, answers and audio take the {self._room.bytes_max} bytes that "
+            "TAILRACE_OWNER_BYTES_MAX allows: delete some and send the chunk again, or end the "
+            "input with an empty last chunk",
+            retry_after_s=OWNER_RETRY_AFTER_S,
+        )
+        error.members = {"next_seq": state.next_seq}
+        raise error
 
     async def _count(self, generation_id: str, owner: str, size: int, added: int) -> None:
         """Record the input if it has grown over a step."""
