@@ -217,6 +217,18 @@ async def test_a_cancel_and_a_deletion_in_the_middle_end_the_input(socket, http,
 
     await http.post(f"/v1/generations/{name}/cancel")
     ended = await socket.ask(audio_frame(name, 2, b"b"))
+    state = {"next_seq": 2, "window_bytes": 0, "is_complete": False, "status": "cancelled"}
+    asked = await socket.ask({"type": "audio_state", "id": name})
+    assert asked == {"type": "audio_state", "id": name, **state}
+    path = f"/v1/generations/{name}/audio"
+    assert (await http.get(path)).json() == {"id": name, **state, "media_type": MEDIA_TYPE}
+    log = await worker.store.redis.dump(keys.log(name))
+    await worker.store.redis.delete(keys.log(name))
+    snapshot = await http.get(f"/v1/generations/{name}")
+    assert (await http.get(path)).json() == snapshot.json() and snapshot.status_code == 410
+    assert (await socket.ask({"type": "audio_state", "id": name}))["code"] == "expired"
+    await worker.store.redis.restore(keys.log(name), 0, log)
+
     await http.delete(f"/v1/generations/{name}")
     deleted = await socket.ask(audio_frame(name, 2, b"b"))
 

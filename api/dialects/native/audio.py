@@ -30,7 +30,7 @@ from shared.audio.input import (
     AudioState,
 )
 from shared.audio.record import STEP_BYTES, audio_charge, serves_record
-from shared.errors import NotFound, RequestError
+from shared.errors import Expired, NotFound, RequestError
 from shared.log import owner_bytes
 from shared.log.ids import is_generation_id
 from shared.log.owner_bytes import OWNER_RETRY_AFTER_S, OwnerRoom
@@ -144,8 +144,7 @@ class AudioRoutes:
         """GET /v1/generations/{id}/audio."""
         owner, name = self.node.owner(request), request.path_params["id"]
         state = await self._uploads.state(name, owner)
-        members = {"media_type": state.media_type, "status": state.status}
-        return json_response({"id": name, **state_members(state), **members})
+        return json_response({"id": name, **asked_members(state), "media_type": state.media_type})
 
 
 def state_members(state: AudioState) -> dict[str, Any]:
@@ -155,6 +154,11 @@ def state_members(state: AudioState) -> dict[str, Any]:
         "window_bytes": state.window_bytes,
         "is_complete": state.is_complete,
     }
+
+
+def asked_members(state: AudioState) -> dict[str, Any]:
+    """Return the members of an answer to a question for the state."""
+    return {**state_members(state), "status": state.status}
 
 
 def check_chunk(chunk: AudioChunk) -> None:
@@ -178,10 +182,12 @@ def refuse(refusal: AudioRefusal) -> NoReturn:
     """Raise the error of a chunk that was not stored.
 
     Raises:
-        RequestError: always.
+        NotFound, Expired, RequestError: always one of them.
     """
     if refusal.reason == "absent":
         raise NotFound
+    if refusal.reason == "expired":
+        raise Expired
     code, message = _REFUSALS[refusal.reason]
     retry_after_s = FULL_RETRY_S if code == "audio_full" else None
     error = request_error(code, message.format(refusal), retry_after_s=retry_after_s)

@@ -52,7 +52,10 @@ class Server {
     return Math.max(0, this.windowMax - this.unread)
   }
 
-  state = () => ({ next_seq: this.chunks.length + 1, window_bytes: this.window, is_complete: this.isComplete })
+  state = () => ({
+    next_seq: this.chunks.length + 1, window_bytes: this.status === 'running' ? this.window : 0,
+    is_complete: this.isComplete, status: this.status,
+  })
 
   /** Returns the error code, or nothing. */
   put(seq, bytes, isLast) {
@@ -334,6 +337,31 @@ test('a generation that others have ended stops the recording', async () => {
   await assert.rejects(recording.finish(), { code: 'generation_ended' })
   assert.throws(() => recording.offer(bytes('two ')), { code: 'generation_ended' })
   assert.equal(recording.stoppedBy.code, 'generation_ended')
+})
+
+test('a lost confirmation of the last chunk is no error, although the generation has ended meanwhile', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  server.plan = [undefined, 'cut after']
+  recording.offer(bytes('one '))
+  const finished = recording.finish()
+  await settle()
+  server.status = 'completed'
+  await server.clock.move(5_000)
+
+  await finished
+  assert.equal(server.audio, 'one ')
+})
+
+test('a generation that ended during an outage stops the recording, also before there is more to send', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  server.status = 'failed'
+  server.sockets[0].drop()
+  await server.clock.move(5_000)
+
+  assert.equal(recording.stoppedBy.code, 'generation_ended')
+  assert.equal(recording.stoppedBy.members.status, 'failed')
 })
 
 test('to cancel ends the generation, and nothing more is sent', async () => {
