@@ -230,12 +230,18 @@ def _read_head(request: Request) -> tuple[int, bool]:
             "unsupported_media_type", "send content-type: application/octet-stream, or audio/…"
         )
     query = request.query_params
+    for name in ("seq", "last"):
+        if len(query.getlist(name)) > 1:
+            raise invalid_request(f"{name} belongs in the query once")
     return _read_seq(query.get("seq")), _read_flag(query.get("last", "false"))
 
 
 def _read_seq(text: str | None) -> int:
-    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise invalid_request("seq: the number of the chunk, from 1, belongs in the query")
+    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= 16
+    if text is None or not is_number or text.startswith("0"):
+        raise invalid_request(
+            "seq: the number of the chunk, from 1 and without leading zeros, belongs in the query"
+        )
     return int(text)
 
 
