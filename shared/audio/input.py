@@ -3,7 +3,8 @@
 Chunks are numbered 1, 2, 3 …. Invariant: a number has one content, no number is left out, and
 nothing is appended after the last chunk or after the end of the generation. So a repeat is safe,
 at any node. Redis may lose the newest chunks; then `next_seq` falls, and the client sends them
-again. The input is deleted when the generation has ended. Source: docs/audio.md.
+again. When the generation has ended, the input is deleted, and only its state stays.
+Source: docs/audio.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from shared.redis import keys
 CHUNK_BYTES_MAX = 65_536
 UNREAD_BYTES_MAX = 1_048_576  # that no worker has read; beyond it the client has to wait
 SEQ_MAX = 2**53 - 1
+ACTIVE = ("queued", "running")  # the statuses in which an input takes chunks
 CHUNKS_AT_ONCE = 8  # that a worker takes: at most half a megabyte
 
 
@@ -58,9 +60,13 @@ class AudioState:
     @property
     def window_bytes(self) -> int:
         """How many further bytes may come before a worker reads more."""
-        if self.is_complete:
+        if self.is_complete or (self.status and self.status not in ACTIVE):
             return 0
         return max(0, UNREAD_BYTES_MAX - max(0, self.size - self.bytes_read))
+
+    def would_store(self, seq: int) -> bool:
+        """Whether a chunk with this number may be stored, and is not yet; needs `status`."""
+        return self.status in ACTIVE and not self.is_complete and seq == self.next_seq
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,8 @@ class AudioRefusal:
 
     Attributes:
         reason: `absent` (also for another owner), `ended`, `none` (the generation has no audio
-            input), `conflict`, `complete` (after the last chunk), `gap`, `full` or `long`.
+            input), `conflict`, `complete` (after the last chunk), `gap`, `full`, `long`, or
+            `expired`: of a state, past the retention.
         next_seq: 0: not told.
         detail: the status of an ended generation.
     """
@@ -107,8 +114,9 @@ class AudioInputs:
         return AudioRefusal(word, int(reply[1]) if word in ("complete", "gap", "full") else 0)
 
     async def state(self, generation_id: str, owner: str) -> AudioState | AudioRefusal:
-        """Return how far the input has got, or `absent` or `none`."""
-        reply = await self._store.scripts.run("audio_state", _keys(generation_id), [owner])
+        """Return how far the input has got, or `absent`, `none` or `expired`."""
+        names = (*_keys(generation_id), keys.log(generation_id))
+        reply = await self._store.scripts.run("audio_state", names, [owner])
         if reply[0] != b"ok":
             return AudioRefusal(reply[0].decode())
         return _state(reply, status=reply[5].decode(), media_type=reply[6].decode())

@@ -15,7 +15,7 @@ RATES_HZ = range(4_000, 192_001)
 CHANNELS = range(1, 9)
 SAMPLE_BYTES = 2
 
-_TOKEN = r"[A-Za-z0-9!#$&^_.+-]{1,64}"
+_TOKEN = r"[A-Za-z0-9!#$&^_.+-]+"
 _MEDIA_TYPE = re.compile(rf'audio/{_TOKEN}(?:; ?{_TOKEN}=(?:{_TOKEN}|"[ -!#-\[\]-~]*"))*', re.ASCII)
 
 
@@ -59,6 +59,8 @@ def parse_media_type(text: str) -> AudioFormat:
     values: dict[str, str] = {}
     for parameter in parameters:
         name, _, value = parameter.partition("=")
+        if name.lower() in values:
+            raise ValueError(f"{PCM} needs each parameter once: {name.lower()} is repeated")
         values[name.lower()] = value.strip('"')
     if unknown := values.keys() - {"rate", "channels"}:
         raise ValueError(f"{PCM} has no parameter {min(unknown)}: give rate and channels")
@@ -68,6 +70,6 @@ def parse_media_type(text: str) -> AudioFormat:
 
 def _number(text: str | None, allowed: range, name: str) -> int:
     is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= 6
-    if not is_number or int(text or 0) not in allowed:
+    if not is_number or str(text).startswith("0") or int(text or 0) not in allowed:
         raise ValueError(f"{PCM} needs {name} from {allowed[0]} to {allowed[-1]}")
     return int(text or 0)

@@ -35,11 +35,15 @@ def serves_record(redis: Client, owner: str) -> bool:
 async def end_audio(scripts: Scripts, owner: str, generation_id: str) -> None:
     """Delete the input of a generation that has ended, and its record. May be repeated.
 
+    How far the input had got stays in meta, for clients that ask after the end.
+
     Raises:
         Unavailable: Redis did not answer in time.
     """
+    audio = keys.audio(generation_id)
+    await scripts.run("audio_end", [keys.meta(generation_id), audio], [])
     with translated():
-        await scripts.redis.unlink(keys.audio(generation_id))
+        await scripts.redis.unlink(audio)
     await scripts.run(SCRIPT, *owner_bytes.over(owner, _entry(generation_id), _GONE_MS))
 
 

@@ -228,6 +228,16 @@ async def test_what_keeps_the_microphone_away_is_said_with_its_remedy(
     await chat.close()
 
 
+async def test_without_a_model_that_takes_audio_there_is_no_button(speaking: Browser) -> None:
+    async with Deployment(api=1, workers=1, models='[models.demo]\nbackend = "demo"\n') as silent:
+        page = await speaking.open(silent.urls[0])
+        has_models = "document.querySelector('#model').options.length === 1"
+        await page.until(has_models, "the models are listed", SOON_S)
+
+        assert await page.evaluate(f"document.querySelector('{RECORD}').offsetParent === null")
+        await page.close()
+
+
 @pytest.mark.parametrize("look", LOOKS)
 async def test_axe_finds_nothing_serious_while_the_page_records(
     speaking: Browser,

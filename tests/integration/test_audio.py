@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from api.dialects.native.audio_frames import HEAD_BYTES_MAX
 from shared.audio.input import CHUNK_BYTES_MAX, UNREAD_BYTES_MAX, AudioInputs
+from shared.audio.record import STEP_BYTES
 from shared.config.settings import Settings
 from shared.log.events import End, File, Token
 from shared.redis import keys
@@ -181,6 +182,9 @@ async def test_a_client_that_ignores_the_window_is_refused_until_the_worker_read
         ("seq=0", b"a", {}, 422),
         ("seq=-1", b"a", {}, 422),
         ("seq=x", b"a", {}, 422),
+        ("seq=01", b"a", {}, 422),
+        ("seq=1&seq=1", b"a", {}, 422),
+        ("seq=1&last=false&last=true", b"a", {}, 422),
         ("seq=99999999999999999", b"a", {}, 422),
         ("seq=1&last=yes", b"a", {}, 422),
         ("seq=1", b"", {}, 422),
@@ -216,12 +220,56 @@ async def test_a_cancel_and_a_deletion_in_the_middle_end_the_input(socket, http,
 
     await http.post(f"/v1/generations/{name}/cancel")
     ended = await socket.ask(audio_frame(name, 2, b"b"))
+    state = {"next_seq": 2, "window_bytes": 0, "is_complete": False, "status": "cancelled"}
+    asked = await socket.ask({"type": "audio_state", "id": name})
+    assert asked == {"type": "audio_state", "id": name, **state}
+    path = f"/v1/generations/{name}/audio"
+    assert (await http.get(path)).json() == {"id": name, **state, "media_type": MEDIA_TYPE}
+    log = await worker.store.redis.dump(keys.log(name))
+    await worker.store.redis.delete(keys.log(name))
+    snapshot = await http.get(f"/v1/generations/{name}")
+    assert (await http.get(path)).json() == snapshot.json() and snapshot.status_code == 410
+    assert (await socket.ask({"type": "audio_state", "id": name}))["code"] == "expired"
+    await worker.store.redis.restore(keys.log(name), 0, log)
+
     await http.delete(f"/v1/generations/{name}")
     deleted = await socket.ask(audio_frame(name, 2, b"b"))
 
     assert (ended["code"], ended["status"]) == ("generation_ended", "cancelled")
     assert deleted["code"] == "not_found"
     assert not await worker.store.redis.exists(keys.audio(name))
+
+
+async def test_an_owner_without_room_can_still_repeat_chunks_and_end_the_input(
+    node, redis_server
+) -> None:
+    await node.node.redis.flushall()
+    worker = await ManualWorker.take(node.node.store, audio=MEDIA_TYPE)
+    path = f"/v1/generations/{worker.generation_id}/audio"
+    settings = Settings(redis_url=redis_server.url, owner_bytes_max=2 * STEP_BYTES)
+
+    async with serve_here(settings, "n2") as small, AsyncClient(base_url=small.url) as http:
+
+        async def put(query: str, byte: bytes) -> tuple[int, str, int]:
+            answer = await http.post(
+                f"{path}?{query}",
+                content=byte * CHUNK_BYTES_MAX,
+                headers={"content-type": "audio/pcm"},
+            )
+            found = answer.json().get("error", answer.json())
+            return answer.status_code, found.get("code", ""), found.get("next_seq", 0)
+
+        fit = STEP_BYTES // CHUNK_BYTES_MAX + 1  # the last of them is recorded as a whole step
+        for seq in range(1, fit + 1):
+            assert await put(f"seq={seq}", b"x") == (200, "", seq + 1)
+
+        assert await put(f"seq={fit + 1}", b"x") == (429, "owner_full", fit + 1)
+        assert await put(f"seq={fit + 1}&last=true", b"x") == (429, "owner_full", fit + 1)
+        assert await put("seq=1", b"x") == (200, "", fit + 1)
+        assert await put("seq=1", b"y") == (409, "sequence_conflict", 0)
+        assert await put(f"seq={fit + 2}", b"x") == (409, "sequence_gap", fit + 1)
+        assert await put(f"seq={fit + 1}&last=true", b"") == (200, "", fit + 2)
+        assert await put(f"seq={fit + 2}", b"x") == (409, "audio_complete", fit + 2)
 
 
 async def test_a_generation_without_audio_takes_no_chunk(socket, node) -> None:

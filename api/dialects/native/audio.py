@@ -30,7 +30,7 @@ from shared.audio.input import (
     AudioState,
 )
 from shared.audio.record import STEP_BYTES, audio_charge, serves_record
-from shared.errors import NotFound, RequestError
+from shared.errors import Expired, NotFound, RequestError
 from shared.log import owner_bytes
 from shared.log.ids import is_generation_id
 from shared.log.owner_bytes import OWNER_RETRY_AFTER_S, OwnerRoom
@@ -57,8 +57,8 @@ class AudioUploads:
             raise NotFound
         knows_bytes = serves_record(self._node.redis, owner)
         async with answer_deadline():
-            if knows_bytes:
-                await self._check_room(owner, len(chunk.data))
+            if knows_bytes and not await self._has_room(owner, len(chunk.data)):
+                await self._check_not_new(generation_id, owner, chunk)
             outcome = await self._inputs.append(generation_id, owner, chunk)
             if isinstance(outcome, AudioRefusal):
                 refuse(outcome)
@@ -76,19 +76,35 @@ class AudioUploads:
             refuse(outcome)
         return outcome
 
-    async def _check_room(self, owner: str, size: int) -> None:
+    async def _has_room(self, owner: str, size: int) -> bool:
+        """Whether the owner may keep so many more bytes. Nothing always fits."""
         room, now_s = self._room, asyncio.get_running_loop().time()
-        if not room.has(owner, size) and room.is_old(owner, now_s):
+        if not size or room.has(owner, size):
+            return True
+        if room.is_old(owner, now_s):
             call = owner_bytes.total(owner)
             total = int(await self._node.store.scripts.run(owner_bytes.SCRIPT, *call))
             room.hear(owner, total, now_s)
-        if not room.has(owner, size):
-            raise request_error(
-                "owner_full",
-                f"this owner's prompts, answers and audio take the {room.bytes_max} bytes that "
-                "TAILRACE_OWNER_BYTES_MAX allows: delete some, or send the chunk again later",
-                retry_after_s=OWNER_RETRY_AFTER_S,
-            )
+        return room.has(owner, size)
+
+    async def _check_not_new(self, generation_id: str, owner: str, chunk: AudioChunk) -> None:
+        """Refuse a chunk that would be stored. Repeats and wrong chunks get their own answers.
+
+        Raises:
+            RequestError: `owner_full`.
+        """
+        state = await self._inputs.state(generation_id, owner)
+        if isinstance(state, AudioRefusal) or not state.would_store(chunk.seq):
+            return
+        error = request_error(
+            "owner_full",
+            f"this owner's prompts, answers and audio take the {self._room.bytes_max} bytes that "
+            "TAILRACE_OWNER_BYTES_MAX allows: delete some and send the chunk again, or end the "
+            "input with an empty last chunk",
+            retry_after_s=OWNER_RETRY_AFTER_S,
+        )
+        error.members = {"next_seq": state.next_seq}
+        raise error
 
     async def _count(self, generation_id: str, owner: str, size: int, added: int) -> None:
         """Record the input if it has grown over a step."""
@@ -128,8 +144,7 @@ class AudioRoutes:
         """GET /v1/generations/{id}/audio."""
         owner, name = self.node.owner(request), request.path_params["id"]
         state = await self._uploads.state(name, owner)
-        members = {"media_type": state.media_type, "status": state.status}
-        return json_response({"id": name, **state_members(state), **members})
+        return json_response({"id": name, **asked_members(state), "media_type": state.media_type})
 
 
 def state_members(state: AudioState) -> dict[str, Any]:
@@ -139,6 +154,11 @@ def state_members(state: AudioState) -> dict[str, Any]:
         "window_bytes": state.window_bytes,
         "is_complete": state.is_complete,
     }
+
+
+def asked_members(state: AudioState) -> dict[str, Any]:
+    """Return the members of an answer to a question for the state."""
+    return {**state_members(state), "status": state.status}
 
 
 def check_chunk(chunk: AudioChunk) -> None:
@@ -162,10 +182,12 @@ def refuse(refusal: AudioRefusal) -> NoReturn:
     """Raise the error of a chunk that was not stored.
 
     Raises:
-        RequestError: always.
+        NotFound, Expired, RequestError: always one of them.
     """
     if refusal.reason == "absent":
         raise NotFound
+    if refusal.reason == "expired":
+        raise Expired
     code, message = _REFUSALS[refusal.reason]
     retry_after_s = FULL_RETRY_S if code == "audio_full" else None
     error = request_error(code, message.format(refusal), retry_after_s=retry_after_s)
@@ -208,12 +230,18 @@ def _read_head(request: Request) -> tuple[int, bool]:
             "unsupported_media_type", "send content-type: application/octet-stream, or audio/…"
         )
     query = request.query_params
+    for name in ("seq", "last"):
+        if len(query.getlist(name)) > 1:
+            raise invalid_request(f"{name} belongs in the query once")
     return _read_seq(query.get("seq")), _read_flag(query.get("last", "false"))
 
 
 def _read_seq(text: str | None) -> int:
-    if text is None or not (text.isascii() and text.isdigit() and len(text) <= 16):
-        raise invalid_request("seq: the number of the chunk, from 1, belongs in the query")
+    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= 16
+    if text is None or not is_number or text.startswith("0"):
+        raise invalid_request(
+            "seq: the number of the chunk, from 1 and without leading zeros, belongs in the query"
+        )
     return int(text)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from api.access import FRAMES
-from api.dialects.native.audio import AudioUploads, state_members
+from api.dialects.native.audio import AudioUploads, asked_members, state_members
 from api.dialects.native.audio_frames import read_chunk, split_frame
 from api.dialects.native.binary_files import BinaryFileFold
 from api.dialects.native.fold import NativeFrameFold
@@ -144,7 +144,7 @@ class NativeConversation(Conversation):
     async def _audio_state(self, frame: Frame) -> None:
         name = _read_generation_id(frame)
         state = await self.uploads.state(name, self.owner)
-        self.socket.say(type="audio_state", id=name, **state_members(state))
+        self.socket.say(type="audio_state", id=name, **asked_members(state))
 
     async def _ping(self, frame: Frame) -> None:
         self.socket.say(type="pong")

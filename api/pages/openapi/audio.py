@@ -64,7 +64,7 @@ PATHS: Json = {
                     "The state of the input.",
                     record({**STATE, "media_type": STRING, "status": STATUS}),
                 ),
-                **errors("not_found", "no_audio_input", *SHARED),
+                **errors("not_found", "no_audio_input", "expired", *SHARED),
             },
         },
         "post": {

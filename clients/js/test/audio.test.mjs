@@ -52,7 +52,10 @@ class Server {
     return Math.max(0, this.windowMax - this.unread)
   }
 
-  state = () => ({ next_seq: this.chunks.length + 1, window_bytes: this.window, is_complete: this.isComplete })
+  state = () => ({
+    next_seq: this.chunks.length + 1, window_bytes: this.status === 'running' ? this.window : 0,
+    is_complete: this.isComplete, status: this.status,
+  })
 
   /** Returns the error code, or nothing. */
   put(seq, bytes, isLast) {
@@ -113,6 +116,7 @@ class Server {
     assert.deepEqual([type, id], ['audio', 'gen_a'])
     const step = this.plan.shift()
     if (step === 'cut before') return socket.drop()
+    if (step === 'no answer') return
     const code = step === 'full' ? 'audio_full' : this.put(seq, raw.subarray(at + 1), last)
     if (step === 'cut after') return socket.drop()
     if (code) {
@@ -272,6 +276,57 @@ test('a socket that says nothing is replaced', async () => {
   recording.close()
 })
 
+test('a socket that stops answering is replaced long before the server gives up waiting for audio', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  recording.offer(bytes('one '))
+  await server.clock.move(1_000)
+  server.sockets[0].isDeaf = true
+  for (let spoken = 0; spoken < 110; spoken += 1) {
+    recording.offer(bytes(`${spoken} `))
+    await server.clock.move(100)
+  }
+
+  assert.equal(server.sockets.length, 2)
+  assert.match(server.audio, /^one 0 1 2 .* 109 $/)
+  recording.close()
+})
+
+test('the empty last chunk, too, is sent again over another socket when no answer comes', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  recording.offer(bytes('one '))
+  server.plan = [undefined, 'no answer']
+  const finished = recording.finish()
+  await settle()
+  server.sockets[0].isDeaf = true
+  await server.clock.move(11_000)
+  await finished
+
+  assert.equal(server.isComplete, true)
+})
+
+test('a recording without sound to send keeps its socket', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  recording.offer(bytes('one '))
+  await server.clock.move(60_000)
+
+  assert.equal(server.sockets.length, 1)
+  recording.close()
+})
+
+test('a line on which a large chunk takes long keeps its socket', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  server.sockets[0].isDeaf = true
+  recording.offer(new Uint8Array(65_536))
+  await server.clock.move(20_000)
+
+  assert.equal(server.sockets.length, 1)
+  recording.close()
+})
+
 test('a generation that others have ended stops the recording', async () => {
   const server = new Server()
   const recording = await started(server)
@@ -282,6 +337,31 @@ test('a generation that others have ended stops the recording', async () => {
   await assert.rejects(recording.finish(), { code: 'generation_ended' })
   assert.throws(() => recording.offer(bytes('two ')), { code: 'generation_ended' })
   assert.equal(recording.stoppedBy.code, 'generation_ended')
+})
+
+test('a lost confirmation of the last chunk is no error, although the generation has ended meanwhile', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  server.plan = [undefined, 'cut after']
+  recording.offer(bytes('one '))
+  const finished = recording.finish()
+  await settle()
+  server.status = 'completed'
+  await server.clock.move(5_000)
+
+  await finished
+  assert.equal(server.audio, 'one ')
+})
+
+test('a generation that ended during an outage stops the recording, also before there is more to send', async () => {
+  const server = new Server()
+  const recording = await started(server)
+  server.status = 'failed'
+  server.sockets[0].drop()
+  await server.clock.move(5_000)
+
+  assert.equal(recording.stoppedBy.code, 'generation_ended')
+  assert.equal(recording.stoppedBy.members.status, 'failed')
 })
 
 test('to cancel ends the generation, and nothing more is sent', async () => {

@@ -36,7 +36,7 @@ WITHOUT_PRELUDE = (
     "files_add", "files_remove", "files_sum", "hook_wait",
     "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
     "leave", "usage_settle", "usage_done", "breaker", "slots", "timeline",
-    "audio_append", "audio_state", "audio_take",
+    "audio_append", "audio_end", "audio_state", "audio_take",
 )  # fmt: skip
 # These free memory or keep a promise, so they must run when memory is full (server 7.0 or newer).
 ALLOW_OOM = (
@@ -44,7 +44,7 @@ ALLOW_OOM = (
     "attach",
     "batch_cancel", "batch_move", "files_remove",
     "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
-    "stream_delete", "audio_take",
+    "stream_delete", "audio_take", "audio_end",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full;

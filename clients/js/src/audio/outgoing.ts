@@ -13,10 +13,13 @@ export const CHUNK_BYTES_MAX = 65_536
 /** Acknowledged, and kept for a server that lost them. */
 const KEPT_BYTES = 2_097_152
 
+/** The statuses in which a generation takes audio. */
+const ACTIVE = ['queued', 'running']
+
 export interface Chunk { seq: number; bytes: Uint8Array; isLast: boolean }
 
 /** What the server says about the audio of a generation. */
-export interface AudioState { next_seq: number; window_bytes: number; is_complete?: boolean }
+export interface AudioState { next_seq: number; window_bytes: number; is_complete?: boolean; status?: string }
 
 export class Outgoing {
   /** Cut: acknowledged ones, sent ones, and then those to send. */
@@ -38,6 +41,16 @@ export class Outgoing {
   /** Bytes that the server has not acknowledged. */
   get bufferedBytes(): number {
     return this.piecesBytes + bytesOf(this.chunks.filter(({ seq }) => seq > this.acknowledged))
+  }
+
+  /** Chunks are under way, and the server has not answered them. */
+  get isWaiting(): boolean {
+    return this.inFlight.length > 0
+  }
+
+  /** Bytes of the chunk that the server answers next. */
+  get oldestBytes(): number {
+    return this.inFlight[0]?.bytes.length ?? 0
   }
 
   /** Everything is acknowledged, the last chunk too. */
@@ -87,7 +100,8 @@ export class Outgoing {
   }
 
   /** What a new connection, or a server without room, says: send from there. Throws if these bytes are gone. */
-  state({ next_seq, window_bytes, is_complete }: AudioState): void {
+  state({ next_seq, window_bytes, is_complete, status }: AudioState): void {
+    if (status && !ACTIVE.includes(status) && !is_complete) throw ended(status)
     const first = this.chunks[0]?.seq ?? this.nextSeq
     if (!this.nextSeq) this.nextSeq = next_seq
     else if (next_seq > this.nextSeq) throw conflict()
@@ -151,6 +165,9 @@ export class Outgoing {
 }
 
 const bytesOf = (chunks: Chunk[]): number => chunks.reduce((sum, { bytes }) => sum + bytes.length, 0)
+
+const ended = (status: string): TailraceError =>
+  new TailraceError('generation_ended', `This generation has ended as ${status}.`, { retryable: false, members: { status } })
 
 const usage = (message: string): TailraceError => new TailraceError('usage', message, { retryable: false })
 

@@ -11,6 +11,12 @@ interface BinarySocket extends SocketLike { send(data: string | Uint8Array): voi
 /** Close codes after which this client would make the same mistake again. */
 const OUR_FAULT = [1002, 1003, 1007, 1009]
 const TOKEN_EXPIRED = 4001
+/**
+ * The server answers each frame about audio within 5 s. A connection that owes an answer for longer is dead, and to
+ * wait for the heartbeat would take as long as the server waits for audio. A large chunk gets time for a slow line.
+ */
+const ANSWER_MS = 8_000
+const SLOW_BYTES_PER_MS = 4
 
 export class SocketLink implements Link {
   readonly over: Promise<void>
@@ -21,6 +27,8 @@ export class SocketLink implements Link {
   private asking: unknown
   /** The server owes an answer to this question. */
   private isAsked = false
+  /** Since when the oldest frame without an answer is under way, ms. */
+  private owedSince: number | undefined
   private isOpen = false
   private isOver = false
   private refusal: TailraceError | undefined
@@ -44,7 +52,10 @@ export class SocketLink implements Link {
   pump(): void {
     const { outgoing } = this.upload
     if (!this.isOpen || this.isOver) return
-    for (let chunk = outgoing.next(); chunk; chunk = outgoing.next()) this.send(frameOf(this.upload.id, chunk))
+    for (let chunk = outgoing.next(); chunk; chunk = outgoing.next()) {
+      this.owedSince ??= this.upload.env.clock.now()
+      this.send(frameOf(this.upload.id, chunk))
+    }
     if (outgoing.isDone) this.end()
     else if (outgoing.isBlocked) this.askLater(roomMs())
   }
@@ -62,15 +73,26 @@ export class SocketLink implements Link {
     clock.clearTimeout(this.timer)
     this.timer = clock.setTimeout(() => {
       const now = clock.now()
-      if (this.watchdog.isDead(now)) return this.end(broken(`Nothing arrived for ${this.watchdog.silenceMs(now)} ms.`))
+      if (this.watchdog.isDead(now) || this.isUnanswered(now)) {
+        return this.end(broken(`Nothing arrived for ${this.watchdog.silenceMs(now)} ms.`))
+      }
       if (this.watchdog.silenceMs(now) >= this.watchdog.heartbeatMs) this.say({ type: 'ping' })
       this.look()
     }, this.watchdog.lookMs)
   }
 
+  /** The server owes an answer, and has said nothing at all for too long. */
+  private isUnanswered(now: number): boolean {
+    if (this.owedSince === undefined) return false
+    if (now < this.owedSince) this.owedSince = now // a clock that jumps back
+    const silenceMs = Math.min(this.watchdog.silenceMs(now), now - this.owedSince)
+    return silenceMs > ANSWER_MS + this.upload.outgoing.oldestBytes / SLOW_BYTES_PER_MS
+  }
+
   private ask(): void {
     this.asking = undefined
     this.isAsked = true
+    this.owedSince = this.upload.env.clock.now()
     this.say({ type: 'audio_state', id: this.upload.id })
   }
 
@@ -109,8 +131,14 @@ export class SocketLink implements Link {
     } catch (cause) {
       return this.end(cause instanceof SyntaxError ? broken('A frame is not JSON.', cause) : asError(cause))
     }
+    this.answered()
     this.upload.changed()
     this.pump()
+  }
+
+  private answered(): void {
+    const owes = this.isAsked || this.upload.outgoing.isWaiting
+    this.owedSince = owes ? this.upload.env.clock.now() : undefined
   }
 
   private fail(frame: any): void {
@@ -121,6 +149,7 @@ export class SocketLink implements Link {
     } else if (frame.id === this.upload.id) {
       if (!canResume(error.code)) return this.end(error)
       this.upload.outgoing.forget()
+      this.answered()
       this.askLater(error.code === 'audio_full' ? roomMs(error.retryAfterS) : 0)
     }
   }

@@ -182,6 +182,36 @@ async def test_chunks_that_redis_has_lost_are_asked_for_again(
     assert await inputs.take(ID, TOKEN, 3, 3) == [AudioChunk(4, b"4", False)]
 
 
+@pytest.mark.parametrize("last", [True, False])
+async def test_the_state_stays_after_the_end_and_takes_no_more(
+    inputs: AudioInputs, store: Store, last: bool
+) -> None:
+    await say(inputs, 1, b"abc")
+    await say(inputs, 2, b"de", last=last)
+    before = await inputs.state(ID, OWNER)
+    await store.close(ID, CANCELLED)
+    for _ in range(2):
+        await end_audio(store.scripts, OWNER, ID)
+        state = await inputs.state(ID, OWNER)
+
+        assert isinstance(before, AudioState) and isinstance(state, AudioState)
+        assert state == replace(before, status="cancelled")
+        assert (state.next_seq, state.is_complete, state.window_bytes) == (3, last, 0)
+    assert not await store.redis.exists(keys.audio(ID))
+
+    await store.redis.delete(keys.log(ID))
+    assert await inputs.state(ID, OWNER) == AudioRefusal("expired")
+
+
+async def test_the_end_of_an_input_creates_no_generation(inputs: AudioInputs, store: Store) -> None:
+    await say(inputs, 1, b"abc")
+    await store.redis.delete(keys.meta(ID))
+
+    await end_audio(store.scripts, OWNER, ID)
+
+    assert not await store.redis.exists(keys.meta(ID), keys.audio(ID))
+
+
 async def test_the_bytes_of_an_input_count_for_its_owner_until_its_end(store: Store) -> None:
     scripts = store.scripts
     total = int(await scripts.run(SCRIPT, *audio_charge(OWNER, ID, 1, store.settings)))

@@ -17,6 +17,8 @@ from shared.audio.media import AudioFormat, parse_media_type
         ("Audio/PCM".lower() + ";channels=2;rate=48000", 48_000, 2, 192_000),
         ("audio/webm;codecs=opus", 0, 0, 0),
         ("audio/ogg", 0, 0, 0),
+        ("audio/" + "x" * 121, 0, 0, 0),
+        ("audio/ogg;a=" + "x" * 115, 0, 0, 0),
         ('audio/ogg;codecs="opus, vorbis"', 0, 0, 0),
     ],
 )
@@ -32,7 +34,9 @@ def test_a_media_type_is_read(text: str, rate_hz: int, channels: int, bytes_per_
     [
         "", "audio/", "video/mp4", "audio/ogg\n", "audio/ogg;", "audio/pcm", "audio/pcm;rate=1",
         "audio/pcm;rate=16000;channels=9", "audio/pcm;rate=+8000", "audio/pcm;rate=8000;bits=8",
-        "audio/pcm;rate=٨٠٠٠", "audio/" + "x" * 128, "audio/pcm;rate=99999999999",
+        "audio/pcm;rate=8000;rate=9000", "audio/pcm;rate=8000;Rate=8000", "audio/pcm;rate=08000",
+        "audio/" + "x" * 122, "audio/ogg;a=" + "x" * 116, "audio/pcm;rate=٨٠٠٠",
+        "audio/" + "x" * 128, "audio/pcm;rate=99999999999",
     ],
 )  # fmt: skip
 def test_other_texts_are_refused(text: str) -> None:

@@ -19,6 +19,17 @@ const REFUSALS: Record<string, string> = {
   audio_lost: 'The server has lost a part of the recording. Record again.',
 }
 
+const TIMED_OUT = 'The connection was lost for longer than the server waits for sound, so the recording has ended. The transcript so far stays; what was said after the connection was lost is not in it. Press Record to go on.'
+/** So soon after the connection is back, a refusal comes of the outage, ms. */
+const OUTAGE_MS = 10_000
+
+/** Why a recording has ended, if the outage before did it; nothing: the transcript tells enough. */
+export function outageReason(error: unknown, sinceBackMs: number): string | undefined {
+  const { code, members } = error as TailraceError
+  const isFailed = code === 'generation_ended' && members?.status === 'failed'
+  return isFailed && sinceBackMs < OUTAGE_MS ? TIMED_OUT : undefined
+}
+
 export function reasonOf(error: unknown): string {
   if (error instanceof DOMException) return REASONS[error.name] ?? `The microphone cannot be used: ${error.message || error.name}.`
   const code = (error as TailraceError)?.code

@@ -9,7 +9,7 @@ import { TailraceAudio, type Recording } from 'tailrace-source/audio.js'
 import type { PageClient } from '../client.js'
 import type { PageNote } from '../talk/turn.js'
 import { Microphone } from './microphone.js'
-import { reasonOf } from './reasons.js'
+import { outageReason, reasonOf } from './reasons.js'
 import { VoiceView } from './view.js'
 import type { Piece } from './worklet.js'
 
@@ -45,6 +45,8 @@ export class Voice {
   private isCancelled = false
   private stopped: Promise<void> | undefined
   private isLost = false
+  /** When the connection came back, ms. */
+  private backAt = -Infinity
   private readonly leaving = new AbortController()
 
   constructor(private readonly host: VoiceHost) {}
@@ -71,7 +73,9 @@ export class Voice {
       // What was accepted is transcribed to its end.
       if (code === 'audio_too_long' && this.recording) this.audio?.open(this.recording.id).finish().catch(() => {})
       const isExplained = this.isCancelled || EXPLAINED.includes(code)
-      if (!isExplained) this.host.problem(reasonOf(error))
+      const outage = outageReason(error, performance.now() - this.backAt)
+      if (outage && !this.isCancelled) this.host.problem(outage)
+      else if (!isExplained) this.host.problem(reasonOf(error))
     } finally {
       this.leaving.abort()
       document.removeEventListener('keydown', this.pressed, true)
@@ -85,6 +89,7 @@ export class Voice {
     const audio = this.audio = client.audio(TailraceAudio, {
       bufferBytesMax: BUFFER_BYTES_MAX,
       onConnection: (state) => {
+        if (this.isLost && state === 'live') this.backAt = performance.now()
         this.isLost = state === 'lost'
         this.hint()
       },
@@ -115,7 +120,7 @@ export class Voice {
   /** What is kept has reached its limit: what is recorded from here on would be lost. */
   private full(): void {
     this.isFull = true
-    this.host.problem('The server could not take more of the recording, so recording has stopped. What was recorded until then is sent when the server is back.')
+    this.host.problem('The server could not take more of the recording, so recording has stopped. What was recorded until then is sent if the server is back before it stops waiting for sound.')
     this.stop()
   }
 
@@ -148,7 +153,7 @@ export class Voice {
 
   private hint(): void {
     const isSilent = this.silentBytes > SILENT_S * SECOND_BYTES && !this.stopped
-    if (this.isLost) this.view.say('No connection. The recording is kept, and sent when the server is back.')
+    if (this.isLost) this.view.say('No connection. The recording is kept, and sent if the server is back soon.')
     else this.view.say(isSilent ? 'The microphone gives no sound. Is it switched off?' : '')
   }
 }

@@ -1,1 +1,0 @@
-import{a,b}from"./chunk-OJHHTZ62.js";import"./chunk-4FZZTXXG.js";import"./chunk-OOJM4CTU.js";export{b as Recording,a as TailraceAudio};
