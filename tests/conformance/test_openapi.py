@@ -20,7 +20,7 @@ from tests.support.raw_client import RawClient
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 0\n'
-RUN_S = 300.0  # it takes a minute or two on a busy machine
+RUN_S = 900.0  # it takes two minutes, and many times that on a slow and busy machine
 
 
 async def test_a_node_behaves_as_its_openapi_document_says(own_deployment, tmp_path: Path):

@@ -15,6 +15,11 @@ async def tls_front(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[i
     """Listen, and yield the port. The server may be started later."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await writer.start_tls(tls)
+        except OSError:  # the client gave up during the handshake, for example for lack of time
+            writer.transport.abort()
+            return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
         try:
             async with asyncio.TaskGroup() as group:
@@ -32,7 +37,7 @@ async def tls_front(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[i
             pass
         target.close()
 
-    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield listener.sockets[0].getsockname()[1]
     listener.close()
     await listener.wait_closed()
