@@ -26,7 +26,8 @@ MASTERS_TESTS := $(filter-out %/test_openapi.py,$(wildcard tests/conformance/tes
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
-PARALLEL := $(if $(ARGS),,--processes 4)
+PROCESSES ?= 4
+PARALLEL = $(if $(ARGS),,--processes $(PROCESSES))
 # A browser and the clients' programs need a core, and some tests have time limits of a client.
 PARALLEL_CLIENTS := $(if $(ARGS),,--processes 2)
 PLOTS := .venv/plots/.set-up
