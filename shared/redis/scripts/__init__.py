@@ -29,6 +29,7 @@ WITH_GRACE = (
 WITH_TIME_LIMITS = (
     "begin", "feed", "feed_end", "lapse", "produce", "produce_begin", "produce_end",
 )  # fmt: skip
+FOR_PRODUCERS = ("feed", "produce")  # files: both append for a producer outside of the workers
 WITHOUT_PRELUDE = (
     "advance", "enqueue", "later", "hook_due", "hook_end", "hook_settle", "hook_take",
     "hook_redrive", "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
@@ -76,6 +77,8 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
     elif name not in WITHOUT_PRELUDE:
         if name.startswith("batch_"):
             parts.insert(0, "batch_prelude")
+        if parts[0] in FOR_PRODUCERS:
+            parts.insert(0, "produce_prelude")
         if name in WITH_GRACE:
             parts.insert(0, "grace")
         if name in WITH_TIME_LIMITS:

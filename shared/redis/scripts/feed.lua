@@ -22,15 +22,8 @@ if status == 'queued' then return {'queued', f[10] or ''} end
 if f[2] ~= f[10] then return {'fenced'} end
 
 local now, retention_ms = now_ms(), tonumber(ARGV[2])
-if f[5] and f[5] ~= '' and grace_is_over(tonumber(f[5]), now) then
-  close('cancelled', CANCELLED, f[3], f[6], now, retention_ms)
-  return {'ended', 'cancelled'}
-end
-local code, message, retryable = overdue(f[7], f[8], nil, nil, now)
-if code then
-  close('failed', failed_json(code, message, retryable), f[3], f[6], now, retention_ms)
-  return {'ended', 'failed'}
-end
+local over = end_if_over(f, now, retention_ms)
+if over then return {'ended', over} end
 local bytes, added, last = tonumber(f[9] or '0'), 0, #ARGV
 if ARGV[1] ~= '' then last = last - 1 end
 for i = 6, last do added = added + #ARGV[i] end
@@ -50,11 +43,6 @@ for i = 6, #ARGV do
   frame[#frame + 1] = id .. ' ' .. ARGV[i]
   top_id = id
 end
-if is_active(status) then
-  redis.call('HSET', KEYS[1], 'lease', decimal(now + tonumber(f[4])))
-  redis.call('HDEL', KEYS[1], 'spared')
-end
-if added > 0 then redis.call('HSET', KEYS[1], 'bytes', decimal(bytes + added)) end
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'operation_status', ARGV[5]) end
 if ARGV[4] ~= '' then
   -- ' a b c ': the newest last. Without its first word when it is full.
@@ -63,5 +51,5 @@ if ARGV[4] ~= '' then
   if count > REPEAT_KEYS_MAX + 1 then kept = string.sub(kept, (string.find(kept, ' ', 2, true))) end
   redis.call('HSET', KEYS[1], 'repeat_keys', kept)
 end
-if #frame > 1 then publish(table.concat(frame, '\n')) end
+settle_append(f, status, added, frame, now)
 return {'ok', status, top_id, decimal(bytes), decimal(bytes + added)}

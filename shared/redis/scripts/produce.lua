@@ -28,15 +28,8 @@ end
 if f[2] ~= ARGV[1] or f[3] ~= ARGV[2] then return {'fenced'} end
 
 local now, retention_ms = now_ms(), tonumber(ARGV[5])
-if f[5] and f[5] ~= '' and grace_is_over(tonumber(f[5]), now) then
-  close('cancelled', CANCELLED, f[3], f[6], now, retention_ms)
-  return {'ended', 'cancelled'}
-end
-local code, message, retryable = overdue(f[7], f[8], nil, nil, now)
-if code then
-  close('failed', failed_json(code, message, retryable), f[3], f[6], now, retention_ms)
-  return {'ended', 'failed'}
-end
+local over = end_if_over(f, now, retention_ms)
+if over then return {'ended', over} end
 if #ARGV > 6 and first > top_seq + 1 then return {'gap', decimal(top_seq + 1)} end
 local added, last = 0, #ARGV
 if ARGV[4] ~= '' then last = last - 1 end
@@ -64,10 +57,5 @@ for i = 7, #ARGV do
     top_id = id
   end
 end
-if is_active(status) then
-  redis.call('HSET', KEYS[1], 'lease', decimal(now + tonumber(f[4])))
-  redis.call('HDEL', KEYS[1], 'spared')
-end
-if added > 0 then redis.call('HSET', KEYS[1], 'bytes', decimal(bytes + added)) end
-if #frame > 1 then publish(table.concat(frame, '\n')) end
+settle_append(f, status, added, frame, now)
 return {'ok', status, top_id, decimal(bytes), decimal(bytes + added)}

@@ -79,6 +79,7 @@ PARTS = {
     "grace",
     "limit_prelude",
     "prelude",
+    "produce_prelude",
     "stream_prelude",
     "stream_sub_prelude",
     "time_limits",
