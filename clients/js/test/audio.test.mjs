@@ -3,32 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { TailraceAudio } from '../.build/audio.js'
 import { Outgoing } from '../.build/audio/outgoing.js'
-
-class Clock {
-  at = 0
-  timers = new Map()
-  last = 0
-  now = () => this.at
-  setTimeout = (callback, ms) => {
-    this.timers.set((this.last += 1), { callback, due: this.at + ms })
-    return this.last
-  }
-  clearTimeout = (timer) => this.timers.delete(timer)
-  async move(ms) {
-    const end = this.at + ms
-    for (;;) {
-      await settle()
-      const next = [...this.timers].filter(([, { due }]) => due <= end).sort((a, b) => a[1].due - b[1].due)[0]
-      if (!next) break
-      this.timers.delete(next[0])
-      this.at = Math.max(this.at, next[1].due)
-      next[1].callback()
-    }
-    this.at = end
-    await settle()
-  }
-}
-const settle = () => new Promise((resolve) => setImmediate(resolve))
+import { Clock, settle } from './clock.mjs'
 
 /** The audio of one generation, as docs/protocol.md describes it. `plan`: what happens to the next chunks. */
 class Server {

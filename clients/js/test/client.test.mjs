@@ -2,33 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Tailrace } from '../.build/client.js'
-
-/** A clock whose timers run when the test moves it. */
-class Clock {
-  at = 0
-  timers = new Map()
-  last = 0
-  now = () => this.at
-  setTimeout = (callback, ms) => {
-    this.timers.set((this.last += 1), { callback, due: this.at + ms })
-    return this.last
-  }
-  clearTimeout = (timer) => this.timers.delete(timer)
-  async move(ms) {
-    const end = this.at + ms
-    for (;;) {
-      await settle()
-      const next = [...this.timers].filter(([, { due }]) => due <= end).sort((a, b) => a[1].due - b[1].due)[0]
-      if (!next) break
-      this.timers.delete(next[0])
-      this.at = Math.max(this.at, next[1].due)
-      next[1].callback()
-    }
-    this.at = end
-    await settle()
-  }
-}
-const settle = () => new Promise((resolve) => setImmediate(resolve))
+import { Clock, settle } from './clock.mjs'
 
 const json = (body, status = 200) =>
   new Response(JSON.stringify(body), { status, headers: { 'content-type': 'application/json' } })

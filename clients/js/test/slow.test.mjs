@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Tailrace } from '../.build/client.js'
+import { settle } from './clock.mjs'
 
 const LIMIT = 1_048_576
 const PIECE = 'x'.repeat(10_000)
 const COUNT = 400 // four times the limit
-const settle = () => new Promise((resolve) => setImmediate(resolve))
 
 /** The log of one answer, which a connection delivers as fast as it is read. */
 class Server {
