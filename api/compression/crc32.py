@@ -15,18 +15,12 @@ ONE = 1 << 31  # the polynomial 1
 X8 = 1 << 23  # x to the power of 8: one byte
 
 
-def join_crc32(first: int, second: int, second_bytes: int) -> int:
-    """Return the CRC of two joined strings.
-
-    Args:
-        first, second: the CRCs of the strings, as `zlib.crc32` returns them.
-        second_bytes: length of the second string, 0 or more.
-    """
-    return shift_crc32(first, second_bytes) ^ second
-
-
 def shift_crc32(crc: int, count: int) -> int:
-    """Return what the CRC `crc` contributes to the CRC of a string that is `count` bytes longer."""
+    """Return what the CRC `crc` contributes to the CRC of a string that is `count` bytes longer.
+
+    The CRC of two joined strings is that of the first, shifted by the length of the second, XOR
+    that of the second.
+    """
     return _multiply(_power_of_bytes(count), crc)
 
 
