@@ -127,7 +127,11 @@ class ForkedRun:
             arguments["report"] = hook.pytest_report_from_serializable(
                 config=self._session.config, data=arguments["report"]
             )
-        getattr(hook, name)(**arguments)
+        caller = getattr(hook, name)
+        if caller.is_historic():
+            caller.call_historic(kwargs=arguments)
+        else:
+            caller(**arguments)
 
     def _bury(self, child: Child) -> None:
         """Fail the test in which a process ended, and have the rest of its file run."""
@@ -181,6 +185,8 @@ class Reporter:
         nodeid: str,
         location: tuple[str, int, str] | None,
     ) -> None:
+        if when != "runtest":  # of the collection: pluggy repeats such calls for a new plugin
+            return
         said = f"{warning_message.category.__name__}: {warning_message.message}"
         sent = warnings.WarningMessage(
             UserWarning(said), UserWarning, warning_message.filename, warning_message.lineno
@@ -263,6 +269,8 @@ def _run_files(session: pytest.Session, reporter: Reporter) -> None:
             to_do.extend(reporter.next_file())
         following = session.items[to_do[0]] if to_do else None
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail or session.shouldstop:  # pytest has ended the fixtures already
+            return
 
 
 def _reap(pid: int) -> None:

@@ -116,6 +116,22 @@ def test_a_run_in_processes_reports_as_a_run_in_one(tmp_path: Path) -> None:
     assert sorted(ended) == sorted(set(places.values()) - {killed})
 
 
+def test_warnings_of_tests_and_of_the_collection_are_listed_once(tmp_path: Path) -> None:
+    warns = """
+import warnings
+warnings.warn("said at import")
+def test_that_warns(): warnings.warn("said in a test")
+"""
+    (tmp_path / "test_warns.py").write_text(warns)
+
+    said = run(tmp_path, "-W", "default::UserWarning", "test_warns.py", "test_passes.py")
+
+    assert said.returncode == pytest.ExitCode.OK, said.stdout + said.stderr
+    assert said.stdout.count("Warning: said at import") == 1
+    assert said.stdout.count("UserWarning: said in a test") == 1
+    assert "21 passed, 2 warnings" in said.stdout
+
+
 def test_x_ends_all_processes_after_the_first_failure(tmp_path: Path) -> None:
     said = run(tmp_path, "-x", "test_fails.py", "test_passes.py")
 
