@@ -48,7 +48,7 @@ up: $(RUN_STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --
 	@exec $(BIN)/tailrace up $(ARGS)
 
 test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k cursor" for some of them
-	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	$(CLEAN_ENV) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
 clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, browsers, nginx, Caddy, HAProxy, Prometheus
@@ -71,13 +71,15 @@ models: $(STAMP) $(LOCAL) ## Try real model servers with a real model; the first
 	tests/models/install.sh $(BIN)/python $(MODELS_CACHE)
 	$(CLEAN_ENV) TEST_MODELS_CACHE=$(MODELS_CACHE) $(BIN)/python -m pytest tests/models -W default::ResourceWarning $(ARGS)
 
+# This run has asyncio's debug mode, which finds calls from wrong threads and doubles the CPU time of tests
+# that run the roles in their own process.
 test-redis: $(STAMP) ## Run the tests that need a server again, on Debian's redis-server
 	@test -n "$(TEST_REDIS_SERVER_DEBIAN)" || { echo "no redis-server on PATH: apt-get install redis-server" >&2; exit 2; }
 	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_SERVER=$(TEST_REDIS_SERVER_DEBIAN) \
 		$(BIN)/python -m pytest $(SERVER_TESTS) $(PARALLEL) $(ARGS)
 
 test-cluster-keys: $(STAMP) ## Run the tests of keys and scripts on a server in cluster mode
-	$(CLEAN_ENV) PYTHONASYNCIODEBUG=1 TEST_REDIS_MODE=cluster $(BIN)/python -m pytest $(CLUSTER_TESTS) $(PARALLEL) $(ARGS)
+	$(CLEAN_ENV) TEST_REDIS_MODE=cluster $(BIN)/python -m pytest $(CLUSTER_TESTS) $(PARALLEL) $(ARGS)
 
 test-cluster: $(STAMP) ## Run the contract's tests and the faults on a cluster of three masters
 	$(CLEAN_ENV) TEST_REDIS_MODE=masters $(BIN)/python -m pytest $(MASTERS_TESTS) $(PARALLEL) $(ARGS)
