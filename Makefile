@@ -110,7 +110,7 @@ codex: $(STAMP) ## Run turns of OpenAI's Codex while its node or worker dies: 45
 copilotkit: $(STAMP) ## Drive CopilotKit's chat in Chromium while nodes and workers are killed: 500 MB, 3 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.copilotkit.run
 
-lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 20 minutes
+lobechat: $(STAMP) ## Drive LobeChat's own application in Chromium: 3 GB to install, 8 GB of memory, 12 minutes
 	$(CLEAN_ENV) $(BIN)/python -m tests.lobechat.run
 
 soak: $(STAMP) ## Inject random faults into real processes, check every delivery; SECONDS=600 SEED=1 REDIS=cluster
