@@ -51,9 +51,10 @@ async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
     models += DEMO
-    # Every client that asks for it reads compressed streams here; browsers and Node.js do.
+    # Every client that asks for it gets compressed streams and messages; browsers and Node.js do.
     settings = {
         "cors_origins": pages.origin, "grace_s": "0.5", "stream_encodings": "gzip,zstd,br",
+        "ws_deflate": "on",
     }  # fmt: skip
     async with Deployment(
         api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings

@@ -91,7 +91,10 @@ async def play(scenario: Scenario) -> str:
     """Run one scenario; return what is wrong, or nothing."""
     async with SlowModel(COMMAND if scenario.has_command else "") as model:
         models = MODELS.format(port=model.port)
-        async with Deployment(api=2, workers=2, lease_s=0.8, models=models) as deployment:
+        compressing = {"ws_deflate": "on", "stream_encodings": "gzip,zstd,br"}
+        async with Deployment(
+            api=2, workers=2, lease_s=0.8, models=models, settings=compressing
+        ) as deployment:
             ports = [role.port for role in deployment.api]
             async with Proxy("127.0.0.1", ports[0]) as proxy:
                 with tempfile.TemporaryDirectory(prefix="tailrace-codex-") as directory:
