@@ -27,6 +27,7 @@ from workers.backends.contract import Backend, BackendItem, Finish
 from workers.backends.reading.answer_reader import AnswerReader
 
 DEADLINE_S = 10.0  # far more than any of these tests needs
+SETTINGS = Settings()  # for tests that make thousands of readers
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 )
@@ -385,7 +386,7 @@ async def test_calls_end_at_the_server(kind: TriedKind, server: KindServer) -> N
 
 def reader_of(kind: TriedKind) -> AnswerReader:
     assert kind.reader is not None
-    return kind.reader(Settings())
+    return kind.reader(SETTINGS)
 
 
 def joined(items: list[BackendItem]) -> list[BackendItem]:
