@@ -13,6 +13,7 @@ from types import TracebackType
 import hiredis
 
 from shared.redis.wire import encode
+from tests.support.listening import stop_listening
 
 SERVICE = "mine"
 
@@ -55,7 +56,7 @@ class FakeSentinel:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.close()
+        await stop_listening(self._server)
         for writer in self._open:
             writer.close()
         await self._server.wait_closed()

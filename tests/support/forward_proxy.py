@@ -10,6 +10,8 @@ import asyncio
 import base64
 from contextlib import suppress
 
+from tests.support.listening import stop_listening
+
 CREDENTIALS = "user:p%40ss"  # in a URL; the password is p@ss
 AUTHORIZATION = "Basic " + base64.b64encode(b"user:p@ss").decode()
 
@@ -45,7 +47,7 @@ class ForwardProxy:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
+        await stop_listening(self._server)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.support.listening import stop_listening
 from tests.support.tokens import jwk
 
 
@@ -35,7 +36,7 @@ class Issuer:
 
     async def stop(self) -> None:
         assert self._server is not None
-        self._server.close()
+        await stop_listening(self._server)
         for task in self._tasks:
             if task is not None and not task.done():
                 task.cancel()

@@ -16,9 +16,10 @@ import socket
 import struct
 from typing import Literal
 
+from tests.support.listening import stop_listening
+
 Direction = Literal["up", "down"]
 CHUNK_BYTES = 65_536
-ACCEPT_TURNS = 5
 
 
 class Proxy:
@@ -49,12 +50,8 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        self._server.close()
-        # The loop may be accepting a connection now, and needs four turns to start its task. A task
-        # that has not started when the loop ends leaves its socket open.
         self._is_refusing = True
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)
+        await stop_listening(self._server)
         await self.cut()
 
     def aim(self, host: str, port: int) -> None:

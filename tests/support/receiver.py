@@ -18,6 +18,8 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from tests.support.listening import stop_listening
+
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
@@ -76,7 +78,7 @@ class Receiver:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        self._server.close()
+        await stop_listening(self._server)
         for writer in set(self._writers):
             writer.transport.abort()
         with contextlib.suppress(asyncio.CancelledError):

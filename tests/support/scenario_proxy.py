@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
+from tests.support.listening import stop_listening
+
 CHUNK_BYTES = 65_536
 HEAD_BYTES_MAX = 65_536
 PORTAL = b"<!doctype html><title>Sign in</title><form action=/login>Welcome to the hotel</form>"
@@ -95,10 +97,8 @@ class ScenarioProxy:
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
-        self._server.close()
         self.is_away = True
-        for _ in range(5):  # connections that are being accepted start their tasks
-            await asyncio.sleep(0)
+        await stop_listening(self._server)
         await self._cut()
 
     async def go_away(self) -> None:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from tests.support.listening import stop_listening
 from tests.support.redis_server import RedisServer
 
 
@@ -39,5 +40,5 @@ async def tls_front(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[i
 
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield listener.sockets[0].getsockname()[1]
-    listener.close()
+    await stop_listening(listener)
     await listener.wait_closed()

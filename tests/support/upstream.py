@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tests.support.listening import stop_listening
 from tests.support.upstream_script import (
     PRESETS,
     Cut,
@@ -175,7 +176,7 @@ class Upstream:
 
     async def go_down(self) -> None:
         """Reset every connection and refuse new ones, as a server that was killed."""
-        self._server.close()
+        await stop_listening(self._server)
         for writer in self._tasks.values():
             writer.transport.abort()  # a handler sees its client go and ends by itself
         if self._tasks:
