@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.hostile.conftest import QUICK, OwnDeployment
+from tests.support.listening import stop_listening
 from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.receiver import SECRET, Receiver
@@ -40,7 +41,7 @@ class Hanging:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await stop_listening(self._server)
         for writer in self._writers:
             writer.transport.abort()
         await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from shared.backends.breaker import Times
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
+from tests.support.listening import stop_listening
 from tests.support.redis_server import free_port
 from workers.health import probing
 from workers.health.health import BackendHealth
@@ -36,7 +37,7 @@ class Server:
 
     async def stop(self) -> None:
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
