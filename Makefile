@@ -19,11 +19,13 @@ SERVER_TESTS := tests/unit/shared tests/stateful tests/integration \
 # in their own process, because a role as a process refuses such a server.
 CLUSTER_TESTS := $(patsubst %,tests/unit/shared/%,log queue backends batches files later test_append_ways.py test_store_server.py) \
 	tests/unit/jobs tests/integration/worker tests/integration/test_batches.py tests/stateful/test_write_protocol.py
-# On three masters run the contract's tests, and the faults of workers and nodes. test_openapi.py runs
-# only here, for its length: 100 s of CPU time, and what it asks does not depend on the store.
+# On three masters run the contract's tests, the faults of workers and nodes, and the faults of masters. The
+# latter run only here, and so does test_openapi.py, for its length: 100 s of CPU time, and its requests do
+# not depend on the store.
 OPENAPI_TEST := tests/conformance/test_openapi.py
-MASTERS_TESTS := tests/conformance \
-	$(patsubst %,tests/faults/test_%.py,audio cluster cluster_pipeline worker_loss node_loss durable_streams continuation cancel crash_points)
+MASTERS_FAULTS := tests/faults/masters
+MASTERS_TESTS := tests/conformance $(MASTERS_FAULTS) \
+	$(patsubst %,tests/faults/test_%.py,audio worker_loss node_loss durable_streams continuation cancel crash_points)
 ARGS ?=
 # Much of a test is waiting, so there are more processes than cores. A file stays in one process,
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
@@ -49,7 +51,7 @@ up: $(RUN_STAMP) ## Run everything on this machine; ARGS="--api 2 --workers 2 --
 	@exec $(BIN)/tailrace up $(ARGS)
 
 test: $(STAMP) ## Run the tests, without tests/clients; ARGS="tests/unit -k cursor" for some of them
-	$(CLEAN_ENV) $(BIN)/python -m pytest $(or $(ARGS),--ignore=$(OPENAPI_TEST) $(PARALLEL))
+	$(CLEAN_ENV) $(BIN)/python -m pytest $(or $(ARGS),--ignore=$(MASTERS_FAULTS) --ignore=$(OPENAPI_TEST) $(PARALLEL))
 
 # These tests kill peers at any moment. A socket that a helper still holds is a warning, not a failure.
 clients: $(STAMP) ## Test with JavaScript clients, a browser and nginx: needs Node.js 20, browsers, nginx, Caddy, HAProxy, Prometheus

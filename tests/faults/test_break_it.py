@@ -1,69 +1,15 @@
 """The faults that the chat page of `tailrace up` asks for: the answer goes on, and nothing is lost.
 
 A careful reader reads one answer through all of them. How the page shows them is tested with a
-browser in tests/clients/test_break_it.py.
+browser in tests/clients/test_break_it.py, and the faults of a cluster in masters/test_break_it.py.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import time
-from collections.abc import Sequence
-
-import aiohttp
 import pytest
 
-from tests.support.deliveries import Reading
-from tests.support.demo import demo_body
-from tests.support.history import History
 from tests.support.local_up import LocalUp
-from tests.support.reader import CarefulReader
-from tests.support.wait import until
-
-LEASE_S = "0.8"
-SOON_S = 40.0
-PROMPT = "How does a stream survive?"
-
-
-def attempt_of(reading: Reading) -> int:
-    return int(reading.cursor.partition("-")[0] or 0)
-
-
-async def read_through(up: LocalUp, faults: Sequence[str], tokens: int) -> tuple[Reading, str]:
-    """Read one answer; do each fault when the answer has gone on after the fault before.
-
-    Returns:
-        the reading, and the texts of the notes.
-    """
-    history = History()
-    async with aiohttp.ClientSession() as http:
-        body = demo_body(tokens, 60, PROMPT)
-        async with http.post(f"{up.url}/v1/generations", json=body) as answer:
-            generation_id = (await answer.json())["id"]
-        record = history.accepted(generation_id, at=time.monotonic())
-        reading = Reading("page")
-        record.readings.append(reading)
-        reader = CarefulReader(reading, [up.url], transports=("sse", "ws"))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(reader.run(generation_id, deadline_s=2 * SOON_S))
-            for fault in faults:
-                before = len(reading.deliveries)
-                goes_on = lambda n=before: len(reading.deliveries) > n + 20  # noqa: E731
-                await until(goes_on, SOON_S, f"text before {fault}")
-                attempt = attempt_of(reading)
-                await up.break_it(http, fault, generation_id)
-                if fault in ("worker", "freeze"):
-                    rises = lambda n=attempt: attempt_of(reading) > n  # noqa: E731
-                    await until(rises, SOON_S, f"another attempt after {fault}")
-        async with http.get(f"{up.url}/v1/break/{generation_id}") as answer:
-            known = await answer.json()
-        notes = "\n".join(note["text"] for note in (await up.state(http))["notes"])
-    assert history.check(bound_s=2 * SOON_S) == []
-    text = reading.text
-    assert known["characters"] == len(text)
-    assert known["sha256"] == hashlib.sha256(text.encode()).hexdigest()
-    return reading, notes
+from tests.support.page_faults import LEASE_S, attempt_of, read_through
 
 
 @pytest.mark.skipif("os.environ.get('TEST_REDIS_MODE')", reason="`up` has a Redis of its own")
@@ -81,12 +27,3 @@ async def test_an_answer_survives_every_fault_of_the_page() -> None:
         "is ready again",
     ):
         assert said in notes, notes
-
-
-@pytest.mark.skipif("os.environ.get('TEST_REDIS_MODE')", reason="`up` has a Redis of its own")
-async def test_an_answer_survives_a_moved_slot_and_a_killed_master() -> None:
-    async with LocalUp("--cluster", lease_s=LEASE_S) as up:
-        _, notes = await read_through(up, ("slot", "slot", "redis"), tokens=400)
-
-    assert notes.count("moved from port") == 2
-    assert "master " in notes

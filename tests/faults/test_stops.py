@@ -111,7 +111,7 @@ async def test_stream_after_the_end_is_empty(fault_run: FaultRun, transport: str
     await after.run(answer.id, deadline_s=DEADLINE_S)
     expected = "clean" if transport == "longpoll" else "status 204"
     assert [step.how for step in reading.steps if isinstance(step, Closed)] == [expected]
-    assert len(reading.deliveries) == 1, "nothing but the end that it had"
+    assert reading.count == 1, "nothing but the end that it had"
 
 
 # The answer goes on: the reader is not broken off at all

@@ -9,6 +9,7 @@ import httpx2
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
 from tests.support.pty_command import on_terminal
+from tests.support.tls_context import tls_context
 from tests.support.wait import until
 
 TOKENS = 60
@@ -21,7 +22,7 @@ async def test_each_moment_is_there_in_order_with_the_right_process(fault_run: F
     name = answer.record.generation_id
 
     async def moments() -> list[dict[str, Any]]:
-        async with httpx2.AsyncClient(base_url=deployment.urls[0]) as client:
+        async with httpx2.AsyncClient(base_url=deployment.urls[0], verify=tls_context()) as client:
             return list((await client.get(f"/v1/generations/{name}/timeline")).json()["data"])
 
     async def has_begun() -> bool:
