@@ -168,14 +168,13 @@ def checks_of_cluster_mode(
 
 @pytest.fixture
 async def fake_redis() -> AsyncIterator[Redis]:
-    """A fake of its own for each test: fast, in this process."""
+    """A fake of its own for each test: for parts whose subject is not the store."""
     client = fakeredis.FakeAsyncRedis(server=fakeredis.FakeServer())
     yield client
     await client.aclose()
 
 
-@pytest.fixture(params=["fake", "real"])
-def redis(request: pytest.FixtureRequest) -> Redis:
-    """The same test on both servers; `-k real` and `-k fake` choose one."""
-    client: Redis = request.getfixturevalue(f"{request.param}_redis")
-    return client
+@pytest.fixture
+def redis(real_redis: Redis) -> Redis:
+    """The client of a test of scripts and keys: always of a real server, which decides."""
+    return real_redis

@@ -29,6 +29,7 @@ from tests.support.audio import (
 )
 from tests.support.local_node import LocalNode, ManualWorker, serve_here
 from tests.support.redis_server import RedisServer
+from tests.support.tls_context import tls_context
 
 ANSWER_S = 10.0
 END = End("completed", "stop")
@@ -47,7 +48,7 @@ async def node(
 
 @pytest.fixture
 async def http(node: LocalNode) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(base_url=node.url) as client:
+    async with AsyncClient(base_url=node.url, verify=tls_context()) as client:
         yield client
 
 

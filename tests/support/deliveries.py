@@ -45,10 +45,16 @@ Step = Opened | Delivery | Closed
 
 @dataclass(slots=True)
 class Reading:
-    """All that one reader saw of one generation, over as many connections as it took."""
+    """All that one reader saw of one generation, over as many connections as it took.
+
+    Waits ask for `end` and `count` again and again, so both look only at the steps that are new.
+    """
 
     reader: str
     steps: list[Step] = field(default_factory=list)
+    _end: Delivery | None = field(default=None, init=False, repr=False, compare=False)
+    _count: int = field(default=0, init=False, repr=False, compare=False)
+    _searched: int = field(default=0, init=False, repr=False, compare=False)
 
     @property
     def deliveries(self) -> list[Delivery]:
@@ -62,7 +68,24 @@ class Reading:
 
     @property
     def end(self) -> Delivery | None:
-        return next((d for d in self.deliveries if d.type == "end"), None)
+        """The first `end`."""
+        self._search()
+        return self._end
+
+    @property
+    def count(self) -> int:
+        """How many events came."""
+        self._search()
+        return self._count
+
+    def _search(self) -> None:
+        """Look at the steps that were added since the last search; none is ever taken away."""
+        for step in self.steps[self._searched :]:
+            self._searched += 1
+            if isinstance(step, Delivery):
+                self._count += 1
+                if self._end is None and step.type == "end":
+                    self._end = step
 
     @property
     def text(self) -> str:

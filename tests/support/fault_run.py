@@ -114,7 +114,7 @@ class FaultRun:
     async def read_to(self, playing: WatchedGeneration, events: int) -> None:
         """Return once the readers have been given so many events, each."""
         await until(
-            lambda: all(len(reading.deliveries) >= events for reading in playing.readings),
+            lambda: all(reading.count >= events for reading in playing.readings),
             self._deadline_s,
             f"{events} events of {playing.id} to every reader\n{self.deployment.report()}",
         )
@@ -124,11 +124,11 @@ class FaultRun:
 
         For faults that make events fewer: what a worker could not write for a while is joined.
         """
-        goals = [len(reading.deliveries) + events for reading in playing.readings]
+        goals = [reading.count + events for reading in playing.readings]
 
         def is_there() -> bool:
             return all(
-                reading.end is not None or len(reading.deliveries) >= goal
+                reading.end is not None or reading.count >= goal
                 for reading, goal in zip(playing.readings, goals, strict=True)
             )
 
@@ -139,7 +139,7 @@ class FaultRun:
     async def read_to_one(self, reading: Reading, events: int) -> None:
         """The same for one reader."""
         await until(
-            lambda: len(reading.deliveries) >= events,
+            lambda: reading.count >= events,
             self._deadline_s,
             f"{events} events to {reading.reader}\n{self.deployment.report()}",
         )

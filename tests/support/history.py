@@ -68,7 +68,7 @@ class History:
         return {
             "generations": len(self.records),
             "readings": len(readings),
-            "events": sum(len(r.deliveries) for r in readings),
+            "events": sum(r.count for r in readings),
             "breaks": len(breaks),
             "resets": sum(r.resets for r in readings),
             "longest_gap_s": max((r.longest_gap_s() for r in readings), default=0.0),

@@ -13,6 +13,8 @@ from typing import Any
 import openai
 from openai.types.chat import ChatCompletionChunk
 
+from tests.support.tls_context import tls_context
+
 ANSWER_S = 20.0
 HELLO: list[Any] = [{"role": "user", "content": "tell me"}]
 
@@ -21,7 +23,11 @@ HELLO: list[Any] = [{"role": "user", "content": "tell me"}]
 async def sdk(url: str, key: str = "", *, retries: int = 0) -> AsyncIterator[openai.AsyncOpenAI]:
     """A client of the node at `url`, which is a base URL as OpenAI's clients want it."""
     client = openai.AsyncOpenAI(
-        base_url=url, api_key=key or "none", max_retries=retries, timeout=ANSWER_S
+        base_url=url,
+        api_key=key or "none",
+        max_retries=retries,
+        timeout=ANSWER_S,
+        http_client=openai.DefaultAsyncHttpxClient(verify=tls_context()),
     )
     async with client:
         yield client
