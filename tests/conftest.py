@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 import fakeredis
@@ -62,8 +63,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--write-pictures", action="store_true", help="clients: pictures into docs")
 
 
-# Collected in this order, the rest by name after them. Each process of `make test` runs file after
-# file: with the long files first, no process is left alone with one of them at the end.
+# Files that take long, most of it waiting for processes, leases and pauses. The longest come first,
+# so that no process of `make test` is left alone with one of them at the end.
 LONG_FIRST = (
     "clients/test_scenarios",
     "conformance/test_openapi.py",
@@ -102,7 +103,18 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the short files evenly between the long ones: they compute while the others wait.
+
+    One after the other, the long files would leave the cores idle and the short ones would crowd
+    them.
+    """
     items.sort(key=_rank)
+    files = [list(found) for _, found in groupby(items, key=lambda item: item.path)]
+    long = [found for found in files if _rank(found[0]) < len(LONG_FIRST)]
+    short = files[len(long) :]
+    places = [(n / len(group), found) for group in (long, short) for n, found in enumerate(group)]
+    places.sort(key=lambda pair: pair[0])
+    items[:] = [item for _, found in places for item in found]
 
 
 def _rank(item: pytest.Item) -> int:
