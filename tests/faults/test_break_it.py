@@ -17,7 +17,7 @@ async def test_an_answer_survives_every_fault_of_the_page() -> None:
     """With one worker: a freeze of the only worker brings another one."""
     async with LocalUp(lease_s=LEASE_S) as up:
         faults = ("worker", "freeze", "node", "redis", "worker")
-        reading, notes = await read_through(up, faults, tokens=900)
+        reading, notes = await read_through(up, faults, tokens=900, per_s=60)
 
     assert attempt_of(reading) >= 4
     for said in (

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 
@@ -25,15 +26,20 @@ def attempt_of(reading: Reading) -> int:
     return int(reading.cursor.partition("-")[0] or 0)
 
 
-async def read_through(up: LocalUp, faults: Sequence[str], tokens: int) -> tuple[Reading, str]:
+async def read_through(
+    up: LocalUp, faults: Sequence[str], *, tokens: int, per_s: int
+) -> tuple[Reading, str]:
     """Read one answer; do each fault when the answer has gone on after the fault before.
+
+    Args:
+        tokens, per_s: the answer, which must outlast the faults also on a slow machine.
 
     Returns:
         the reading, and the texts of the notes.
     """
     history = History()
     async with aiohttp.ClientSession() as http:
-        body = demo_body(tokens, 60, PROMPT)
+        body = demo_body(tokens, per_s, PROMPT)
         async with http.post(f"{up.url}/v1/generations", json=body) as answer:
             generation_id = (await answer.json())["id"]
         record = history.accepted(generation_id, at=time.monotonic())
@@ -51,9 +57,14 @@ async def read_through(up: LocalUp, faults: Sequence[str], tokens: int) -> tuple
                 if fault in ("worker", "freeze"):
                     rises = lambda n=attempt: attempt_of(reading) > n  # noqa: E731
                     await until(rises, SOON_S, f"another attempt after {fault}")
-        async with http.get(f"{up.url}/v1/break/{generation_id}") as answer:
-            known = await answer.json()
-            assert answer.status == 200, known
+
+        async def known_text() -> dict[str, Any] | None:
+            async with http.get(f"{up.url}/v1/break/{generation_id}") as answer:
+                return await answer.json() if answer.status == 200 else None
+
+        # A server that was killed last may not be back yet.
+        known = await until(known_text, SOON_S, "the checksum of the text")
+        assert known is not None
         notes = "\n".join(note["text"] for note in (await up.state(http))["notes"])
     assert history.check(bound_s=2 * SOON_S) == []
     text = reading.text

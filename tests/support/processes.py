@@ -292,14 +292,20 @@ class Deployment:
         return self.workers[-1].start()
 
     async def holder(self, generation_id: str) -> Role:
-        """Return the worker that holds a generation now; wait at most 10 s for one."""
+        """Return the worker that holds a generation now; wait at most 10 s for one.
+
+        A worker that was killed is named until another one has taken the generation over.
+        """
         async with self.redis() as client:
-            name: Any = await until(
-                lambda: client.hget(keys.meta(generation_id), "worker"),
-                10,
-                f"a holder of {generation_id}",
-            )
-        return next(role for role in self.workers if role.ready_name == name.decode())
+
+            async def running() -> Role | None:
+                name = await client.hget(keys.meta(generation_id), "worker") or b""
+                named = (role for role in self.workers if role.ready_name == name.decode())
+                return next(named, None)
+
+            holder = await until(running, 10, f"a holder of {generation_id}")
+        assert holder is not None
+        return holder
 
     def redis(self) -> redis.asyncio.Redis:
         """A client of the server itself, past any proxy; the caller closes it."""

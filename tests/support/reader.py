@@ -23,7 +23,8 @@ from tests.support.sse import SseParser
 
 # A stream that sends no byte for so long is dead: nodes under test have a heartbeat well below it.
 STALL_S = 12.0
-RETRY_S = 0.05
+RETRY_S = 0.05  # the first pause after a connection without an event; each further one is doubled
+RETRY_MAX_S = 0.4
 POLL_S = 2  # `wait` of a long poll
 TRANSPORTS = ("sse", "ws", "ndjson", "longpoll")
 
@@ -78,6 +79,7 @@ class CarefulReader:
         return self.reading
 
     async def _read_on(self, http: aiohttp.ClientSession, generation_id: str) -> None:
+        pause_s = RETRY_S
         for turn in itertools.count():
             node = self._nodes[turn % len(self._nodes)]
             transport = self._transports[turn // len(self._nodes) % len(self._transports)]
@@ -86,8 +88,11 @@ class CarefulReader:
             self.reading.steps.append(Closed(how, time.monotonic()))
             if self.reading.end is not None or _is_final(how):
                 return
-            if not self._taken:
-                await asyncio.sleep(RETRY_S)
+            if self._taken:
+                pause_s = RETRY_S
+            else:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     async def _connection(
         self, http: aiohttp.ClientSession, node: str, transport: str, generation_id: str

@@ -40,17 +40,17 @@ async def test_another_worker_continues_the_text_of_a_killed_worker(url):
 async def test_a_renewed_lease_keeps_the_queue_entry_with_its_worker(url):
     """Its entry is renewed with its lease: the other does not even look."""
     gate = asyncio.Event()
-    async with WorkerHarness(url, says_and_waits(gate, "a"), lease_s=0.3) as harness:
+    async with WorkerHarness(url, says_and_waits(gate, "a"), lease_s=0.8) as harness:
         await harness.start("one")
         generation_id = await harness.ask()
         await harness.has_said(generation_id, "a")
         await harness.start("two")
-        until_ms = await harness.store.now_ms() + 3 * harness.store.lease_ms
+        until_ms = await harness.store.now_ms() + 2 * harness.store.lease_ms
 
-        async def three_leases_later():
+        async def two_leases_later():
             return await harness.store.now_ms() > until_ms
 
-        await until(three_leases_later, DEADLINE_S)
+        await until(two_leases_later, DEADLINE_S)
 
         (entry,) = await harness.redis.xpending_range(
             keys.lane("interactive"), keys.GROUP, "-", "+", 9
