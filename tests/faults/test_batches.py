@@ -42,12 +42,6 @@ on_takeover = "restart"
 
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     settings = {"worker_slots": str(SLOTS), "queue_wait_s": "1"}
     models = MODELS.format(url=upstream.base_url)

@@ -45,12 +45,6 @@ def starts(answer) -> int:
 
 
 @pytest.fixture(scope="module")
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 async def shared(upstream: Upstream) -> AsyncIterator[tuple[Deployment, Proxy]]:
     """Two nodes at Redis itself, and a proxy before Redis for the workers of the tests."""
     async with Deployment(
