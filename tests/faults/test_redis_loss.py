@@ -21,7 +21,7 @@ from tests.support.wait import until
 
 async def test_redis_killed_and_back_with_its_aof(fault_run: FaultRun):
     """AOF everysec loses about a second; the worker writes it again. Nothing is lost to readers."""
-    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(3)]
+    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(2)]
     for answer in answers:
         await fault_run.read_to(answer, 15)
 
@@ -59,7 +59,7 @@ def aof_of(server: RedisServer) -> Path:
 
 
 async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(fault_run: FaultRun):
-    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(3)]
+    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(2)]
     for answer in answers:
         await fault_run.read_to(answer, 15)
 

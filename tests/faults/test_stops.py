@@ -39,7 +39,11 @@ on_takeover = "fail"
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Deployment]:
-    async with Deployment(api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS) as deployment:
+    # A node that drains breaks its readers off one after the other, over this time.
+    settings = {"drain_s": "1.5"}
+    async with Deployment(
+        api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS, settings=settings
+    ) as deployment:
         yield deployment
 
 

@@ -172,7 +172,7 @@ async def test_no_entry_stays_pending_after_the_last_answer(fault_run: FaultRun)
 
 async def test_readers_come_and_go_while_workers_do(fault_run: FaultRun):
     """Kills in a row under load, all transports, hopping readers."""
-    answers = [await fault_run.start(demo_body(120, 50)) for _ in range(4)]
+    answers = [await fault_run.start(demo_body(100, 50)) for _ in range(3)]
     for _ in range(2):
         for answer in answers:
             await fault_run.read_on(answer, 10)
