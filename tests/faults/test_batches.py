@@ -203,7 +203,7 @@ def asked(upstream: Upstream) -> collections.Counter[str]:
     return collections.Counter(call.body["messages"][-1]["content"] for call in upstream.calls)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.85])
 async def test_a_killed_jobs_role_is_replaced_and_no_line_is_repeated(
     deployment: Deployment, upstream: Upstream, figure, share
 ):
