@@ -50,7 +50,7 @@ async def upstream_cluster(upstream: Upstream) -> AsyncIterator[Deployment]:
     """Two models at `upstream`; a file's `shared_cluster` may return this deployment."""
     models = models_by_takeover(upstream.base_url, "continue", "restart")
     # The SDK needs seconds for its first event, and answers no ping meanwhile.
-    settings = {"heartbeat_s": "5"}
+    settings = {"heartbeat_s": "5", "backend_cooldown_s": "1"}
     async with Deployment(
         api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings
     ) as deployment:

@@ -14,6 +14,7 @@ import websockets
 
 from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient, hear, hear_until, tell
+from tests.support.shared_fault import SharedFault, death_of_worker
 from tests.support.slow_answer import PROMPT, SCRIPT, TEXT
 from tests.support.sse import SseParser
 from tests.support.upstream import Upstream
@@ -51,11 +52,6 @@ async def newest(api: RawClient, session: str, node: str = "") -> dict[str, Any]
     return dict(found[0])
 
 
-async def kill_holder(deployment: Deployment, api: RawClient, session: str) -> None:
-    generation_id = (await newest(api, session))["id"]
-    (await deployment.holder(generation_id)).kill()
-
-
 def lobe_text(frames: list[dict[str, Any]]) -> str:
     """The contents since the last reset; ids must rise and there must be one end, the last."""
     places = [tuple(map(int, f["id"].split("-"))) for f in frames if "id" in f]
@@ -77,28 +73,26 @@ def shown_text(responses: list[dict[str, Any]]) -> str:
 # /lobe/ws
 
 
-@pytest.mark.parametrize("model", ["continue", "restart"])
-async def test_a_killed_worker_leaves_the_exact_text(
-    deployment: Deployment, api: RawClient, model: str
-) -> None:
+async def lobe_over_a_killed_worker(api: RawClient, fault: SharedFault, model: str) -> None:
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe(model, f"l-worker-{model}"))
         frames = [await hear(ws) for _ in range(10)]
-        await kill_holder(deployment, api, f"l-worker-{model}")
+        await fault.struck()
         frames += await hear_until(ws, "end")
 
-    assert lobe_text(frames) == TEXT, deployment.report()
+    assert lobe_text(frames) == TEXT
     assert frames[-1]["status"] == "completed"
     assert sum(f["type"] == "reset" for f in frames) == (model == "restart")
 
 
-async def test_readers_of_a_killed_node_resume_on_the_other_node(
-    deployment: Deployment, api: RawClient
+async def lobe_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
+    """A reader of the dead node resumes on the other node."""
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **lobe("continue", "l-node"))
         frames = [await hear(ws) for _ in range(10)]
-        deployment.api[0].kill()
+        await fault.struck()
         with pytest.raises(websockets.ConnectionClosedError):
             while True:
                 frames.append(await hear(ws))
@@ -112,14 +106,15 @@ async def test_readers_of_a_killed_node_resume_on_the_other_node(
     assert lobe_text(frames + [f for f in rest if f not in marks]) == TEXT
 
 
-async def test_an_unanswered_start_is_repeated_on_the_other_node(
-    deployment: Deployment, api: RawClient
+async def unanswered_start_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
+    """It is repeated on the other node, and is the same generation."""
     start = lobe("continue", "l-repeat")
     async with api.socket(path=LOBE, **WS) as ws:
         await tell(ws, **start)
         await newest(api, "l-repeat", deployment.urls[1])
-        deployment.api[0].kill()
+        await fault.struck()
     async with api.socket(deployment.urls[1], path=LOBE, **WS) as ws:
         await tell(ws, **start)
         frames = await hear_until(ws, "end")
@@ -182,29 +177,28 @@ async def resume(ws: Any, seen: str = "") -> None:
     await tell(ws, type="resume", lastEventId=seen, wantStatus=True)
 
 
-@pytest.mark.parametrize("model", ["continue", "restart"])
-async def test_a_killed_worker_is_nothing_or_a_snapshot_at_the_gateway(
-    deployment: Deployment, api: RawClient, model: str
-) -> None:
+async def gateway_over_a_killed_worker(api: RawClient, fault: SharedFault, model: str) -> None:
+    """Its readers see nothing of it, or a snapshot."""
     path = await begun(api, model, f"g-worker-{model}")
     async with api.socket(path=path, **WS) as ws:
         await resume(ws)
         frames = [await hear(ws) for _ in range(12)]
-        await kill_holder(deployment, api, f"g-worker-{model}")
+        await fault.struck()
         frames += await hear_until(ws, "session_complete")
 
-    assert gateway_text(frames) == TEXT, deployment.report()
+    assert gateway_text(frames) == TEXT
     assert ("snapshotMode" in str(frames)) == (model == "restart")
 
 
-async def test_readers_of_a_killed_gateway_resume_at_the_next_number_on_the_other_node(
-    deployment: Deployment, api: RawClient
+async def gateway_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
+    """A reader of the dead gateway resumes at the next number on the other node."""
     path = await begun(api, "continue", "g-node")
     async with api.socket(path=path, **WS) as ws:
         await resume(ws)
         frames = [await hear(ws) for _ in range(12)]
-        deployment.api[0].kill()
+        await fault.struck()
         with pytest.raises(websockets.ConnectionClosedError):
             while True:
                 frames.append(await hear(ws))
@@ -233,20 +227,17 @@ async def hear_answer(ws: Any) -> list[dict[str, Any]]:
     return responses[:-1]
 
 
-@pytest.mark.parametrize("model", ["continue", "restart"])
-async def test_over_a_socket_a_killed_worker_leaves_the_exact_text(
-    deployment: Deployment, api: RawClient, model: str
-) -> None:
+async def socket_over_a_killed_worker(api: RawClient, fault: SharedFault, model: str) -> None:
     session = f"d-worker-{model}"
     async with api.socket(path=DEEP_CHAT, **WS) as ws:
         await tell(ws, **deep_chat(model, session))
         responses = [await hear_response(ws) for _ in range(10)]
         await tell(ws, **deep_chat(model, session, tokens=3, delay_s=0))
-        await kill_holder(deployment, api, session)
+        await fault.struck()
         responses += await hear_answer(ws)
         second = await hear_answer(ws)
 
-    assert shown_text(responses) == TEXT, deployment.report()
+    assert shown_text(responses) == TEXT
     assert sum("overwrite" in r for r in responses) == (model == "restart")
     assert TEXT.startswith(shown_text(second)) and shown_text(second)
 
@@ -288,32 +279,67 @@ async def posted(url: str, body: dict[str, Any]) -> AsyncIterator[Posted]:
             yield Posted(response)
 
 
-@pytest.mark.parametrize("model", ["continue", "restart"])
-async def test_over_http_a_killed_worker_leaves_the_exact_text(
-    deployment: Deployment, api: RawClient, model: str
-) -> None:
-    name = f"h-worker-{model}"
-    async with posted(deployment.urls[0], deep_chat(model, name)) as answer:
+async def http_over_a_killed_worker(api: RawClient, fault: SharedFault, model: str) -> None:
+    async with posted(api.url, deep_chat(model, f"h-worker-{model}")) as answer:
         await answer.read(10)
-        await kill_holder(deployment, api, name)
+        await fault.struck()
         responses = await answer.read()
 
-    assert shown_text(responses) == TEXT, deployment.report()
+    assert shown_text(responses) == TEXT
     assert sum("overwrite" in r for r in responses) == (model == "restart")
 
 
-async def test_over_http_a_killed_node_is_no_end_and_the_rest_is_read_natively(
-    deployment: Deployment, api: RawClient
+async def http_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
+    """That is no end, and the rest is read natively."""
     async with posted(deployment.urls[0], deep_chat("continue", "h-node")) as answer:
         generation_id = answer.response.headers["X-Generation-Id"]
         await answer.read(10)
-        deployment.api[0].kill()
+        await fault.struck()
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
             await answer.read()
     events = (await api.events(generation_id, node=deployment.urls[1])).events
 
     assert "".join(e.fields.get("text", "") for e in events) == TEXT
+
+
+# One fault under all of them
+
+
+async def test_a_killed_worker_leaves_the_exact_text_in_every_dialect(
+    deployment: Deployment, api: RawClient
+) -> None:
+    fault = death_of_worker(deployment)
+    await fault.strikes(
+        *(
+            play(api, fault, model)
+            for model in ("continue", "restart")
+            for play in (
+                lobe_over_a_killed_worker,
+                gateway_over_a_killed_worker,
+                socket_over_a_killed_worker,
+                http_over_a_killed_worker,
+            )
+        )
+    )
+
+
+async def test_readers_of_a_killed_node_have_the_rest_from_the_other_node_in_every_dialect(
+    deployment: Deployment, api: RawClient
+) -> None:
+    fault = SharedFault(deployment.api[0].kill)
+    await fault.strikes(
+        *(
+            play(deployment, api, fault)
+            for play in (
+                lobe_over_a_killed_node,
+                unanswered_start_over_a_killed_node,
+                gateway_over_a_killed_node,
+                http_over_a_killed_node,
+            )
+        )
+    )
 
 
 async def test_hanging_up_stops_the_upstream_after_the_grace(

@@ -28,7 +28,11 @@ from tests.support.wait import until
 
 LEASE_S = 0.8
 OUTAGE_S = 1.5
-UPSTREAM = """
+MODELS = """
+[models.demo]
+backend = "demo"
+on_takeover = "continue"
+
 [models.upstream]
 backend = "openai"
 base_url = "{url}"
@@ -40,26 +44,66 @@ def starts(answer) -> int:
     return [entry.type for entry in answer.record.log].count("start")
 
 
-@pytest.fixture
-async def proxied() -> AsyncIterator[tuple[Deployment, Proxy, Role]]:
-    """Two nodes at Redis itself, and one worker that reaches it through a proxy."""
+@pytest.fixture(scope="module")
+async def shared(upstream: Upstream) -> AsyncIterator[tuple[Deployment, Proxy]]:
+    """Two nodes at Redis itself, and a proxy before Redis for the workers of the tests."""
     async with Deployment(
-        api=2, workers=0, lease_s=LEASE_S, is_waiting_for_workers=False
-    ) as deployment:
+        api=2, workers=0, lease_s=LEASE_S, models=MODELS.format(url=upstream.base_url),
+        is_waiting_for_workers=False,
+    ) as deployment, Proxy("127.0.0.1", deployment.server.port) as proxy:  # fmt: skip
+        yield deployment, proxy
+        deployment.close()  # the roles first: they would see the proxy go
+
+
+@pytest.fixture
+async def proxied(shared: tuple[Deployment, Proxy]) -> AsyncIterator[tuple[Deployment, Proxy]]:
+    """The same without any worker: each test adds its own."""
+    deployment, proxy = shared
+    yield deployment, proxy
+    proxy.flow()
+    for worker in deployment.workers:
+        worker.kill()
+    deployment.workers.clear()
+
+
+async def add_worker(deployment: Deployment, proxy: Proxy, **settings: str) -> Role:
+    """Start a worker that reaches Redis through the proxy."""
+    redis_url = f"redis://127.0.0.1:{proxy.port}/0"
+    return await deployment.add_worker(redis_url=redis_url, **settings).ready()
+
+
+@pytest.fixture(scope="module")
+async def shared_nodes() -> AsyncIterator[tuple[Deployment, Proxy]]:
+    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
         async with Proxy("127.0.0.1", deployment.server.port) as proxy:
-            worker = deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
-            await worker.ready()
-            yield deployment, proxy, worker
+            node = deployment.api[0]
+            node.kill()
+            node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
+            await deployment.heal()
+            yield deployment, proxy
             deployment.close()
+
+
+@pytest.fixture
+async def proxied_node(
+    shared_nodes: tuple[Deployment, Proxy],
+) -> AsyncIterator[tuple[Deployment, Proxy]]:
+    """Two nodes, of which the first reaches Redis through a proxy, and a worker at Redis itself."""
+    deployment, proxy = shared_nodes
+    await deployment.ready()
+    yield deployment, proxy
+    proxy.flow()
+    deployment.urls_seen = []
 
 
 async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(proxied):
     """Twelve cuts at odd places in both directions while answers stream: none shows."""
-    deployment, proxy, _ = proxied
+    deployment, proxy = proxied
+    await add_worker(deployment, proxy)
     async with FaultRun(deployment) as fault_run:
-        answers = [await fault_run.start(demo_body(160, 60)) for _ in range(3)]
+        answers = [await fault_run.start(demo_body(110, 60)) for _ in range(3)]
         for n in range(12):
-            if not await fault_run.read_on(answers[0], 8):
+            if not await fault_run.read_on(answers[0], 5):
                 break
             cuts = proxy.cuts
             proxy.cut_after(1 + 97 * n % 500, "up" if n % 2 else "down")
@@ -71,11 +115,12 @@ async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(p
 
 async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
     """It happened, and nobody was told: the resend is skipped entry by entry."""
-    deployment, proxy, _ = proxied
+    deployment, proxy = proxied
+    await add_worker(deployment, proxy)
     async with FaultRun(deployment) as fault_run:
-        answer = await fault_run.start(demo_body(120, 40))
+        answer = await fault_run.start(demo_body(90, 50))
         for _ in range(6):
-            if not await fault_run.read_on(answer, 12):
+            if not await fault_run.read_on(answer, 8):
                 break
             cuts = proxy.cuts
             proxy.lose_replies()
@@ -87,12 +132,13 @@ async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
 
 async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
     """All leases lapse, and whoever comes back first must not take the others' answers for lost."""
-    deployment, proxy, _ = proxied
-    await deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0").ready()
+    deployment, proxy = proxied
+    for _ in range(2):
+        await add_worker(deployment, proxy)
     async with FaultRun(deployment) as fault_run, aclosing(deployment.redis()) as redis:
-        answers = [await fault_run.start(demo_body(120, 60)) for _ in range(6)]
+        answers = [await fault_run.start(demo_body(70, 50)) for _ in range(6)]
         for answer in answers:
-            await fault_run.read_to(answer, 15)
+            await fault_run.read_to(answer, 10)
 
         async def are_lapsed() -> bool:
             seconds, micros = await redis.time()
@@ -109,128 +155,106 @@ async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
     assert all(answer.record.snapshot["status"] == "completed" for answer in answers)
 
 
-async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced():
+async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced(proxied, upstream):
     """Its side of the network is gone. Nobody reads what it says and somebody pays for it."""
-    async with Upstream() as upstream:
-        models = UPSTREAM.format(url=upstream.base_url)
-        settings = {"redis_outage_s": str(OUTAGE_S)}
-        deployment = Deployment(api=2, workers=0, lease_s=LEASE_S, models=models, settings=settings,
-                          is_waiting_for_workers=False)  # fmt: skip
-        async with (
-            deployment,
-            Proxy("127.0.0.1", deployment.server.port) as proxy,
-            FaultRun(deployment) as fault_run,
-        ):
-            lonely = deployment.add_worker(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
-            await lonely.ready()
-            # The first call falls silent after a while, so only the worker can end it.
-            told = {"tokens": 60, "delay_s": 0.02, "fault": "stall", "fault_at": 20}
-            body = {"model": "upstream", "prompt": "go on", "params": {"upstream": told}}
-            text = upstream_text("go on", script_of({"messages": [], "upstream": told}))
-            answer = await fault_run.start(body, text=text)
-            await fault_run.read_to(answer, 10)
-            (call,) = upstream.calls
-            other = deployment.add_worker()
+    deployment, proxy = proxied
+    outage = {"redis_outage_s": str(OUTAGE_S)}
+    async with FaultRun(deployment) as fault_run:
+        lonely = await add_worker(deployment, proxy, **outage)
+        # The first call falls silent after a while, so only the worker can end it.
+        told = {"tokens": 60, "delay_s": 0.02, "fault": "stall", "fault_at": 20}
+        body = {"model": "upstream", "prompt": "go on", "params": {"upstream": told}}
+        text = upstream_text("go on", script_of({"messages": [], "upstream": told}))
+        answer = await fault_run.start(body, text=text)
+        await fault_run.read_to(answer, 10)
+        (call,) = upstream.calls
+        other = deployment.add_worker(**outage)
 
-            proxy.stall()
-            stalled_at = time.monotonic()
-            # It hears of it when an answer of Redis is due and does not come.
-            await until(call.left.is_set, OUTAGE_S + REDIS_ANSWER_S + 3, "the call is closed")
-            stopped_s = time.monotonic() - stalled_at
-            await other.ready()
-            proxy.flow()
-            await fault_run.finish(bound_s=30)
+        proxy.stall()
+        stalled_at = time.monotonic()
+        # It hears of it when an answer of Redis is due and does not come.
+        await until(call.left.is_set, OUTAGE_S + REDIS_ANSWER_S + 3, "the call is closed")
+        stopped_s = time.monotonic() - stalled_at
+        await other.ready()
+        proxy.flow()
+        await fault_run.finish(bound_s=30)
 
-            assert lonely.is_running and other.is_running
+        assert lonely.is_running and other.is_running
     assert answer.record.snapshot["status"] == "completed"
     assert starts(answer) == 2
     assert stopped_s > OUTAGE_S, "a short outage is waited out"
 
 
-async def test_a_node_in_a_black_hole_repairs_itself_afterwards():
+async def test_a_node_in_a_black_hole_repairs_itself_afterwards(proxied_node):
     """Its readers wait, hear heartbeats, and miss nothing when the network is back."""
-    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
-        async with (
-            Proxy("127.0.0.1", deployment.server.port) as proxy,
-            FaultRun(deployment) as fault_run,
-        ):
-            node = deployment.api[0]
-            node.kill()
-            node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-            await deployment.heal()
-            answer = await fault_run.start(demo_body(160, 60), transports=("sse",), hop_after=0)
-            await fault_run.read_to(answer, 15)
+    deployment, proxy = proxied_node
+    async with FaultRun(deployment) as fault_run:
+        answer = await fault_run.start(demo_body(110, 60), transports=("sse",), hop_after=0)
+        await fault_run.read_to(answer, 15)
 
-            proxy.stall()
-            other = answer.readings[1]
-            await fault_run.read_to_one(other, len(other.deliveries) + 60)
-            proxy.flow()
+        proxy.stall()
+        other = answer.readings[1]
+        await fault_run.read_to_one(other, len(other.deliveries) + 60)
+        proxy.flow()
 
-            await fault_run.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
 
 
-async def test_a_nodes_connections_cut_while_readers_read():
-    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
-        async with (
-            Proxy("127.0.0.1", deployment.server.port) as proxy,
-            FaultRun(deployment) as fault_run,
-        ):
-            node = deployment.api[0]
-            node.kill()
-            node.settings["TAILRACE_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-            await deployment.heal()
-            answers = [await fault_run.start(demo_body(160, 60)) for _ in range(3)]
-            for n in range(10):
-                if not await fault_run.read_on(answers[0], 10):
-                    break
-                cuts = proxy.cuts
-                proxy.cut_after(1 + 211 * n % 700, "down")
-                await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
+async def test_a_nodes_connections_cut_while_readers_read(proxied_node):
+    deployment, proxy = proxied_node
+    async with FaultRun(deployment) as fault_run:
+        answers = [await fault_run.start(demo_body(110, 60)) for _ in range(3)]
+        for n in range(10):
+            if not await fault_run.read_on(answers[0], 7):
+                break
+            cuts = proxy.cuts
+            proxy.cut_after(1 + 211 * n % 700, "down")
+            await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
 
-            await fault_run.finish(bound_s=30)
+        await fault_run.finish(bound_s=30)
 
 
-async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated():
+async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated(proxied_node):
     """The client cannot know whether it was accepted; the key makes repeating safe."""
-    async with Deployment(api=2, workers=1, lease_s=LEASE_S) as deployment:
-        async with (
-            Proxy("127.0.0.1", deployment.api[0].port) as proxy,
-            Client(deployment.urls) as client,
-        ):
-            headers = {"Idempotency-Key": secrets.token_hex(8)}
-            body = demo_body(5, 0) | {"session": "lost-reply"}
-            proxy.lose_replies()
-            async with aiohttp.ClientSession() as http:
-                with pytest.raises(aiohttp.ClientError):
-                    await http.post(
-                        f"http://127.0.0.1:{proxy.port}/v1/generations", json=body, headers=headers
-                    )
-                answer = await http.post(
-                    f"{deployment.urls[1]}/v1/generations", json=body, headers=headers
+    deployment, _ = proxied_node
+    async with (
+        Proxy("127.0.0.1", deployment.api[0].port) as proxy,
+        Client(deployment.urls) as client,
+    ):
+        headers = {"Idempotency-Key": secrets.token_hex(8)}
+        body = demo_body(5, 0) | {"session": "lost-reply"}
+        proxy.lose_replies()
+        async with aiohttp.ClientSession() as http:
+            with pytest.raises(aiohttp.ClientError):
+                await http.post(
+                    f"http://127.0.0.1:{proxy.port}/v1/generations", json=body, headers=headers
                 )
-                assert answer.status == 200, "it had been accepted: a repeat"
-                generation_id = (await answer.json())["id"]
-                listing = await http.get(f"{deployment.urls[1]}/v1/sessions/lost-reply")
-                ids = [g["id"] for g in (await listing.json())["generations"]]
+            answer = await http.post(
+                f"{deployment.urls[1]}/v1/generations", json=body, headers=headers
+            )
+            assert answer.status == 200, "it had been accepted: a repeat"
+            generation_id = (await answer.json())["id"]
+            listing = await http.get(f"{deployment.urls[1]}/v1/sessions/lost-reply")
+            ids = [g["id"] for g in (await listing.json())["generations"]]
 
-            assert ids == [generation_id]
-            await until(lambda: _is_ended(client, generation_id), 10, "its end")
+        assert ids == [generation_id]
+        await until(lambda: _is_ended(client, generation_id), 10, "its end")
 
 
 async def _is_ended(client: Client, generation_id: str) -> bool:
     return (await client.snapshot(generation_id))["status"] == "completed"
 
 
-async def test_a_reader_behind_a_proxy_that_cuts_reads_exactly():
+async def test_a_reader_behind_a_proxy_that_cuts_reads_exactly(proxied_node):
     """Cut at many places of the wire itself, over every transport."""
-    async with Deployment(api=1, workers=1, lease_s=LEASE_S) as deployment:
-        async with Proxy("127.0.0.1", deployment.api[0].port) as proxy:
-            deployment.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
-            async with FaultRun(deployment) as fault_run:
-                await fault_run.start(demo_body(200, 60), hop_after=0)
-                cutting = asyncio.create_task(_cut_now_and_then(proxy))
-                await fault_run.finish(bound_s=40)
-                cutting.cancel()
+    deployment, _ = proxied_node
+    async with Proxy("127.0.0.1", deployment.api[1].port) as proxy:
+        deployment.urls_seen = [f"http://127.0.0.1:{proxy.port}"]
+        async with FaultRun(deployment) as fault_run:
+            await fault_run.start(demo_body(120, 60), hop_after=0)
+            cutting = asyncio.create_task(_cut_now_and_then(proxy))
+            await fault_run.finish(bound_s=40)
+            cutting.cancel()
 
     assert proxy.cuts > 10
 

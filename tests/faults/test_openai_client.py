@@ -17,6 +17,7 @@ from tests.support.client import Client
 from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.sdk import HELLO, StreamResult, listen, sdk
+from tests.support.shared_fault import SharedFault, death_of_worker
 from tests.support.slow_answer import SCRIPT, text_of
 from tests.support.wait import until
 
@@ -54,14 +55,12 @@ async def rest_of(stream: Any, heard: StreamResult) -> StreamResult:
     return StreamResult(heard.chunks + rest.chunks, rest.error)
 
 
-async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
-    deployment: Deployment, client: openai.AsyncOpenAI
-) -> None:
+async def continued_stream(client: openai.AsyncOpenAI, fault: SharedFault) -> None:
     stream, heard = await begin(client, "continue")
-    (await deployment.holder(heard.id)).kill()
+    await fault.struck()
     heard = await rest_of(stream, heard)
 
-    assert heard.error is None, deployment.report()
+    assert heard.error is None
     assert heard.text == TEXT
     assert heard.finish_reasons == ["stop"]
     roles = [c.choices[0].delta.role for c in heard.chunks if c.choices]
@@ -69,11 +68,9 @@ async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
     assert heard.cursor.split("-")[0] != "1"  # it was taken over
 
 
-async def test_a_killed_worker_is_an_error_where_the_model_restarts(
-    deployment: Deployment, client: openai.AsyncOpenAI
-) -> None:
+async def restarted_stream(client: openai.AsyncOpenAI, fault: SharedFault) -> None:
     stream, heard = await begin(client, "restart")
-    (await deployment.holder(heard.id)).kill()
+    await fault.struck()
     heard = await rest_of(stream, heard)
 
     assert heard.error is not None and heard.error.code == "stream_reset"
@@ -81,8 +78,8 @@ async def test_a_killed_worker_is_an_error_where_the_model_restarts(
     assert TEXT.startswith(heard.text)
 
 
-async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart(
-    deployment: Deployment, client: openai.AsyncOpenAI
+async def restarted_whole_answer(
+    deployment: Deployment, client: openai.AsyncOpenAI, fault: SharedFault
 ) -> None:
     body = {"upstream": SCRIPT, "session": "s-whole"}
     asking = asyncio.ensure_future(
@@ -95,18 +92,31 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
 
         (generation_id,) = await until(active, 10, "the generation")
         await other.running(generation_id)
-    (await deployment.holder(generation_id)).kill()
+    await fault.struck()
     answer = await asking
 
     assert answer.choices[0].message.content == TEXT
     assert answer.choices[0].finish_reason == "stop"
 
 
-async def test_a_killed_node_breaks_the_stream_off_and_the_rest_is_read_natively(
+async def test_a_killed_worker_is_hidden_or_an_error(
     deployment: Deployment, client: openai.AsyncOpenAI
 ) -> None:
+    """No seam where the model continues; where it restarts, an error, or the exact whole text."""
+    fault = death_of_worker(deployment)
+    await fault.strikes(
+        continued_stream(client, fault),
+        restarted_stream(client, fault),
+        restarted_whole_answer(deployment, client, fault),
+    )
+
+
+async def stream_over_a_killed_node(
+    deployment: Deployment, client: openai.AsyncOpenAI, fault: SharedFault
+) -> None:
+    """It is broken off, and the rest is read natively."""
     stream, heard = await begin(client, "continue")
-    deployment.api[0].kill()
+    await fault.struck()
     # The SDK lets the error of its HTTP library through.
     with pytest.raises((openai.APIError, httpx2.HTTPError)):
         await stream_rest(stream, heard)
@@ -124,17 +134,21 @@ async def stream_rest(stream: Any, heard: StreamResult) -> None:
         heard.chunks.append(chunk)
 
 
-@pytest.mark.parametrize("fault", ["error", "eof", "cut"])
 async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
-    client: openai.AsyncOpenAI, fault: str
+    client: openai.AsyncOpenAI,
 ) -> None:
-    prompt = f"fail once with {fault}"
-    stream, heard = await begin(client, "continue", prompt, fault=fault, fault_at=20)
-    heard = await rest_of(stream, heard)
+    async def ask(fault: str) -> None:
+        prompt = f"fail once with {fault}"
+        stream, heard = await begin(client, "continue", prompt, fault=fault, fault_at=20)
+        heard = await rest_of(stream, heard)
 
-    assert heard.error is None
-    assert heard.text == text_of(prompt)
-    assert heard.cursor.startswith("2-")
+        assert heard.error is None, fault
+        assert heard.text == text_of(prompt)
+        assert heard.cursor.startswith("2-")
+
+    async with asyncio.TaskGroup() as group:
+        for fault in ("error", "eof", "cut"):
+            group.create_task(ask(fault))
 
 
 async def failure(client: openai.AsyncOpenAI, **asked: Any) -> openai.APIError:
@@ -150,10 +164,13 @@ async def failure(client: openai.AsyncOpenAI, **asked: Any) -> openai.APIError:
 async def test_an_upstream_that_always_fails_is_an_error(client: openai.AsyncOpenAI) -> None:
     body = {"upstream": {"tokens": 20, "fault": "eof", "fault_at": 0, "fault_requests": 0}}
     asked: Any = {"model": "restart", "messages": HELLO, "extra_body": body}
-    assert (await failure(client, **asked)).code == "attempts_exhausted"
-    with pytest.raises(openai.InternalServerError) as caught:
-        await client.chat.completions.create(**asked)
-    assert caught.value.code == "attempts_exhausted"
+    streamed, whole = await asyncio.gather(
+        failure(client, **asked),
+        client.chat.completions.create(**asked),
+        return_exceptions=True,
+    )
+    assert isinstance(streamed, openai.APIError) and isinstance(whole, openai.InternalServerError)
+    assert (streamed.code, whole.code) == ("attempts_exhausted", "attempts_exhausted")
 
 
 async def test_a_refusal_of_the_upstream_reaches_the_client_with_its_reason(
@@ -168,10 +185,8 @@ async def test_a_refusal_of_the_upstream_reaches_the_client_with_its_reason(
     assert "400" in caught.value.message
 
 
-async def test_a_retry_of_the_sdk_gets_the_same_answer_by_its_idempotency_key(
-    deployment: Deployment,
-) -> None:
-    """The node dies under a whole answer; the SDK asks again, and is sent to another node."""
+async def retry_over_a_killed_node(deployment: Deployment, fault: SharedFault) -> None:
+    """The SDK asks again for a whole answer, at another node, and gets the same one by its key."""
     body = {"upstream": SCRIPT, "session": "s-retry"}
     headers = {"Idempotency-Key": "retry-1"}
     asked: Any = {"model": "continue", "messages": HELLO, "extra_body": body}
@@ -184,7 +199,7 @@ async def test_a_retry_of_the_sdk_gets_the_same_answer_by_its_idempotency_key(
                 return (await other.get("/v1/sessions/s-retry")).json()["active"]
 
             (generation_id,) = await until(active, 10, "the generation")
-        deployment.api[0].kill()
+        await fault.struck()
         with pytest.raises(openai.APIConnectionError):
             await asking
         async with sdk(f"{deployment.urls[1]}/v1") as again:
@@ -193,3 +208,13 @@ async def test_a_retry_of_the_sdk_gets_the_same_answer_by_its_idempotency_key(
         assert answer.id == generation_id
         assert answer.choices[0].message.content == TEXT
         assert (await native.snapshot(generation_id, node=deployment.urls[1]))["attempt"] == 1
+
+
+async def test_a_killed_node_breaks_answers_off_and_the_other_node_has_them(
+    deployment: Deployment, client: openai.AsyncOpenAI
+) -> None:
+    fault = SharedFault(deployment.api[0].kill)
+    await fault.strikes(
+        stream_over_a_killed_node(deployment, client, fault),
+        retry_over_a_killed_node(deployment, fault),
+    )

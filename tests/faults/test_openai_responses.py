@@ -6,6 +6,7 @@ truth; and the SDK's helpers, which are strict about the order of events, accept
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from api.dialects.responses.response_object import generation_id
 from tests.support.processes import Deployment
 from tests.support.responses import ResponseEvents, hear
 from tests.support.sdk import sdk
+from tests.support.shared_fault import SharedFault, death_of_worker
 from tests.support.slow_answer import PROMPT, SCRIPT, TEXT, text_of
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
@@ -57,26 +59,28 @@ async def begin(
     raise AssertionError(f"over after {told.types}")
 
 
-async def test_a_killed_worker_leaves_no_seam_where_the_model_continues(
-    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+async def continued(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, fault: SharedFault
 ) -> None:
+    """There is no seam where the model continues."""
     stream, told = await begin(client, "continue")
-    (await deployment.holder(generation_id(told.id))).kill()
+    await fault.struck()
     told = await hear(stream, told=told)
 
     told.check()
-    assert told.final.status == "completed", deployment.report()
+    assert told.final.status == "completed"
     assert told.texts == {0: TEXT}
     assert told.final.output_text == TEXT
     elsewhere = await hear(await other.responses.retrieve(told.id, stream=True))
     assert elsewhere.events == told.events
 
 
-async def test_a_killed_worker_gives_a_new_item_where_the_model_restarts(
-    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+async def restarted(
+    client: openai.AsyncOpenAI, other: openai.AsyncOpenAI, fault: SharedFault
 ) -> None:
+    """There is a new item where the model restarts."""
     stream, told = await begin(client, "restart")
-    (await deployment.holder(generation_id(told.id))).kill()
+    await fault.struck()
     told = await hear(stream, told=told)
 
     told.check()
@@ -96,34 +100,28 @@ async def test_a_killed_worker_gives_a_new_item_where_the_model_restarts(
         assert numbers == told.numbers[(after + 1 if after is not None else 0) :]
         assert final.output_text == TEXT
     # Whatever number a client has got to, the rest is the same on the other node.
-    for after in range(0, len(told.events), 7):
+    for after in range(0, len(told.events), 12):
         rest = await other.responses.retrieve(told.id, stream=True, starting_after=after)
         assert (await hear(rest)).events == told.events[after + 1 :]
     assert (await client.responses.retrieve(told.id)).output_text == TEXT
 
 
-async def test_the_sdks_stream_helper_accepts_a_restart(
-    deployment: Deployment, client: openai.AsyncOpenAI
-) -> None:
+async def restarted_under_the_stream_helper(client: openai.AsyncOpenAI, fault: SharedFault) -> None:
     body = {"upstream": SCRIPT}
     async with client.responses.stream(model="restart", input=PROMPT, extra_body=body) as stream:
         async for event in stream:
-            if event.type == "response.created":
-                response_id = event.response.id
             if event.sequence_number == 11:
-                (await deployment.holder(generation_id(response_id))).kill()
+                await fault.struck()
         final = await stream.get_final_response()
 
     assert final.output_text == TEXT
     assert len(final.output) == 1
 
 
-async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart(
-    deployment: Deployment, client: openai.AsyncOpenAI
-) -> None:
+async def restarted_and_not_streamed(client: openai.AsyncOpenAI, fault: SharedFault) -> None:
     stream, told = await begin(client, "restart")
     await stream.close()
-    (await deployment.holder(generation_id(told.id))).kill()
+    await fault.struck()
 
     async def is_over() -> Any:
         found = await client.responses.retrieve(told.id)
@@ -131,6 +129,18 @@ async def test_an_answer_that_is_not_streamed_has_the_exact_text_after_a_restart
 
     found = await until(is_over, 20, "the end")
     assert (found.status, found.output_text) == ("completed", TEXT)
+
+
+async def test_a_killed_worker_leaves_the_exact_text(
+    deployment: Deployment, client: openai.AsyncOpenAI, other: openai.AsyncOpenAI
+) -> None:
+    fault = death_of_worker(deployment)
+    await fault.strikes(
+        continued(client, other, fault),
+        restarted(client, other, fault),
+        restarted_under_the_stream_helper(client, fault),
+        restarted_and_not_streamed(client, fault),
+    )
 
 
 async def test_a_killed_node_is_an_error_and_the_other_node_has_the_rest(
@@ -182,17 +192,20 @@ async def test_a_client_that_leaves_stops_a_foreground_response(
     assert (await until(is_over, 20, "the end")).status == "cancelled"
 
 
-@pytest.mark.parametrize("fault", ["error", "eof", "cut"])
 async def test_one_failure_of_the_upstream_is_hidden_from_the_client(
-    client: openai.AsyncOpenAI, fault: str
+    client: openai.AsyncOpenAI,
 ) -> None:
-    prompt = f"answer once with {fault}"
-    stream, told = await begin(client, "continue", prompt, fault=fault, fault_at=20)
-    told = await hear(stream, told=told)
+    async def ask(fault: str) -> None:
+        prompt = f"answer once with {fault}"
+        stream, told = await begin(client, "continue", prompt, fault=fault, fault_at=20)
+        told = await hear(stream, told=told)
 
-    told.check()
-    text = text_of(prompt)
-    assert told.texts == {0: text}
+        told.check()
+        assert told.texts == {0: text_of(prompt)}, fault
+
+    async with asyncio.TaskGroup() as group:
+        for fault in ("error", "eof", "cut"):
+            group.create_task(ask(fault))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +221,7 @@ async def test_an_upstream_that_always_fails_ends_with_its_reason(
     body = {"upstream": {"tokens": 20, **script}}
     asked: Any = {"model": "restart", "input": f"fail with {code}", "extra_body": body}
     told = ResponseEvents()
+    asking = asyncio.ensure_future(client.responses.create(**asked))
     stream = await client.responses.create(**asked, stream=True, background=True)
     with pytest.raises(openai.APIError) as said:
         await hear(stream, told=told)
@@ -221,7 +235,7 @@ async def test_an_upstream_that_always_fails_ends_with_its_reason(
     found = await client.responses.retrieve(told.id)
     assert found.error is not None and found.error.code == code
     with pytest.raises(openai.APIStatusError) as caught:
-        await client.responses.create(**asked)
+        await asking
     assert caught.value.code == code
 
 
@@ -254,11 +268,11 @@ async def test_a_sequence_number_from_after_a_loss_is_refused(
 ) -> None:
     """Redis goes back in time and the worker is dead: another writes on, from the older log."""
     server, kept = deployment.server, tmp_path / "kept"
-    stream, told = await begin(client, "continue", tokens=150)
+    stream, told = await begin(client, "continue", tokens=50)
     shutil.copytree(server.directory, kept)
     async for event in stream:
         told.events.append(event)
-        if event.sequence_number == 60:
+        if event.sequence_number == 30:
             break
     (await deployment.holder(generation_id(told.id))).kill()
     server.kill()
@@ -268,14 +282,17 @@ async def test_a_sequence_number_from_after_a_loss_is_refused(
     with pytest.raises((openai.APIError, httpx2.HTTPError)):
         await hear(stream, told=told)
 
-    for node in (client, other):
+    async def refused(node: openai.AsyncOpenAI) -> None:
         with pytest.raises(openai.ConflictError) as caught:
             await node.responses.retrieve(told.id, stream=True, starting_after=told.numbers[-1])
         assert caught.value.code == "stream_reset"
+
+    # Together: each node waits a while for the lost events to come back.
+    await asyncio.gather(refused(client), refused(other))
     anew = await hear(await other.responses.retrieve(told.id, stream=True))
     anew.check()
     assert anew.text == expected_text(
-        PROMPT, script_of({"messages": [], "upstream": {"tokens": 150}})
+        PROMPT, script_of({"messages": [], "upstream": {"tokens": 50}})
     )
     # What stood before the loss stands as it was, and may be gone on with.
     assert anew.events[:9] == told.events[:9]

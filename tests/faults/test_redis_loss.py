@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from contextlib import aclosing
 from functools import partial
@@ -22,9 +21,9 @@ from tests.support.wait import until
 
 async def test_redis_killed_and_back_with_its_aof(fault_run: FaultRun):
     """AOF everysec loses about a second; the worker writes it again. Nothing is lost to readers."""
-    answers = [await fault_run.start(demo_body(150, 60)) for _ in range(3)]
+    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(2)]
     for answer in answers:
-        await fault_run.read_to(answer, 20)
+        await fault_run.read_to(answer, 15)
 
     fault_run.deployment.server.restart()
 
@@ -60,9 +59,9 @@ def aof_of(server: RedisServer) -> Path:
 
 
 async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(fault_run: FaultRun):
-    answers = [await fault_run.start(demo_body(150, 60)) for _ in range(3)]
+    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(2)]
     for answer in answers:
-        await fault_run.read_to(answer, 20)
+        await fault_run.read_to(answer, 15)
 
     fault_run.deployment.server.kill()
     fault_run.deployment.server.erase()
@@ -73,8 +72,8 @@ async def test_a_worker_restores_the_whole_log_after_redis_came_back_empty(fault
 
 
 async def test_a_worker_restores_the_log_after_flushall(fault_run: FaultRun):
-    answer = await fault_run.start(demo_body(150, 60))
-    await fault_run.read_to(answer, 20)
+    answer = await fault_run.start(demo_body(70, 50))
+    await fault_run.read_to(answer, 15)
 
     with fault_run.deployment.server.client() as client:
         client.flushall()
@@ -86,7 +85,7 @@ async def test_a_worker_restores_the_log_after_flushall(fault_run: FaultRun):
 
 async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(fault_run: FaultRun):
     """Absent is not gone: its worker holds it and writes it again. A 404 would be final."""
-    answer = await fault_run.start(demo_body(150, 60), transports=("sse",), hop_after=0)
+    answer = await fault_run.start(demo_body(90, 50), transports=("sse",), hop_after=0)
     await fault_run.read_to(answer, 15)
     worker = await fault_run.holder(answer)
 
@@ -105,19 +104,22 @@ async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(fault_ru
 
 @pytest.mark.parametrize("kind", ["pubsub", "normal"])
 async def test_answers_are_exact_after_redis_has_closed_all_connections(fault_run: FaultRun, kind):
-    answer = await fault_run.start(demo_body(150, 60))
+    answer = await fault_run.start(demo_body(90, 60))
     with fault_run.deployment.server.client() as client:
         for _ in range(3):
-            await fault_run.read_on(answer, 20)
+            await fault_run.read_on(answer, 15)
             client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     await fault_run.finish(bound_s=25)
 
 
+STILL_S = 1.5  # longer than a lease, and than the time to the next renewal
+
+
 def pause_everything(server: RedisServer) -> None:
     """The server holds back every command, renewals and appends alike."""
     with server.client() as client:
-        client.execute_command("CLIENT", "PAUSE", "2000", "ALL")
+        client.execute_command("CLIENT", "PAUSE", str(round(1000 * STILL_S)), "ALL")
 
 
 def pause_writes(server: RedisServer) -> None:
@@ -129,22 +131,22 @@ def pause_writes(server: RedisServer) -> None:
 def sleep(server: RedisServer) -> None:
     """The server is busy: nothing at all is answered, and then everything at once."""
     with server.client() as client:
-        client.execute_command("DEBUG", "SLEEP", "2")
+        client.execute_command("DEBUG", "SLEEP", str(STILL_S))
 
 
 def stop(server: RedisServer) -> None:
     """SIGSTOP: time passes that the server does not see passing."""
     server.freeze()
-    time.sleep(2)  # in a thread, for as long as it is to stand still
+    time.sleep(STILL_S)  # in a thread, for as long as it is to stand still
     server.thaw()
 
 
 @pytest.mark.parametrize("stand_still", [pause_everything, pause_writes, sleep, stop])
 async def test_redis_stands_still_for_longer_than_every_lease(fault_run: FaultRun, stand_still):
     """Nobody could renew, so nobody has failed: no answer changes hands, none spends an attempt."""
-    answers = [await fault_run.start(demo_body(120, 60)) for _ in range(4)]
+    answers = [await fault_run.start(demo_body(80, 50)) for _ in range(3)]
     for answer in answers:
-        await fault_run.read_to(answer, 15)
+        await fault_run.read_to(answer, 10)
 
     await asyncio.to_thread(stand_still, fault_run.deployment.server)
 
@@ -158,7 +160,7 @@ async def test_redis_stands_still_for_longer_than_every_lease(fault_run: FaultRu
 
 async def test_a_full_redis_refuses_prompts_and_running_answers_survive(fault_run: FaultRun):
     """noeviction: writes fail until there is room again; nobody dies, nothing is torn."""
-    answer = await fault_run.start(demo_body(200, 60))
+    answer = await fault_run.start(demo_body(90, 50))
     await fault_run.read_to(answer, 15)
     async with RawClient(*fault_run.deployment.urls) as raw_client:
         with fault_run.deployment.server.client() as client:
@@ -178,7 +180,7 @@ async def test_a_full_redis_refuses_prompts_and_running_answers_survive(fault_ru
 
 async def test_redis_stopped_and_continued(fault_run: FaultRun):
     """SIGSTOP: connections stay open and nothing answers, for longer than lease and time-outs."""
-    answer = await fault_run.start(demo_body(120, 60))
+    answer = await fault_run.start(demo_body(80, 50))
     await fault_run.read_to(answer, 15)
 
     fault_run.deployment.server.freeze()
@@ -209,7 +211,7 @@ async def test_readyz_names_what_is_wrong(fault_run: FaultRun):
                 client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
                 await until(partial(fails, raw_client, {"live_connection"}), 10, "deaf nodes")
                 # The logs are read all the same, once a second.
-                answer = await fault_run.start(demo_body(40, 40))
+                answer = await fault_run.start(demo_body(20, 40))
                 await fault_run.finish(bound_s=15)
                 for worker in fault_run.deployment.workers:
                     worker.freeze()
@@ -231,32 +233,3 @@ async def fails(raw_client: RawClient, names: set[str]) -> bool:
         failed = {name for name, is_fine in answer.json()["checks"].items() if not is_fine}
         assert failed == names
     return True
-
-
-async def readers_of(raw_client: RawClient) -> bool:
-    """Whether two readers are attached, on whichever nodes: a queued answer shows them nothing."""
-    seen = 0.0
-    for node in (raw_client.url, raw_client.other_url):
-        metrics = (await raw_client.get("/metrics", node=node)).body.decode()
-        found = re.findall(r"^tailrace_subscribers{.*} (\S+)$", metrics, re.MULTILINE)
-        seen += sum(float(number) for number in found)
-    return seen == 2
-
-
-async def test_a_generation_that_redis_lost_in_the_queue_ends_for_its_readers(fault_run: FaultRun):
-    """Nobody holds it, so nobody can write it again: never silent, `end` failed `lost`."""
-    for worker in fault_run.deployment.workers:
-        worker.freeze()
-    answer = await fault_run.start(demo_body(20, 40), has_text=False)
-    async with RawClient(*fault_run.deployment.urls) as raw_client:
-        await until(partial(readers_of, raw_client), 10, "both readers attached")
-
-    with fault_run.deployment.server.client() as client:
-        client.flushall()
-    for worker in fault_run.deployment.workers:
-        worker.thaw()
-
-    await until(lambda: all(r.end is not None for r in answer.readings), 30, "end for everybody")
-    for reading in answer.readings:
-        assert (reading.end.event_id, reading.end.fields["status"]) == ("0-0", "failed")
-        assert reading.end.fields["error"]["code"] == "lost"

@@ -13,12 +13,12 @@ import pytest
 import websockets
 from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 
-from api.dialects.responses.response_object import generation_id
 from tests.support.processes import Deployment
 from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.responses import TERMINAL
 from tests.support.sdk import ANSWER_S, sdk
+from tests.support.shared_fault import SharedFault, death_of_worker
 from tests.support.slow_answer import PROMPT, SCRIPT, TEXT
 from tests.support.upstream import Upstream
 
@@ -77,14 +77,11 @@ async def count_of(api: RawClient, session: str, node: str) -> int:
     return len((await api.get(f"/v1/sessions/{session}", node=node)).json()["generations"])
 
 
-@pytest.mark.parametrize("model", ["continue", "restart"])
-async def test_a_killed_worker_leaves_every_number(
-    deployment: Deployment, api: RawClient, model: str
-) -> None:
+async def stream_over_a_killed_worker(api: RawClient, fault: SharedFault, model: str) -> None:
     async with api.socket(**PATH) as ws:
         await tell(ws, **create(model))
         frames = await hear_some(ws, 12)
-        (await deployment.holder(generation_id(frames[0]["response"]["id"]))).kill()
+        await fault.struck()
         frames += await hear_end(ws)
 
     check(frames)
@@ -92,15 +89,24 @@ async def test_a_killed_worker_leaves_every_number(
     assert len(items) == (1 if model == "continue" else 2)
 
 
-async def test_all_streams_of_a_killed_node_go_on_at_the_other_node(
-    deployment: Deployment, api: RawClient
+async def test_a_killed_worker_leaves_every_number(deployment: Deployment, api: RawClient) -> None:
+    fault = death_of_worker(deployment)
+    await fault.strikes(
+        stream_over_a_killed_worker(api, fault, "continue"),
+        stream_over_a_killed_worker(api, fault, "restart"),
+    )
+
+
+async def streams_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
+    """All streams of its socket go on at the other node."""
     names = ["a", "b", "c"]
     async with api.socket(**PATH) as ws:
         for name in names:
             await tell(ws, **create(stream_id=name, store=False))
         frames = await hear_some(ws, 30)
-        deployment.api[0].kill()
+        await fault.struck()
         frames += (await hear_cut(ws))[0]
     heard = {name: [f for f in frames if f["stream_id"] == name] for name in names}
     async with api.socket(deployment.urls[1], **PATH) as ws:
@@ -114,14 +120,15 @@ async def test_all_streams_of_a_killed_node_go_on_at_the_other_node(
         check(heard[name])
 
 
-async def test_a_create_without_an_answer_is_repeated_at_the_other_node(
-    deployment: Deployment, api: RawClient
+async def create_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
+    """A `response.create` without an answer is repeated at the other node."""
     event = create(session="r-repeat", idempotency_key="r-repeat")
     async with api.socket(**PATH) as ws:
         await tell(ws, **event)
         await api.first_of("r-repeat")
-        deployment.api[0].kill()
+        await fault.struck()
     async with api.socket(deployment.urls[1], **PATH) as ws:
         await tell(ws, **event)
         check(await hear_end(ws))
@@ -129,10 +136,13 @@ async def test_a_create_without_an_answer_is_repeated_at_the_other_node(
     assert await count_of(api, "r-repeat", deployment.urls[1]) == 1
 
 
-async def test_a_turn_that_is_sent_again_in_full_is_the_same_answer(
-    deployment: Deployment, api: RawClient
+async def turn_over_a_killed_node(
+    deployment: Deployment, api: RawClient, fault: SharedFault
 ) -> None:
-    """As Codex does it: first on top of a warm-up, then on another socket with everything."""
+    """A turn that is sent again in full is the same answer.
+
+    As Codex does it: first on top of a warm-up, then on another socket with everything.
+    """
     turn = {"client_metadata": {"thread_id": "t", "turn_id": "u"}, "store": False}
     rules, ask = ({"role": role, "content": role} for role in ("developer", "user"))
     named = {**turn, "session": "r-turn"}
@@ -141,7 +151,7 @@ async def test_a_turn_that_is_sent_again_in_full_is_the_same_answer(
         warm = (await hear_end(ws))[-1]["response"]["id"]
         await tell(ws, **create(previous_response_id=warm, input=[ask], **named))
         first = await hear_some(ws, 12)
-        deployment.api[0].kill()
+        await fault.struck()
     async with api.socket(deployment.urls[1], **PATH) as ws:
         await tell(ws, **create(input=[rules, ask], **named))
         again = await hear_end(ws)
@@ -150,6 +160,17 @@ async def test_a_turn_that_is_sent_again_in_full_is_the_same_answer(
     assert again[-1]["type"] == "response.completed"
     assert again[0]["response"]["id"] == first[0]["response"]["id"]
     assert await count_of(api, "r-turn", deployment.urls[1]) == 1
+
+
+async def test_answers_of_a_killed_node_go_on_at_the_other_node(
+    deployment: Deployment, api: RawClient
+) -> None:
+    fault = SharedFault(deployment.api[0].kill)
+    await fault.strikes(
+        streams_over_a_killed_node(deployment, api, fault),
+        create_over_a_killed_node(deployment, api, fault),
+        turn_over_a_killed_node(deployment, api, fault),
+    )
 
 
 async def test_a_drain_closes_with_1012_and_the_response_goes_on(

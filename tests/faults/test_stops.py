@@ -7,7 +7,10 @@ end is compared with the table's row, and the audit sees to it that none of them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from tests.support.deliveries import Closed, Opened, Reading
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Deployment
+from tests.support.raw_client import RawClient
 from tests.support.reader import TRANSPORTS, CarefulReader
 from tests.support.wait import until
 
@@ -35,8 +39,17 @@ on_takeover = "fail"
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Deployment]:
-    async with Deployment(api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS) as deployment:
+    # A node that drains breaks its readers off one after the other, over this time.
+    settings = {"drain_s": "1.5"}
+    async with Deployment(
+        api=2, workers=2, jobs=True, lease_s=0.8, models=MODELS, settings=settings
+    ) as deployment:
         yield deployment
+
+
+# Longer than any test: the test cancels the answer when it has seen enough. The pace is slow,
+# because each event goes to four readers.
+LONG = demo_body(10_000, 30)
 
 
 async def watch(fault_run: FaultRun, body: dict[str, Any], **known: Any) -> WatchedGeneration:
@@ -69,6 +82,19 @@ def is_once(playing: WatchedGeneration, how: Mapping[str, str]) -> bool:
     return hows(playing) == {transport: [one] for transport, one in how.items()}
 
 
+async def broken_off(
+    fault_run: FaultRun, playing: WatchedGeneration, transports: Sequence[str] = TRANSPORTS
+) -> None:
+    """Wait until readers were broken off and all have read on; then cancel the answer."""
+
+    def is_so() -> bool:
+        return all(hows(playing)[transport] for transport in transports)
+
+    await until(is_so, DEADLINE_S, "readers that are broken off")
+    await fault_run.read_on(playing, 5)
+    await fault_run.cancel(playing)
+
+
 def statuses(playing: WatchedGeneration) -> set[str]:
     return {reading.end.fields["status"] for reading in playing.readings if reading.end}
 
@@ -77,7 +103,7 @@ def statuses(playing: WatchedGeneration) -> set[str]:
 
 
 async def test_stream_stops_because_the_answer_completed(fault_run: FaultRun):
-    answer = await watch(fault_run, demo_body(30, 60))
+    answer = await watch(fault_run, demo_body(15, 60))
     await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"completed"}
@@ -93,7 +119,7 @@ async def test_stream_stops_because_of_a_cancel(fault_run: FaultRun):
 
 
 async def test_stream_stops_because_the_answer_failed(fault_run: FaultRun):
-    body = demo_body(60, 60, model="fails", fail_at=20)
+    body = demo_body(30, 60, model="fails", fail_at=10)
     answer = await watch(fault_run, body, has_text=False)
     await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
@@ -119,7 +145,7 @@ async def test_stream_after_the_end_is_empty(fault_run: FaultRun, transport: str
 
 @pytest.mark.parametrize("way", ["dies", "drains"])
 async def test_stream_continues_when_the_worker_dies_or_drains(fault_run: FaultRun, way: str):
-    answer = await watch(fault_run, demo_body(120, 60))
+    answer = await watch(fault_run, demo_body(90, 60))
     await fault_run.read_to(answer, 20)
     holder = await fault_run.holder(answer)
     if way == "dies":
@@ -132,7 +158,7 @@ async def test_stream_continues_when_the_worker_dies_or_drains(fault_run: FaultR
 
 
 async def test_stream_continues_when_the_backend_fails_once(fault_run: FaultRun):
-    answer = await watch(fault_run, demo_body(60, 60, fail_at=20))
+    answer = await watch(fault_run, demo_body(40, 60, fail_at=20))
     await fault_run.finish()
     assert is_once(answer, AS_ENDED), hows(answer)
     assert statuses(answer) == {"completed"}
@@ -145,8 +171,8 @@ def has_start_of_another_attempt(reading: Reading) -> bool:
 
 async def test_stream_continues_after_a_short_absence_of_redis(fault_run: FaultRun):
     """Who reads already stays; a long poll may be told to ask again."""
-    answer = await watch(fault_run, demo_body(150, 60))
-    await fault_run.read_to(answer, 20)
+    answer = await watch(fault_run, demo_body(70, 40))
+    await fault_run.read_to(answer, 15)
     with fault_run.deployment.server.client() as onlooker:
         onlooker.execute_command("CLIENT", "PAUSE", "1500", "ALL")  # ends by itself
     await fault_run.finish(is_lossless=False)
@@ -159,9 +185,10 @@ async def test_stream_continues_after_a_short_absence_of_redis(fault_run: FaultR
 
 
 async def test_stream_breaks_off_when_the_node_dies(fault_run: FaultRun):
-    answer = await watch(fault_run, demo_body(120, 60))
-    await fault_run.read_to(answer, 20)
+    answer = await watch(fault_run, LONG, is_cut_short=True)
+    await fault_run.read_to(answer, 10)
     fault_run.deployment.api[0].kill()
+    await broken_off(fault_run, answer)
     await fault_run.finish()
     stops = first_hows(answer)
     assert stops.pop("longpoll") in ("broken", "refused"), "it waited, or was between two polls"
@@ -169,9 +196,10 @@ async def test_stream_breaks_off_when_the_node_dies(fault_run: FaultRun):
 
 
 async def test_stream_breaks_off_when_the_node_drains(fault_run: FaultRun):
-    answer = await watch(fault_run, demo_body(300, 60))
-    await fault_run.read_to(answer, 20)
+    answer = await watch(fault_run, LONG, is_cut_short=True)
+    await fault_run.read_to(answer, 10)
     fault_run.deployment.api[0].terminate()
+    await broken_off(fault_run, answer)
     await fault_run.finish()
     stops = first_hows(answer)
     # The poll that waits is answered; the next one is refused with 503, or there is nobody.
@@ -180,12 +208,13 @@ async def test_stream_breaks_off_when_the_node_drains(fault_run: FaultRun):
 
 
 async def test_stream_breaks_off_at_the_connections_maximum_age():
-    settings = {"connection_age_s": "2", "heartbeat_s": "0.5"}
+    settings = {"connection_age_s": "1", "heartbeat_s": "0.5"}
     async with (
         Deployment(api=2, workers=1, settings=settings) as deployment,
         FaultRun(deployment) as fault_run,
     ):
-        answer = await watch(fault_run, demo_body(250, 60))
+        answer = await watch(fault_run, LONG, is_cut_short=True)
+        await broken_off(fault_run, answer, ("sse", "ndjson", "ws"))
         await fault_run.finish()
         stops = first_hows(answer)
         assert stops == {
@@ -202,25 +231,49 @@ async def test_stream_breaks_off_at_the_connections_maximum_age():
 
 
 async def test_stream_ends_as_lost_when_redis_lost_the_generation(fault_run: FaultRun):
-    """Its worker died with it: nobody can write it again, and everybody is told so."""
-    answer = await watch(fault_run, demo_body(10_000, 60), has_text=False)
-    await fault_run.read_to(answer, 20)
-    for worker in fault_run.deployment.workers:
-        worker.kill()
+    """One had a worker, which died with it; one waited in the queue. Nobody can write them again.
+
+    Together, because a reader waits 10 s for a worker that restores the log.
+    """
+    running = await watch(fault_run, LONG, has_text=False)
+    await fault_run.read_to(running, 10)
+    holder = await fault_run.holder(running)
+    (other,) = (worker for worker in fault_run.deployment.workers if worker is not holder)
+    other.freeze()
+    holder.kill()
+    queued = await fault_run.start(demo_body(20, 40), has_text=False)
+    async with RawClient(*fault_run.deployment.urls) as raw_client:
+        await until(
+            partial(are_attached, raw_client, {"sse": 2, "websocket": 2}), 10, "readers of both"
+        )
+
     with fault_run.deployment.server.client() as client:
         client.flushall()
-    await asyncio.gather(*answer.tasks)
-    fault_run.playing.remove(answer)
-    assert is_once(answer, AS_ENDED), hows(answer)
-    for reading in answer.readings:
+    other.thaw()
+
+    await asyncio.gather(*running.tasks, *queued.tasks)
+    fault_run.playing.clear()
+    assert is_once(running, AS_ENDED), hows(running)
+    for reading in (*running.readings, *queued.readings):
         end = reading.end
-        assert end is not None and end.event_id == "0-0"
+        assert end is not None and (end.event_id, end.fields["status"]) == ("0-0", "failed")
         assert end.fields["error"]["code"] == "lost"
 
 
+async def are_attached(raw_client: RawClient, wanted: Mapping[str, int]) -> bool:
+    """Whether both nodes have so many readers by transport: a queued answer shows them nothing."""
+    seen: Counter[str] = Counter()
+    for node in (raw_client.url, raw_client.other_url):
+        metrics = (await raw_client.get("/metrics", node=node)).body.decode()
+        found = re.findall(r'^tailrace_subscribers{.*transport="(\w+)".*} (\S+)$', metrics, re.M)
+        for transport, number in found:
+            seen[transport] += int(float(number))
+    return all(seen[transport] == number for transport, number in wanted.items())
+
+
 async def test_stream_is_reset_when_redis_lost_entries_that_were_read(fault_run: FaultRun):
-    answer = await watch(fault_run, demo_body(150, 60))
-    await fault_run.read_to(answer, 20)
+    answer = await watch(fault_run, demo_body(75, 50))
+    await fault_run.read_to(answer, 15)
     fault_run.deployment.server.kill()
     fault_run.deployment.server.erase()
     fault_run.deployment.server.start()

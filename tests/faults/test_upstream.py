@@ -14,11 +14,13 @@ import pytest
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.processes import Deployment
 from tests.support.redis_server import free_port
+from tests.support.shared_fault import death_of_worker
 from tests.support.slow_answer import SCRIPT, models_by_takeover
 from tests.support.upstream import Upstream, expected_text, script_of
 from tests.support.wait import until
 
 LEASE_S = 0.8
+RESETS = {"continue": 0, "restart": 1, "fail": 0}
 NOWHERE = """
 [models.nowhere]
 backend = "openai"
@@ -34,7 +36,8 @@ async def shared(upstream: Upstream) -> AsyncIterator[Deployment]:
     settings = {
         "upstream_idle_s": "1",
         "upstream_line_bytes_max": "1048576",
-        "upstream_outage_s": "4",
+        "upstream_outage_s": "2",
+        "backend_cooldown_s": "1",
     }
     deployment = Deployment(api=2, workers=2, lease_s=LEASE_S, models=models, settings=settings)
     async with deployment:
@@ -48,54 +51,48 @@ async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
         yield fault_run
 
 
-async def begin(fault_run: FaultRun, model: str, prompt: str, **script) -> WatchedGeneration:
-    """Start an answer of 60 tokens at 30 a second."""
+async def begin(
+    fault_run: FaultRun, model: str, prompt: str, *, readers: int = 2, has_text: bool = True,
+    **script,
+) -> WatchedGeneration:  # fmt: skip
+    """Start an answer of 40 tokens at 25 a second."""
     told = {**SCRIPT, **script}
     body = {"model": model, "prompt": prompt, "params": {"upstream": told}}
     text = expected_text(prompt, script_of({"messages": [], "upstream": told}))
-    return await fault_run.start(body, text=text)
+    known = {"text": text} if has_text else {"has_text": False}
+    return await fault_run.start(body, readers=readers, **known)
 
 
-async def test_continue_sends_the_partial_answer_back_and_readers_see_no_seam(
+async def test_a_killed_workers_answers_go_on_as_their_models_say(
     fault_run: FaultRun, upstream: Upstream
 ):
-    answer = await begin(fault_run, "continue", "go on where it stopped")
-    await fault_run.read_to(answer, 15)
+    """Continue sends the partial answer back, restart resets, and fail ends."""
+    fault = death_of_worker(fault_run.deployment)
+    answers = {
+        model: await begin(fault_run, model, f"{model} it", has_text=model != "fail")
+        for model in ("continue", "restart", "fail")
+    }
+    for answer in answers.values():
+        await fault_run.read_to(answer, 15)
 
-    (await fault_run.holder(answer)).kill()
-
-    await fault_run.finish(bound_s=20)
-    assert answer.record.snapshot["status"] == "completed"
-    last = upstream.calls[-1].body["messages"][-1]
-    assert last["role"] == "assistant"
-    assert answer.record.snapshot["text"].startswith(last["content"]) and last["content"]
-
-
-async def test_restart_resets_and_the_text_is_whole(fault_run: FaultRun):
-    answer = await begin(fault_run, "restart", "begin again")
-    await fault_run.read_to(answer, 15)
-
-    (await fault_run.holder(answer)).kill()
+    await fault.struck()
 
     await fault_run.finish(bound_s=20, is_lossless=False)
-    assert answer.record.snapshot["status"] == "completed"
-    assert [entry.type for entry in answer.record.log].count("reset") == 1
-    assert all(reading.resets == 1 for reading in answer.readings)
-
-
-async def test_fail_ends_with_worker_lost(fault_run: FaultRun):
-    body = {
-        "model": "fail",
-        "prompt": "do not go on",
-        "params": {"upstream": {"tokens": 60, "delay_s": 0.033}},
-    }
-    answer = await fault_run.start(body, has_text=False)
-    await fault_run.read_to(answer, 15)
-
-    (await fault_run.holder(answer)).kill()
-
-    await fault_run.finish(bound_s=20)
-    error = answer.record.log[-1].fields["error"]
+    logs = {model: [entry.type for entry in answer.record.log] for model, answer in answers.items()}
+    assert {model: log.count("reset") for model, log in logs.items()} == RESETS
+    for model, answer in answers.items():
+        assert all(reading.resets == RESETS[model] for reading in answer.readings), model
+        status = "failed" if model == "fail" else "completed"
+        assert answer.record.snapshot["status"] == status
+    last = next(
+        call.body["messages"][-1]
+        for call in reversed(upstream.calls)
+        if call.body["messages"][0]["content"] == "continue it"
+    )
+    assert last["role"] == "assistant"
+    text = answers["continue"].record.snapshot["text"]
+    assert text.startswith(last["content"]) and last["content"]
+    error = answers["fail"].record.log[-1].fields["error"]
     assert (error["code"], error["retryable"]) == ("worker_lost", True)
 
 
@@ -116,7 +113,8 @@ async def test_failing_upstreams_are_retried_and_the_texts_are_exact(fault_run: 
     """All of them at once, one worker's other answers among them."""
     answers = {}
     for prompt, fault in FAULTS.items():
-        answers[prompt] = await begin(fault_run, "continue", prompt, **fault, fault_requests=1)
+        told = {**fault, "fault_requests": 1}
+        answers[prompt] = await begin(fault_run, "continue", prompt, readers=1, **told)
 
     await fault_run.finish(bound_s=25)
     for prompt, answer in answers.items():
@@ -124,26 +122,26 @@ async def test_failing_upstreams_are_retried_and_the_texts_are_exact(fault_run: 
         assert [entry.type for entry in answer.record.log].count("start") == 2, prompt
 
 
-@pytest.mark.parametrize(
-    ("model", "told", "code"),
-    [
-        ("restart", {"tokens": 20, "fault": "eof", "fault_at": 5}, "attempts_exhausted"),
-        ("nowhere", {}, "attempts_exhausted"),
-        ("continue", {"fault": "huge_line", "fault_at": 5}, "upstream_error"),
-    ],
-    ids=["always breaks off", "refuses the connection", "sends an endless line"],
-)
-async def test_an_upstream_that_always_fails_ends_the_answer(
-    fault_run: FaultRun, model, told, code
-):
-    params = {"upstream": told | {"fault_requests": 0}} if told else {}
-    body = {"model": model, "prompt": "never ends well", "params": params}
-    answer = await fault_run.start(body, has_text=False)
+ALWAYS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "breaks off": ("restart", {"tokens": 20, "fault": "eof", "fault_at": 5}, "attempts_exhausted"),
+    "refuses the connection": ("nowhere", {}, "attempts_exhausted"),
+    "sends an endless line": ("continue", {"fault": "huge_line", "fault_at": 5}, "upstream_error"),
+}
+
+
+async def test_an_upstream_that_always_fails_ends_the_answer(fault_run: FaultRun):
+    """Together: they ask different models."""
+    answers = {}
+    for prompt, (model, told, _) in ALWAYS.items():
+        params = {"upstream": told | {"fault_requests": 0}} if told else {}
+        body = {"model": model, "prompt": prompt, "params": params}
+        answers[prompt] = await fault_run.start(body, has_text=False)
 
     await fault_run.finish(bound_s=28, is_lossless=False)
-    error = answer.record.log[-1].fields["error"]
-    assert answer.record.snapshot["status"] == "failed"
-    assert error["code"] == code
+    for prompt, answer in answers.items():
+        assert answer.record.snapshot["status"] == "failed", prompt
+        error = answer.record.log[-1].fields["error"]
+        assert error["code"] == ALWAYS[prompt][2], prompt
 
 
 async def test_cancel_closes_the_connection_to_the_upstream(

@@ -18,14 +18,14 @@ from tests.support.fault_run import FaultRun, gap_around
 from tests.support.wait import until
 
 LEASE_S = 0.8
-TOKENS = 80
+TOKENS, TOKENS_PER_S = 60, 50
 
 
 @pytest.mark.parametrize("events", [1, 25, TOKENS - 2], ids=["start", "middle", "near the end"])
 async def test_a_killed_worker_is_replaced_and_the_text_is_exact(
     fault_run: FaultRun, figure, events
 ):
-    answer = await fault_run.start(demo_body(TOKENS, 40))
+    answer = await fault_run.start(demo_body(TOKENS, TOKENS_PER_S))
     await fault_run.read_to(answer, min(events, 3))
     await until(lambda: len(answer.readings[0].deliveries) >= events, 20, f"{events} events")
     worker = await fault_run.holder(answer)
@@ -61,7 +61,7 @@ async def test_a_worker_killed_before_it_begins_costs_no_attempt(fault_run: Faul
 
 
 async def test_all_answers_of_a_killed_worker_are_continued(fault_run: FaultRun):
-    answers = [await fault_run.start(demo_body(60, 30), readers=1) for _ in range(12)]
+    answers = [await fault_run.start(demo_body(45, 30), readers=1) for _ in range(8)]
     for answer in answers:
         await fault_run.read_to(answer, 5)
     worker = await fault_run.holder(answers[0])
@@ -74,7 +74,7 @@ async def test_all_answers_of_a_killed_worker_are_continued(fault_run: FaultRun)
 
 
 async def test_a_worker_frozen_beyond_its_lease_is_fenced_when_it_wakes(fault_run: FaultRun):
-    answer = await fault_run.start(demo_body(TOKENS, 30))
+    answer = await fault_run.start(demo_body(TOKENS, TOKENS_PER_S))
     await fault_run.read_to(answer, 10)
     zombie = await fault_run.holder(answer)
 
@@ -110,7 +110,7 @@ async def test_a_fenced_worker_that_woke_up_serves_new_prompts(fault_run: FaultR
 
 
 async def test_a_drained_worker_hands_over_without_a_gap(fault_run: FaultRun, figure):
-    answer = await fault_run.start(demo_body(120, 40))
+    answer = await fault_run.start(demo_body(60, 40))
     await fault_run.read_to(answer, 15)
     worker = await fault_run.holder(answer)
 
@@ -172,7 +172,7 @@ async def test_no_entry_stays_pending_after_the_last_answer(fault_run: FaultRun)
 
 async def test_readers_come_and_go_while_workers_do(fault_run: FaultRun):
     """Kills in a row under load, all transports, hopping readers."""
-    answers = [await fault_run.start(demo_body(150, 50)) for _ in range(5)]
+    answers = [await fault_run.start(demo_body(100, 50)) for _ in range(3)]
     for _ in range(2):
         for answer in answers:
             await fault_run.read_on(answer, 10)

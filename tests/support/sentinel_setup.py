@@ -27,6 +27,7 @@ from tests.support.wait import until
 
 LEASE_S = 0.8
 SHORT = demo_body(3, 100)
+PROMPT_PAUSE_S = 0.04  # of a sender: about fifty prompts a second meet a switch, which lasts longer
 
 
 @dataclass
@@ -49,13 +50,14 @@ class SentinelSetup:
         return [(at, name) for at, name in self.accepted if at > self.switched_at]
 
     async def prompt(self, http: aiohttp.ClientSession, node: str) -> None:
-        """Send one prompt after the other, without a key, and record those that were accepted."""
+        """Send prompts to a node, without a key, and record those that were accepted."""
         while True:
             try:
                 async with http.post(f"{node}/v1/generations", json=SHORT) as response:
                     if response.status == 202:
                         found = await response.json()
                         self.accepted.append((time.monotonic(), found["id"]))
+                        await asyncio.sleep(PROMPT_PAUSE_S)
                         continue
             except (aiohttp.ClientError, TimeoutError):
                 pass
@@ -113,7 +115,7 @@ class SentinelSetup:
         wrong: list[str] = []
         looked_at: set[str] = set()
 
-        def is_replica() -> bool:
+        async def is_replica() -> bool:
             names = [name for _, name in self.accepted_after if name not in looked_at]
             with self.old.client() as client:
                 # In one transaction: as a replica, the server soon has all data of the new master.

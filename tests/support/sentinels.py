@@ -136,7 +136,7 @@ class SentinelSet:
         """Return once every sentinel knows the others and all replicas, and sees nothing down."""
         await until(self._set_periods, READY_S, "sentinels that answer")
 
-        def is_settled() -> bool:
+        async def is_settled() -> bool:
             views = [sentinel.view() for sentinel in self.sentinels]
             return all(
                 view
@@ -172,8 +172,12 @@ class SentinelSet:
 
     async def switched(self, to: RedisServer, deadline_s: float = READY_S) -> None:
         """Return once most sentinels name `to` as the master."""
+
+        async def has_switched() -> bool:
+            return self.master() is to
+
         try:
-            await until(lambda: self.master() is to, deadline_s, "the switch of the sentinels")
+            await until(has_switched, deadline_s, "the switch of the sentinels")
         except AssertionError as exc:
             raise AssertionError(f"{exc}\n{self.report()}") from None
 
@@ -185,7 +189,7 @@ class SentinelSet:
         """
         before = self.sentinels[0].view()["port"]
 
-        def is_over() -> bool:
+        async def is_over() -> bool:
             view = self.sentinels[0].view()
             if view.get("port", before) != before:
                 return True

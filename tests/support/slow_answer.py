@@ -1,11 +1,11 @@
-"""An answer of 60 tokens at 30 a second: time enough to break something while it streams."""
+"""An answer of 40 tokens at 25 a second: time enough to break something while it streams."""
 
 from __future__ import annotations
 
 from tests.support.upstream import expected_text, script_of
 
 PROMPT = "tell me"
-SCRIPT = {"tokens": 60, "delay_s": 0.033}
+SCRIPT = {"tokens": 40, "delay_s": 0.04}
 _MODEL = """
 [models.{name}]
 backend = "openai"
