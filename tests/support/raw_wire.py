@@ -108,8 +108,14 @@ def frame(
     if not is_masked:
         return first + length + payload
     mask = os.urandom(4)
-    masked = bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
-    return first + length + mask + masked
+    return first + length + mask + _masked(payload, mask)
+
+
+def _masked(payload: bytes, mask: bytes) -> bytes:
+    """Mask a payload at once: byte by byte, a frame of a megabyte takes 0.1 s."""
+    size = len(payload)
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
 
 
 def large_frame(
