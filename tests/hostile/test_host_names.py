@@ -6,7 +6,6 @@ have exactly one, and on a node without credentials it must be a name that no st
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from unittest.mock import MagicMock
@@ -17,7 +16,7 @@ from api.app import http_routes, socket_routes
 from shared.config.settings import Settings
 from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
-from tests.support.raw_wire import ANSWER_S, handshake, raw_connection
+from tests.support.raw_wire import first_line, handshake
 
 REBOUND = "rebind.example"
 NODE = MagicMock(settings=Settings())
@@ -31,10 +30,7 @@ def request(*hosts: str, method: str = "GET", path: str = "/livez", version: str
 
 
 async def status(url: str, sent: bytes) -> int:
-    """Send a request and read the first line only: a socket that is open would stay so."""
-    async with asyncio.timeout(ANSWER_S), raw_connection(url) as (reader, writer):
-        writer.write(sent)
-        line = await reader.readline()
+    line = await first_line(url, sent)
     match = re.match(rb"HTTP/1\.[01] ([0-9]{3}) ", line)
     assert match is not None, line
     return int(match[1])

@@ -30,6 +30,13 @@ async def exchange(url: str, data: bytes, *, within_s: float = ANSWER_S) -> byte
         return bytes(received)
 
 
+async def first_line(url: str, data: bytes, *, within_s: float = ANSWER_S) -> bytes:
+    """Send raw bytes and return the first line of the answer; the connection may stay open."""
+    async with asyncio.timeout(within_s), raw_connection(url) as (reader, writer):
+        writer.write(data)
+        return await reader.readline()
+
+
 @contextlib.asynccontextmanager
 async def raw_connection(
     url: str,
