@@ -45,8 +45,9 @@ async def node(
         yield local_node
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def http(node: LocalNode) -> AsyncIterator[AsyncClient]:
+    """One for all tests: each client takes 20 ms to build a context of TLS."""
     async with AsyncClient(base_url=node.url) as client:
         yield client
 
