@@ -554,7 +554,7 @@ async def test_a_large_input_is_never_whole_in_memory(desk):
 
 
 async def test_few_lines_are_in_flight_however_many_there_are(desk):
-    batch_id = await desk.submit(400)
+    batch_id = await desk.submit(300)
     redis, most = desk.harness.redis, 0
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(desk.run(batch_id))
@@ -567,7 +567,7 @@ async def test_few_lines_are_in_flight_however_many_there_are(desk):
             most = max(most, sum(status in (b"queued", b"running") for status in statuses))
             await asyncio.sleep(0)
     assert 0 < most <= 150, "twice what one worker runs"
-    assert task.result().completed == 400
+    assert task.result().completed == 300
 
 
 async def test_lines_count_in_the_day_of_their_owner_and_a_batch_waits_when_it_is_used_up(desk):
