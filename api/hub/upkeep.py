@@ -157,6 +157,12 @@ class Upkeep:
 
     # The live connection
 
+    def restart_probe(self) -> None:
+        """Probe a connection whose channel is confirmed, at once: until then no node is ready."""
+        now = self._hub.now()
+        self._hub.probe.restart(now)
+        self._probe(now)
+
     def _probe(self, now: float) -> None:
         hub = self._hub
         if hub.live.is_connected and hub.live.has_probe:

@@ -1,7 +1,12 @@
-"""Credentials, owners and origins: a deployment with API keys and one allowed origin."""
+"""Credentials, owners and origins: a deployment with API keys and one allowed origin.
+
+The node delays refusals of one address by seconds, so each client has an address of its own, which
+a proxy names.
+"""
 
 from __future__ import annotations
 
+import itertools
 import uuid
 
 import pytest
@@ -15,6 +20,7 @@ SHORT = demo_body(2, 0)
 ALICE, BOB = "key-of-alice-1234567890", "key-of-bob-1234567890"
 OLGA = "key-of-olga-1234567890"  # an operator
 ORIGIN = "https://app.example"
+ADDRESSES = itertools.count(1)
 PROTECTED = [
     ("POST", "/v1/generations"),
     ("GET", "/v1/generations/gen_x"),
@@ -33,26 +39,32 @@ async def deployment(own_deployment):
         "api_keys": f"{ALICE}:alice,{BOB}:bob,{OLGA}:olga:admin",
         "cors_origins": ORIGIN,
         "log": "json",
+        "trusted_proxies": "127.0.0.0/8",
     }
     async with own_deployment(api=1, workers=1, settings=settings) as it:
         yield it
 
 
+def client(deployment, key=""):
+    sender = {"X-Forwarded-For": f"203.0.113.{next(ADDRESSES)}"}
+    return RawClient(deployment.urls[0], key=key, sender=sender)
+
+
 @pytest.fixture
 async def api(deployment):
-    async with RawClient(deployment.urls[0], key=ALICE) as raw_client:
+    async with client(deployment, ALICE) as raw_client:
         yield raw_client
 
 
 @pytest.fixture
 async def bob(deployment):
-    async with RawClient(deployment.urls[0], key=BOB) as raw_client:
+    async with client(deployment, BOB) as raw_client:
         yield raw_client
 
 
 @pytest.fixture
 async def olga(deployment):
-    async with RawClient(deployment.urls[0], key=OLGA) as raw_client:
+    async with client(deployment, OLGA) as raw_client:
         yield raw_client
 
 
@@ -200,7 +212,7 @@ async def test_a_key_is_taken_in_every_header(api, name):
 
 
 async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(deployment):
-    async with RawClient(deployment.urls[0]) as stranger:
+    async with client(deployment) as stranger:
         offered = [f"bearer.{ALICE}", "tailrace.v1"]
         async with stranger.socket(subprotocols=offered) as socket:
             assert socket.subprotocol == "tailrace.v1"
@@ -209,7 +221,7 @@ async def test_a_socket_takes_its_key_as_a_subprotocol_and_answers_with_another(
 
 
 async def test_a_socket_without_credentials_brings_them_in_its_first_frame(deployment):
-    async with RawClient(deployment.urls[0]) as stranger, stranger.socket() as socket:
+    async with client(deployment) as stranger, stranger.socket() as socket:
         await tell(socket, type="auth", token=ALICE)
         await tell(socket, type="start", ref="r", **SHORT)
         accepted = await hear(socket)
@@ -223,7 +235,7 @@ async def test_a_socket_without_credentials_brings_them_in_its_first_frame(deplo
     ids=["start", "wrong", "empty"],
 )
 async def test_any_other_first_frame_is_4501(deployment, frame):
-    async with RawClient(deployment.urls[0]) as stranger, stranger.socket() as socket:
+    async with client(deployment) as stranger, stranger.socket() as socket:
         await tell(socket, **frame)
         error = await hear(socket)
         with pytest.raises(websockets.ConnectionClosed) as closed:
@@ -236,7 +248,7 @@ async def test_any_other_first_frame_is_4501(deployment, frame):
 async def test_a_share_reads_one_generation_until_it_is_deleted(api, deployment):
     shown, other = await api.finished(SHORT), await api.finished(SHORT)
     made = (await api.call("POST", "/v1/share", body={"generation": shown, "ttl_s": 60})).json()
-    async with RawClient(deployment.urls[0], key=made["token"]) as guest:
+    async with client(deployment, made["token"]) as guest:
         assert (await guest.events(shown)).events[-1].type == "end"
         assert (await guest.get(f"/v1/generations/{other}")).status == 404
         assert (await guest.post(SHORT)).status == 403

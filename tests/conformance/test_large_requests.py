@@ -16,7 +16,7 @@ from tests.support.raw_client import RawClient, hear, hear_until, tell
 from tests.support.raw_wire import large_frame
 
 BODY_BYTES_MAX = 33_554_432
-PICTURE = "data:image/png;base64," + "iVBORw0KGgo=" * 800_000  # 9.6 MB
+PICTURE = "data:image/png;base64," + "iVBORw0KGgo=" * 250_000  # 3 MB
 CONTENT = [
     {"type": "text", "text": "what is this"},
     {"type": "image_url", "image_url": {"url": PICTURE}},
@@ -35,7 +35,8 @@ ITEM_PARTS = [
     {"type": "input_text", "text": "what is this"},
     {"type": "input_image", "image_url": PICTURE},
 ]
-TO_RESPONSES = {"model": "demo", "input": [{"role": "user", "content": ITEM_PARTS}]}
+ITEM = {"role": "user", "content": ITEM_PARTS}
+TO_RESPONSES = {"model": "demo", **DEMO["params"], "input": [ITEM]}
 # The first frame of a client on each socket, and how the answer ends.
 SOCKETS: dict[str, tuple[dict[str, Any], str]] = {
     "/v1/ws": ({"type": "start", "ref": "r", **NATIVE}, '"type":"end"'),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.demo import demo_body
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
@@ -89,7 +90,7 @@ async def test_an_unknown_model_is_refused_at_once(api: RawClient) -> None:
 
 async def test_no_listing_shows_the_webhook_of_a_schedule(api: RawClient) -> None:
     hook = {"url": "https://receiver.invalid/a-private-path", "secret": SECRET}
-    made = await api.post({"prompt": "tell me", "webhook": hook})
+    made = await api.post({**demo_body(3, 0), "webhook": hook})
     shown = await api.get(f"/v1/generations/{made.json()['id']}")
     events = await api.get(f"/v1/generations/{made.json()['id']}/events")
 

@@ -9,15 +9,12 @@ import json
 import pytest
 
 from tests.support.deliveries import Reading
-from tests.support.demo import demo_body
+from tests.support.flood import Flood
 from tests.support.history import check_against_log, check_reading
 from tests.support.raw_client import RawClient
-from tests.support.raw_wire import dechunk, frame, handshake, stopped_connection
+from tests.support.raw_wire import dechunk, frame, handshake, read_frame, stopped_connection
 from tests.support.sse import SseParser
 from tests.support.wait import until
-
-# More than the kernel's buffers can hold, while the reader's limit is 64 kB.
-FLOOD = demo_body(120_000, 20_000)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +60,17 @@ async def read_rest(reader: asyncio.StreamReader) -> bytes:
 
 
 async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(api: RawClient):
-    generation_id = await api.start(FLOOD)
+    flood = await Flood.begin(api)
+    generation_id = flood.id
     before_cut = await cuts(api)
     async with stopped_connection(api.url) as (reader, writer):
         writer.write(slow_request(api, generation_id))
+        await reader.readuntil(b"\r\n\r\n")
         healthy = asyncio.create_task(api.events(generation_id))
+        await flood.write()
 
         await cut_off(api, before_cut)
-        body, is_finished = dechunk(await read_rest(reader))
+        body, is_finished = dechunk(b"\r\n\r\n" + await read_rest(reader))
 
     assert (await healthy).events[-1].type == "end"
     parser = SseParser()
@@ -85,12 +85,14 @@ async def test_a_stopped_sse_reader_is_cut_and_resumes_and_the_others_read_on(ap
 
 
 async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: RawClient):
-    generation_id = await api.start(FLOOD)
+    flood = await Flood.begin(api)
     before_cut = await cuts(api)
     async with stopped_connection(api.url) as (reader, writer):
         writer.write(handshake(api.url))
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(frame(json.dumps({"type": "subscribe", "id": generation_id}).encode()))
+        writer.write(frame(json.dumps({"type": "subscribe", "id": flood.id}).encode()))
+        await read_frame(reader)
+        await flood.write()
 
         await cut_off(api, before_cut)
         received = await read_rest(reader)
@@ -100,8 +102,9 @@ async def test_a_stopped_socket_is_cut_with_4008_or_broken_off(api: RawClient):
 
 async def test_a_late_joiner_that_reads_is_not_slow(api: RawClient):
     """Far more than the limit lies before it, and it takes all of it."""
-    generation_id = await api.start(FLOOD)
-    await api.ended(generation_id, deadline_s=30)
+    flood = await Flood.begin(api)
+    await flood.write()
+    generation_id = flood.id
 
     answers = [await api.events(generation_id, node=api.url) for _ in range(2)]
 

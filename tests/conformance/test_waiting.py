@@ -19,7 +19,7 @@ SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 
 @pytest.fixture(scope="module")
 async def workerless(own_deployment):
-    settings = {"heartbeat_s": "0.3", "ws_idle_s": "2", "queue_max": "30"}
+    settings = {"heartbeat_s": "0.3", "ws_idle_s": "1", "queue_max": "10"}
     async with own_deployment(
         api=2, workers=0, settings=settings, is_waiting_for_workers=False
     ) as it:
@@ -125,7 +125,7 @@ async def test_a_full_queue_is_503_with_retry_after_and_a_place_freed_is_taken(a
     try:
         while (answer := await api.post(PROMPT)).status == 202:
             ids.append(answer.json()["id"])
-            assert len(ids) <= 31, "the queue never fills"
+            assert len(ids) <= 11, "the queue never fills"
         assert (answer.status, answer.error_code) == (503, "queue_full")
         assert answer.json()["error"]["retryable"] is True
         assert int(answer.headers["Retry-After"]) >= 1
@@ -158,7 +158,7 @@ async def test_a_socket_with_a_waiting_generation_is_pinged_and_not_idle(api, qu
 
         # Longer than the idle limit: the library answers the pings meanwhile.
         with pytest.raises(TimeoutError):
-            await hear(socket, within_s=3)
+            await hear(socket, within_s=1.5)
 
         await tell(socket, type="ping")
         assert await hear(socket) == {"type": "pong"}

@@ -48,12 +48,12 @@ def test_there_are_unsafe_routes() -> None:
 
 @pytest.mark.parametrize(("method", "path"), UNSAFE)
 async def test_a_foreign_origin_is_refused(api: RawClient, method: str, path: str) -> None:
-    for who, headers in STRANGERS.items():
-        for more in ({}, TEXT):
-            answer = await api.call(method, path, headers={**headers, **more}, raw=b"{}")
+    simple = {"a foreign origin that need not ask": {"Origin": FOREIGN, **TEXT}}
+    for who, headers in {**STRANGERS, **simple}.items():
+        answer = await api.call(method, path, headers=headers, raw=b"{}")
 
-            assert answer.status == 403, (who, answer.body)
-            assert b"TAILRACE_CORS_ORIGINS" in answer.body, "in whatever shape, the same words"
+        assert answer.status == 403, (who, answer.body)
+        assert b"TAILRACE_CORS_ORIGINS" in answer.body, "in whatever shape, the same words"
 
 
 async def test_unknown_methods_and_paths_do_not_bypass_the_refusal(api: RawClient) -> None:

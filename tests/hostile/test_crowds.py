@@ -97,18 +97,22 @@ async def test_the_log_has_one_line(raw_client: RawClient, crowded: Deployment) 
 
 
 async def test_a_connection_above_the_bound_is_refused_with_an_error(raw_client: RawClient) -> None:
-    bearer = {"Authorization": f"Bearer {KEY}"}
-    async with flooded(raw_client.url, handshake("http://x", bearer), FILES):
+    """Of streams, which the node does not end for a newcomer."""
+    generation_id = await raw_client.start(SLOW)
+    stream = f"GET /v1/generations/{generation_id}/events?access_token={KEY} HTTP/1.1\r\n"
+    async with flooded(raw_client.url, f"{stream}Host: localhost\r\n\r\n".encode(), FILES):
 
         async def refused() -> bytes:
             received = await exchange(
-                raw_client.url, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                raw_client.url,
+                b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
             )
             return received if received.startswith(b"HTTP/1.1 503 ") else b""
 
         head, _, body = (await until(refused, 10, "a full node")).partition(b"\r\n\r\n")
         assert b"retry-after: 1" in head
         assert json.loads(body)["error"]["code"] == "unavailable"
+    await raw_client.call("POST", f"/v1/generations/{generation_id}/cancel")
 
 
 def events(text: str, name: str) -> Iterator[dict[str, object]]:

@@ -58,7 +58,7 @@ async def call_everywhere(api: RawClient, credential: str) -> list[Answer]:
         query = "" if headers else f"?access_token={credential}&last_event_id=x"
         for method, path in targets:
             calls.append(api.call(method, path + query, headers=headers, anonymous=True, body={}))
-    return list(await asyncio.gather(*calls))  # at once, because refusals are delayed
+    return list(await asyncio.gather(*calls))
 
 
 async def open_everywhere(api: RawClient, credential: str) -> list[str]:
@@ -106,11 +106,11 @@ async def test_credentials_are_in_no_answer_no_log_no_metric_and_no_command_line
     async with RawClient(deployment.urls[0], key=OLGA) as olga:
         shown = await olga.finished(demo_body(2, 0))
         share = (await olga.call("POST", "/v1/share", body={"generation": shown})).json()
-        answers, heard = [], []
-        async with RawClient(deployment.urls[0]) as api:
-            for credential in (*good, *bad, share["token"], share["token"] + "x"):
-                answers += await call_everywhere(api, credential)
-                heard += await open_everywhere(api, credential)
+        used = (*good, *bad, share["token"], share["token"] + "x")
+        async with RawClient(deployment.urls[0]) as api:  # at once, because refusals are delayed
+            called = await asyncio.gather(*(call_everywhere(api, each) for each in used))
+            opened = await asyncio.gather(*(open_everywhere(api, each) for each in used))
+        answers, heard = sum(called, []), sum(opened, [])
         await olga.call("DELETE", f"/v1/share/{share['id']}")
         metrics = (await olga.get("/metrics")).body.decode()
         redis = deployment.redis()

@@ -16,7 +16,7 @@ from api.app import http_routes, socket_routes
 from shared.config.settings import Settings
 from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
-from tests.support.raw_wire import exchange, handshake
+from tests.support.raw_wire import first_line, handshake
 
 REBOUND = "rebind.example"
 NODE = MagicMock(settings=Settings())
@@ -30,9 +30,9 @@ def request(*hosts: str, method: str = "GET", path: str = "/livez", version: str
 
 
 async def status(url: str, sent: bytes) -> int:
-    received = await exchange(url, sent)
-    match = re.match(rb"HTTP/1\.[01] ([0-9]{3}) ", received)
-    assert match is not None, received[:200]
+    line = await first_line(url, sent)
+    match = re.match(rb"HTTP/1\.[01] ([0-9]{3}) ", line)
+    assert match is not None, line
     return int(match[1])
 
 

@@ -14,9 +14,9 @@ from tests.support.processes import Deployment
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
-PROMPTS, PROMPT_BYTES = 100, 1_000_000
+PROMPTS, PROMPT_BYTES = 50, 1_000_000
 READERS = 20
-PEAK_BYTES_MAX = 30_000_000  # more than ever before; one listing that reads every row takes 100 MB
+PEAK_BYTES_MAX = 30_000_000  # more than ever before; one listing that reads every row takes 50 MB
 GAP_S_MAX = 1.0
 KEYS = "a-key-of-the-attackers:mallory,a-key-of-somebody-else:alice"
 SLOW = QUICK + '\n[models.slow]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s = 20\n'
@@ -24,7 +24,7 @@ SLOW = QUICK + '\n[models.slow]\nbackend = "demo"\non_takeover = "continue"\ntok
 
 @pytest.fixture(scope="module")
 async def full(own_deployment: OwnDeployment) -> AsyncIterator[Deployment]:
-    """Mallory has asked a hundred prompts of a megabyte, all in one session."""
+    """Mallory has asked fifty prompts of a megabyte, all in one session."""
     settings = {"api_keys": KEYS}
     async with (
         own_deployment(api=1, workers=1, models=SLOW, settings=settings) as deployment,

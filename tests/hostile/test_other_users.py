@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.processes import ROOT, run_role
 from tests.support.redis_server import free_port
 from tests.support.spawn import kill_group, spawn
 from tests.support.wait import until_sync
@@ -101,15 +101,14 @@ def test_other_users_cannot_read_the_files_of_up(
     assert stat.S_IMODE(data.stat().st_mode) == 0o755  # its owner's to close
 
 
-def test_the_doctor_names_files_that_other_users_can_read(tmp_path: Path) -> None:
+async def test_the_doctor_names_files_that_other_users_can_read(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o755)
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TAILRACE_DATA_DIR": str(data)}
-    argv = [sys.executable, "-P", "-m", "cli.main", "doctor"]
+    settings = {"TAILRACE_DATA_DIR": str(data)}
 
-    said = subprocess.run(argv, env=environ, capture_output=True, timeout=60, check=False).stdout
+    _, said = await run_role("doctor", settings)
     data.chmod(0o700)
-    then = subprocess.run(argv, env=environ, capture_output=True, timeout=60, check=False).stdout
+    _, then = await run_role("doctor", settings)
 
-    assert f"chmod 700 {data}".encode() in said and b"warn  private" in said
-    assert b"private" not in then
+    assert f"chmod 700 {data}" in said and "warn  private" in said
+    assert "private" not in then

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.deliveries import Delivery, Reading
-from tests.support.demo import demo_body
+from tests.support.flood import Flood
 from tests.support.footprint import MB, rss_bytes
 from tests.support.history import check_reading
 from tests.support.processes import Deployment, Role
@@ -23,7 +23,6 @@ from tests.support.sse import SseParser
 from tests.support.wait import until
 
 ROUNDS, STOPPED, OTHERS = 3, 4, 10
-FLOOD = demo_body(200_000, 0)  # more than the kernels hold of a reader
 GROWTH_MAX = 8 * MB
 
 
@@ -38,7 +37,8 @@ async def deployment() -> AsyncIterator[Deployment]:
 async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: RawClient) -> None:
     sizes = []
     for _ in range(ROUNDS):
-        generation_id = await api.start(FLOOD)
+        flood = await Flood.begin(api)
+        generation_id = flood.id
         before_cuts = await cuts(api)
         async with contextlib.AsyncExitStack() as stack:
             stopped = [
@@ -50,8 +50,9 @@ async def test_stalled_readers_are_cut_and_others_are_served(node: Role, api: Ra
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             async with asyncio.TaskGroup() as group:
                 others = [group.create_task(api.events(generation_id)) for _ in range(OTHERS)]
+                group.create_task(flood.write())
             await all_cut(api, before_cuts + STOPPED)
-            got = [await what_arrived(reader) for reader, _ in stopped]
+            got = await asyncio.gather(*(what_arrived(reader) for reader, _ in stopped))
 
         log = others[0].result().events
         assert all(check_reading(Reading("other", task.result().events)) == [] for task in others)

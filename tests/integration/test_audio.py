@@ -46,7 +46,7 @@ async def node(
         yield local_node
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def http(node: LocalNode) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(base_url=node.url, verify=tls_context()) as client:
         yield client

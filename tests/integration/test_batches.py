@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from jobs.batch import batch_run as course_module
+from jobs.batch import gathering as gathering_module
 from jobs.batch import result as result_module
 from jobs.batch import source as source_module
 from jobs.batch import validation as validation_module
@@ -141,18 +142,18 @@ def names(count: int) -> set[str]:
 
 async def test_a_batch_continues_over_many_slices(desk, monkeypatch):
     monkeypatch.setattr(source_module, "BATCH_SLICE_S", 0.02)
-    batch_id = await desk.submit(200)
+    batch_id = await desk.submit(100)
 
     batch = await desk.run(batch_id)
 
-    assert (batch.status, batch.completed) == ("completed", 200)
-    assert (await desk.rows(batch.output_file_id)).keys() == names(200)
+    assert (batch.status, batch.completed) == ("completed", 100)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(100)
     assert await desk.starts(batch_id) > 2
-    assert len(desk.harness.backend.seeds) == 200, "each line was asked once"
+    assert len(desk.harness.backend.seeds) == 100, "each line was asked once"
 
 
 async def test_a_second_slice_beside_the_first_leaves_at_once(desk):
-    batch_id = await desk.submit(200)
+    batch_id = await desk.submit(100)
     other = desk.another()
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(desk.slice(batch_id))
@@ -164,19 +165,24 @@ async def test_a_second_slice_beside_the_first_leaves_at_once(desk):
     assert await desk.starts(batch_id) == 1
 
 
-async def test_a_stopped_slice_keeps_the_finished_lines(desk):
-    batch_id = await desk.submit(400)
+async def has_some(desk, batch_id):
+    return (await desk.batches.get(batch_id, OWNER)).completed
+
+
+async def test_a_stopped_slice_keeps_the_finished_lines(desk, monkeypatch):
+    monkeypatch.setattr(gathering_module, "RESULTS_MAX", 40)
+    batch_id = await desk.submit(300)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(desk.slice(batch_id))
-        await until(lambda: len(desk.harness.backend.seeds) > 100, DEADLINE_S, "some lines")
+        await until(lambda: has_some(desk, batch_id), DEADLINE_S, "lines that are done")
         desk.stopping.set()
     stopped = await desk.batches.get(batch_id, OWNER)
     desk.stopping.clear()
 
-    assert stopped.status == "in_progress" and 0 < stopped.completed < 400
+    assert stopped.status == "in_progress" and 0 < stopped.completed < 300
     batch = await desk.run(batch_id)
-    assert (await desk.rows(batch.output_file_id)).keys() == names(400)
-    assert len(desk.harness.backend.seeds) == 400
+    assert (await desk.rows(batch.output_file_id)).keys() == names(300)
+    assert len(desk.harness.backend.seeds) == 300
 
 
 async def test_only_a_batch_without_a_lease_is_due(desk):
@@ -371,7 +377,8 @@ async def test_an_uncommitted_part_of_the_results_is_ignored(desk):
 @pytest.mark.parametrize("after_calls", [1, 2])
 async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch, after_calls):
     """A second of the batch is forgotten under its holder, whose connections live on."""
-    batch_id = await desk.submit(600)
+    monkeypatch.setattr(gathering_module, "RESULTS_MAX", 40)
+    batch_id = await desk.submit(160)
     kept: dict[bytes, bytes] = {}
     commits = []
     commit = BatchLease.commit
@@ -395,9 +402,9 @@ async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch
     batch = await desk.run(batch_id)
 
     assert len(commits) > after_calls + 1, "it went back"
-    assert (batch.status, batch.completed, batch.failed) == ("completed", 600, 0)
-    assert (await desk.rows(batch.output_file_id)).keys() == names(600)
-    assert len(set(desk.harness.backend.seeds)) == 600, "nothing was asked under another id"
+    assert (batch.status, batch.completed, batch.failed) == ("completed", 160, 0)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(160)
+    assert len(set(desk.harness.backend.seeds)) == 160, "nothing was asked under another id"
 
 
 # Cancelled at odd moments
@@ -443,15 +450,12 @@ async def test_a_batch_can_be_cancelled_while_its_files_are_written(desk, monkey
 # What goes away
 
 
-async def test_an_input_that_is_deleted_in_the_middle_ends_the_batch(desk):
-    batch_id = await desk.submit(1_000)
-
-    async def has_some():
-        return (await desk.batches.get(batch_id, OWNER)).completed
-
+async def test_an_input_that_is_deleted_in_the_middle_ends_the_batch(desk, monkeypatch):
+    monkeypatch.setattr(gathering_module, "RESULTS_MAX", 40)
+    batch_id = await desk.submit(300)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(desk.slice(batch_id))
-        await until(has_some, DEADLINE_S, "lines that are done")
+        await until(lambda: has_some(desk, batch_id), DEADLINE_S, "lines that are done")
         desk.stopping.set()
     desk.stopping.clear()
     before = await desk.batches.get(batch_id, OWNER)
@@ -535,7 +539,7 @@ async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
 
 
 async def test_a_large_input_is_never_whole_in_memory(desk):
-    batch_id = await desk.submit(1_500, pad=20_000)
+    batch_id = await desk.submit(1_000, pad=20_000)
     lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "me")
     batch = await lease.load()
     tracemalloc.start()
@@ -545,12 +549,12 @@ async def test_a_large_input_is_never_whole_in_memory(desk):
     finally:
         tracemalloc.stop()
 
-    assert (await lease.load()).total == 1_500
-    assert peak < 8_000_000, "the file has 30 MB"
+    assert (await lease.load()).total == 1_000
+    assert peak < 8_000_000, "the file has 20 MB"
 
 
 async def test_few_lines_are_in_flight_however_many_there_are(desk):
-    batch_id = await desk.submit(800)
+    batch_id = await desk.submit(300)
     redis, most = desk.harness.redis, 0
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(desk.run(batch_id))
@@ -563,7 +567,7 @@ async def test_few_lines_are_in_flight_however_many_there_are(desk):
             most = max(most, sum(status in (b"queued", b"running") for status in statuses))
             await asyncio.sleep(0)
     assert 0 < most <= 150, "twice what one worker runs"
-    assert task.result().completed == 800
+    assert task.result().completed == 300
 
 
 async def test_lines_count_in_the_day_of_their_owner_and_a_batch_waits_when_it_is_used_up(desk):

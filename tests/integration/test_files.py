@@ -264,7 +264,9 @@ async def test_a_draining_node_takes_no_upload(local_node: LocalNode, api: RawCl
 
 
 async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> None:
-    async with Deployment(api=1, workers=0, is_waiting_for_workers=False) as deployment:
+    async with Deployment(
+        api=1, workers=0, settings={"drain_s": "2"}, is_waiting_for_workers=False
+    ) as deployment:
         node, raw = deployment.api[0], form(b"x" * SMALL)
         request = head(f"Content-Length: {len(raw)}") + raw
         async with (
@@ -286,7 +288,9 @@ async def test_a_draining_node_waits_for_an_upload_until_the_drain_time() -> Non
 
 
 async def test_a_draining_node_breaks_a_download_off_after_the_drain_time() -> None:
-    async with Deployment(api=1, workers=0, is_waiting_for_workers=False) as deployment:
+    async with Deployment(
+        api=1, workers=0, settings={"drain_s": "1"}, is_waiting_for_workers=False
+    ) as deployment:
         node = deployment.api[0]
         async with RawClient(node.url) as api:
             made = await api.call("POST", FILES, raw=stream_form(20 * MB), headers=MULTIPART)

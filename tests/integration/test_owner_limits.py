@@ -1,11 +1,13 @@
-"""The limits of an owner on nodes with real sockets and a real Redis, in every dialect."""
+"""The limits of an owner on nodes with real sockets and a real Redis, in every dialect.
+
+Most tests share one node, and each test has owners of its own.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +17,9 @@ from api.access import GENERATE, ROUTES
 from api.dialects.grpc.wire import CONNECT_END, FrameReader, frame
 from shared.config.settings import Settings
 from shared.queue.endings import cancel
+from shared.redis import keys
 from tests.support.local_node import LocalNode, serve_here
+from tests.support.redis_server import RedisServer
 from tests.support.tokens import SECRET, hmac_token
 
 GRPC = "/tailrace.v1.Tailrace/"
@@ -39,6 +43,14 @@ PROMPTS: dict[str, dict[str, Any]] = {
     GRPC + "Generate": {"messages": MESSAGES},
     FEED + "init": {"operationId": "op", "userId": "u"},
 }
+# Path of a socket -> the frame of a prompt.
+SOCKETS: dict[str, dict[str, Any]] = {
+    "/v1/ws": {"type": "start", "prompt": "x", "ref": "r"},
+    "/lobe/ws": {"type": "startConversation", "prompt": "x", "sessionId": "s"},
+    "/ai-sdk/ws": {"type": "send", "requestId": "r", "id": "c", "messages": PARTS},
+    "/deep-chat/ws": {"messages": [{"role": "user", "text": "x"}]},
+    "/v1/responses": {"type": "response.create", "input": "x"},
+}
 # Routes with the scope `generate` that start no prompt: they end one, write into one that was
 # started elsewhere, or are about streams of one's own, where no model answers.
 OTHERS = (
@@ -55,15 +67,21 @@ OWNERS = {
     "tokens": ("tokens_per_min = 10", "rate_limited"),
     "day": ("tokens_per_day = 10", "quota_exhausted"),
 }
-LIMITS = "\n".join(f"[owners.{name}]\n{row}" for name, (row, _) in OWNERS.items())
+USES = sorted({*PROMPTS, *SOCKETS, "again", "gone", "metric"})
+LIMITS = "\n".join(
+    f'[owners."{name} {use}"]\n{row}' for name, (row, _) in OWNERS.items() for use in USES
+)
 
 
-@pytest.fixture
-async def node(redis_url: str, tmp_path: Path) -> AsyncIterator[LocalNode]:
-    path = tmp_path / "limits.toml"
+@pytest.fixture(scope="module")
+async def node(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[LocalNode]:
+    path = tmp_path_factory.mktemp("limits") / "limits.toml"
     path.write_text(LIMITS)
-    settings = Settings(redis_url=redis_url, jwt_secret=SECRET, limits=str(path))
+    settings = Settings(redis_url=redis_server.url, jwt_secret=SECRET, limits=str(path))
     async with serve_here(settings) as local_node:
+        await local_node.node.redis.flushall()
         yield local_node
 
 
@@ -142,9 +160,9 @@ def test_every_route_that_starts_a_prompt_is_tried() -> None:
 async def test_a_prompt_over_a_limit_is_refused_in_the_shape_of_each_dialect(
     node: LocalNode, web: aiohttp.ClientSession, owner: str, path: str
 ) -> None:
-    assert (await start(node, web, owner))[0] == 202
+    assert (await start(node, web, f"{owner} {path}"))[0] == 202
 
-    status, text, headers = await send(node, web, path, owner)
+    status, text, headers = await send(node, web, path, f"{owner} {path}")
 
     assert status == 429, text
     assert code_of(path, text) in (OWNERS[owner][1], "")
@@ -164,7 +182,7 @@ async def test_the_answer_to_an_accepted_prompt_names_the_rest_of_each_limit(
 ) -> None:
     limits = {"prompts_per_min": 10, "tokens_per_min": 1_000, "tokens_per_day": 5_000}
 
-    status, headers, _ = await start(node, web, "alice", limits=limits)
+    status, headers, _ = await start(node, web, "told", limits=limits)
 
     assert status == 202
     assert headers["ratelimit"].startswith('"prompts";r=9;t=6, "tokens";r=979;t=')
@@ -181,27 +199,19 @@ async def test_without_limits_no_header_and_no_record_of_the_owner(
 
     assert status == 202
     assert not [name for name in headers if "ratelimit" in name]
-    assert not await node.node.redis.keys("tr:{owner:*}:limits")
+    assert not await node.node.redis.exists(keys.owner_limits("nobody"))
 
 
-@pytest.mark.parametrize(
-    ("path", "frame"),
-    [
-        ("/v1/ws", {"type": "start", "prompt": "x", "ref": "r"}),
-        ("/lobe/ws", {"type": "startConversation", "prompt": "x", "sessionId": "s"}),
-        ("/ai-sdk/ws", {"type": "send", "requestId": "r", "id": "c", "messages": PARTS}),
-        ("/deep-chat/ws", {"messages": [{"role": "user", "text": "x"}]}),
-        ("/v1/responses", {"type": "response.create", "input": "x"}),
-    ],
-)
+@pytest.mark.parametrize("path", SOCKETS)
 async def test_a_socket_gets_the_refusal_as_an_error_and_lives(
-    node: LocalNode, web: aiohttp.ClientSession, path: str, frame: dict[str, Any]
+    node: LocalNode, web: aiohttp.ClientSession, path: str
 ) -> None:
-    await start(node, web, "prompts")
+    owner = f"prompts {path}"
+    await start(node, web, owner)
 
-    async with web.ws_connect(node.url + path, headers=who("prompts")) as socket:
+    async with web.ws_connect(node.url + path, headers=who(owner)) as socket:
         for _ in range(2):
-            await socket.send_json(frame)
+            await socket.send_json(SOCKETS[path])
             said = await socket.receive_json()
             if path in ("/v1/ws", "/lobe/ws"):
                 assert (said["type"], said["code"]) == ("error", "rate_limited")
@@ -221,7 +231,7 @@ async def test_a_socket_gets_the_refusal_as_an_error_and_lives(
 async def test_a_repeat_under_a_key_consumes_nothing_and_is_never_refused(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    url, headers = f"{node.url}/v1/generations", who("active") | {"idempotency-key": "k"}
+    url, headers = f"{node.url}/v1/generations", who("active again") | {"idempotency-key": "k"}
     ids = set()
     for status in (202, 200, 200):
         async with web.post(url, json={"prompt": "x"}, headers=headers) as answer:
@@ -235,12 +245,12 @@ async def test_a_cancel_frees_the_place_and_the_tokens(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
     limits = {"active_max": 1, "tokens_per_min": 1_000}
-    _, _, body = await start(node, web, "alice", limits=limits)
-    assert (await start(node, web, "alice", limits=limits))[0] == 429
+    _, _, body = await start(node, web, "ending", limits=limits)
+    assert (await start(node, web, "ending", limits=limits))[0] == 429
 
     await cancel(node.node.store, body["id"])
 
-    status, headers, _ = await start(node, web, "alice", limits=limits)
+    status, headers, _ = await start(node, web, "ending", limits=limits)
     assert status == 202
     assert headers["x-ratelimit-remaining-tokens"] == "979"
 
@@ -249,55 +259,67 @@ async def test_a_count_without_a_generation_gives_its_place_back(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
     """As after the death of a node between the count and the creation."""
-    _, _, body = await start(node, web, "active")
+    _, _, body = await start(node, web, "active gone")
     redis = node.node.redis
-    (key,) = await redis.keys("tr:{owner:*}:active")
-    await redis.zincrby(key, -11_000, body["id"])
-    assert (await start(node, web, "active"))[0] == 429, "it exists, and waits"
+    await redis.zincrby(keys.owner_active("active gone"), -11_000, body["id"])
+    assert (await start(node, web, "active gone"))[0] == 429, "it exists, and waits"
 
     await redis.delete(f"tr:{{{body['id']}}}:meta")
 
-    assert (await start(node, web, "active"))[0] == 202
+    assert (await start(node, web, "active gone"))[0] == 202
 
 
-async def test_two_nodes_share_one_count(redis_url: str, web: aiohttp.ClientSession) -> None:
-    settings = Settings(redis_url=redis_url, jwt_secret=SECRET, owner_active_max=2)
-    async with serve_here(settings, "n1") as one, serve_here(settings, "n2") as two:
-        statuses = [(await start(each, web, "alice"))[0] for each in (one, two, one, two)]
+async def test_two_nodes_share_one_count(
+    redis_server: RedisServer, web: aiohttp.ClientSession
+) -> None:
+    settings = Settings(redis_url=redis_server.url, jwt_secret=SECRET, owner_active_max=2)
+    async with serve_here(settings, "n2") as one, serve_here(settings, "n3") as two:
+        statuses = [(await start(each, web, "both"))[0] for each in (one, two, one, two)]
 
     assert statuses == [202, 202, 429, 429]
 
 
 async def test_a_refusal_for_want_of_room_in_the_queue_consumes_nothing(
-    redis_url: str, web: aiohttp.ClientSession
+    redis_server: RedisServer, web: aiohttp.ClientSession
 ) -> None:
     settings = Settings(
-        redis_url=redis_url, jwt_secret=SECRET, owner_prompts_per_min=5, queue_max=1
+        redis_url=redis_server.url, jwt_secret=SECRET, owner_prompts_per_min=5, queue_max=1
     )
     async with serve_here(settings) as node:
-        assert (await start(node, web, "alice"))[0] == 202
+        await empty_queue(node)
+        assert (await start(node, web, "patient"))[0] == 202
         for _ in range(3):
-            assert (await start(node, web, "alice"))[2]["error"]["code"] == "queue_full"
-        await node.node.redis.delete("tr:{q}:waiting:interactive", "tr:{q}:interactive")
+            assert (await start(node, web, "patient"))[2]["error"]["code"] == "queue_full"
+        await empty_queue(node)
 
-        status, headers, _ = await start(node, web, "alice")
+        status, headers, _ = await start(node, web, "patient")
 
     assert (status, headers["x-ratelimit-remaining-requests"]) == (202, "3")
 
 
-async def test_refusals_are_counted_by_code(node: LocalNode, web: aiohttp.ClientSession) -> None:
-    for _ in range(3):
-        await start(node, web, "active")
+async def empty_queue(node: LocalNode) -> None:
+    await node.node.redis.delete("tr:{q}:waiting:interactive", "tr:{q}:interactive")
 
-    assert 'tailrace_limit_refusals_total{code="too_many_active"} 2.0' in (
-        node.node.metrics.render().decode()
-    )
+
+async def test_refusals_are_counted_by_code(node: LocalNode, web: aiohttp.ClientSession) -> None:
+    before = refusals(node)
+    for _ in range(3):
+        await start(node, web, "active metric")
+
+    assert refusals(node) - before == 2
+
+
+def refusals(node: LocalNode) -> float:
+    """What the node's metrics say of one code; 0 before its first refusal."""
+    name = 'tailrace_limit_refusals_total{code="too_many_active"} '
+    lines = node.node.metrics.render().decode().splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
 async def test_the_weight_of_an_owner_goes_into_the_turn_of_a_prompt(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    await start(node, web, "alice", limits={"weight": 7})
+    await start(node, web, "heavy", limits={"weight": 7})
 
-    (turn,) = (await node.node.redis.hgetall("tr:{q}:turns:interactive")).values()
+    turn = await node.node.redis.hget("tr:{q}:turns:interactive", keys.digest_of("heavy"))
     assert turn.split()[-1] == b"7"

@@ -5,9 +5,9 @@ of roles. A forked role differs from it in nothing but that: it has its own envi
 file descriptors and signals, and calls the same `cli.main.main`. Linux only, elsewhere roles are
 spawned. tests/integration/test_up.py and test_nodes.py start the commands as an operator does.
 
-    test process  -- {"argv", "env", "cwd", "output"} -->  server
-                  <-- {"pid"} ---------------------------
-                  <-- {"pid", "returncode"} -------------  when a role has ended
+    test process  -- {"argv", "env", "cwd", "input", "output"} -->  server
+                  <-- {"pid"} ------------------------------------
+                  <-- {"pid", "returncode"} ----------------------  when a role has ended
 
 Each message is one packet of JSON. The server ends when the test process does, and its roles with
 it. When the tests run in several processes, the first of them starts the server, and the server
@@ -41,6 +41,7 @@ ANSWER_S = 120.0  # the imports of all roles take a second, on a slow and busy m
 POLL_S = 0.01
 # What the roles import when they start or with their first request.
 MODULES = ("api.server", "workers.main", "jobs.role", "cli.main", "obstore.store")
+COMMAND_MODULES = ("cli.client.terminal", "cli.client.batch")  # of tests/support/pty_command.py
 
 
 class ForkedProcess:
@@ -110,13 +111,25 @@ class ForkServer:
         self._socket = ours
 
     def start(
-        self, argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Path
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        output: Path,
+        cwd: Path,
+        input: Path = Path(os.devnull),
     ) -> ForkedProcess:
-        """Fork a role that runs `cli.main.main(argv)`; its output is appended to a file."""
+        """Fork a role that runs `cli.main.main(argv)`; its output is appended to a file.
+
+        `input` and `output` may be one terminal.
+        """
         if self._socket is None:
             self.open(cwd)
         assert self._socket is not None
-        request = {"argv": list(argv), "env": dict(env), "cwd": str(cwd), "output": str(output)}
+        request = {
+            "argv": list(argv), "env": dict(env), "cwd": str(cwd),
+            "input": str(input), "output": str(output),
+        }  # fmt: skip
         self._socket.send(json.dumps(request).encode())
         deadline = time.monotonic() + ANSWER_S
         while not self._started:
@@ -202,15 +215,23 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
-    with open(os.devnull) as source, open(request["output"], "ab") as sink:
+    with (
+        open(request["input"], "rb", opener=_open) as source,
+        open(request["output"], "ab", opener=_open) as sink,
+    ):
         os.dup2(source.fileno(), 0)
         os.dup2(sink.fileno(), 1)
         os.dup2(sink.fileno(), 2)
 
 
+def _open(path: str, flags: int) -> int:
+    """As `open` does, but a terminal does not become the controlling one: its end is no signal."""
+    return os.open(path, flags | os.O_NOCTTY, 0o666)
+
+
 def main() -> NoReturn:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    for name in MODULES:
+    for name in MODULES + COMMAND_MODULES:
         importlib.import_module(name)
     tasks = os.listdir("/proc/self/task")
     assert len(tasks) == 1, "a fork would not copy the threads that an import has started"

@@ -9,7 +9,6 @@ role wrote to stderr is kept in a file and shown where a wait for it fails.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -53,6 +52,7 @@ class Role:
         self.settings = dict(settings)
         self.process: Process | None = None
         self.is_ending = False  # it was told to drain
+        self.is_fresh = False  # started as a fresh interpreter, which looks for its modules itself
         handle, path = tempfile.mkstemp(prefix=f"{name}-", dir=directory)
         os.close(handle)
         self.output = Path(path)
@@ -95,7 +95,8 @@ class Role:
         self._seen_bytes = self.output.stat().st_size
         self.is_ending = False
         env = _environment(self.settings)
-        if self.module == FORKED_MODULE and sys.platform == "linux":
+        is_forked = self.module == FORKED_MODULE and not self.is_fresh
+        if is_forked and sys.platform == "linux":
             self.process = FORK_SERVER.start([self.name], env=env, output=self.output, cwd=ROOT)
         else:
             argv = [sys.executable, "-m", self.module, self.name]
@@ -364,29 +365,22 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 async def run_role(
-    name: str, settings: Mapping[str, str], *, deadline_s: float = READY_S
+    name: str,
+    settings: Mapping[str, str],
+    *,
+    deadline_s: float = READY_S,
+    is_fresh: bool = False,
 ) -> tuple[int, str]:
     """Run a role that should end by itself, for example one that refuses to start.
 
-    Returns: its exit code and what it wrote to stderr.
+    Returns: its exit code and what it wrote.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "cli.main",
-        name,
-        env=_environment(settings),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(deadline_s):
-            _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise AssertionError(f"{name} did not end within {deadline_s} s") from None
-    assert process.returncode is not None
-    return process.returncode, said.decode(errors="replace")
+    with tempfile.TemporaryDirectory(prefix="trr-") as directory:
+        role = Role(name, settings, Path(directory))
+        role.is_fresh = is_fresh
+        role.start()
+        try:
+            code = await role.ended(deadline_s)
+        finally:
+            role.kill()
+        return code, role.output.read_text(errors="replace")

@@ -77,17 +77,27 @@ class RawClient:
     Args:
         url: a node.
         other_url: a second node on the same Redis; the same one where there is no second.
+        sender: headers of every request and handshake, for example of a proxy.
     """
 
-    def __init__(self, url: str, other_url: str = "", key: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        other_url: str = "",
+        key: str = "",
+        *,
+        sender: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self.other_url = (other_url or url).rstrip("/")
         self.key = key
+        self.sender = dict(sender or {})
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> RawClient:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
+            headers=self.sender,
             skip_auto_headers=AUTOMATIC,
             timeout=aiohttp.ClientTimeout(total=ANSWER_S),
         )
@@ -248,7 +258,7 @@ class RawClient:
     def socket(self, node: str = "", *, path: str = "/v1/ws", **kwargs: Any) -> connect:
         """Open a WebSocket; use as `async with raw_client.socket() as socket`."""
         url = (node or self.url).replace("http", "ws", 1) + path + kwargs.pop("query", "")
-        headers = {**self.credentials, **kwargs.pop("additional_headers", {})}
+        headers = self.sender | self.credentials | kwargs.pop("additional_headers", {})
         options: dict[str, Any] = {
             "subprotocols": [websockets.Subprotocol("tailrace.v1")],
             "compression": None,

@@ -131,9 +131,14 @@ async def test_a_drained_node_reports_that_its_readers_have_left(hub_harness: Hu
 
 
 async def test_a_node_is_live_after_it_has_received_its_probe(hub_harness: HubHarness) -> None:
-    assert not hub_harness.hub.is_live
-    await hub_harness.pass_time(0.5)
+    """The confirmation of its channel publishes a probe: no tick has passed here."""
     assert hub_harness.hub.is_live
+    for is_deaf in (True, False):
+        hub_harness.log.is_deaf = is_deaf
+        hub_harness.live.lose()
+        hub_harness.live.reconnect()
+        await settle()
+        assert hub_harness.hub.is_live is not is_deaf
 
 
 async def test_a_connection_that_loses_its_probe_is_dropped(hub_harness: HubHarness) -> None:
