@@ -9,7 +9,6 @@ role wrote to stderr is kept in a file and shown where a wait for it fails.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -32,7 +31,8 @@ from tests.support.spawn import Process, kill_group, signal_group, spawn
 from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
-FORKED_MODULE = "cli.main"
+# Changes the standard library before other modules take names from it: needs a new interpreter.
+SPAWNED_MODULE = "tests.support.jumping_clock"
 FORK_SERVER = ForkServer()  # one for each test process
 MASTERS_MODE = os.environ.get("TEST_REDIS_MODE") == "masters"
 READY_S = 30.0  # Python starts slowly on a busy machine
@@ -40,6 +40,27 @@ READY_S = 30.0  # Python starts slowly on a busy machine
 
 class RoleEnded(Exception):
     """A role that should have become ready has ended; waiting on would not help."""
+
+
+def start_module(
+    module: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    output: Path,
+    errors: Path | None = None,
+) -> Process:
+    """Start `python -m MODULE ARGV`, by a fork where that is the same; `output` is appended to.
+
+    Args:
+        errors: a file of its own for stderr.
+    """
+    if module != SPAWNED_MODULE and sys.platform == "linux":
+        return FORK_SERVER.start(
+            argv, env=env, output=output, errors=errors, cwd=ROOT, module=module
+        )
+    command = [sys.executable, "-m", module, *argv]
+    return spawn(command, env=env, output=output, errors=errors, cwd=ROOT)
 
 
 class Role:
@@ -95,11 +116,7 @@ class Role:
         self._seen_bytes = self.output.stat().st_size
         self.is_ending = False
         env = _environment(self.settings)
-        if self.module == FORKED_MODULE and sys.platform == "linux":
-            self.process = FORK_SERVER.start([self.name], env=env, output=self.output, cwd=ROOT)
-        else:
-            argv = [sys.executable, "-m", self.module, self.name]
-            self.process = spawn(argv, env=env, output=self.output, cwd=ROOT)
+        self.process = start_module(self.module, [self.name], env=env, output=self.output)
         return self
 
     async def gone(self) -> None:
@@ -362,25 +379,13 @@ async def run_role(
 ) -> tuple[int, str]:
     """Run a role that should end by itself, for example one that refuses to start.
 
-    Returns: its exit code and what it wrote to stderr.
+    Returns: its exit code and what it wrote to stdout and stderr.
     """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "cli.main",
-        name,
-        env=_environment(settings),
-        cwd=ROOT,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(deadline_s):
-            _, said = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        raise AssertionError(f"{name} did not end within {deadline_s} s") from None
-    assert process.returncode is not None
-    return process.returncode, said.decode(errors="replace")
+    with tempfile.TemporaryDirectory(prefix="trr-") as directory:
+        role = Role(name, settings, Path(directory))
+        role.start()
+        try:
+            code = await role.ended(deadline_s)
+        finally:
+            role.kill()
+        return code, role.output.read_text(errors="replace")
