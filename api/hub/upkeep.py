@@ -121,7 +121,7 @@ class Upkeep:
         self._cut_slow(now)
         self._wake_unplaced()
         self._send_heartbeats(now)
-        self._probe(now)
+        self.probe(now)
         if now - self._second_at >= RECHECK_INTERVAL_S:
             self._second_at = now
             self._read_unconfirmed(now)
@@ -157,7 +157,8 @@ class Upkeep:
 
     # The live connection
 
-    def _probe(self, now: float) -> None:
+    def probe(self, now: float) -> None:
+        """Publish a probe if one is due; drop the connection if it has missed one."""
         hub = self._hub
         if hub.live.is_connected and hub.live.has_probe:
             if hub.probe.expire(now):

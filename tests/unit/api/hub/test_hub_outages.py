@@ -131,9 +131,17 @@ async def test_a_drained_node_reports_that_its_readers_have_left(hub_harness: Hu
 
 
 async def test_a_node_is_live_after_it_has_received_its_probe(hub_harness: HubHarness) -> None:
+    hub_harness.live.lose()
+    hub_harness.log.is_deaf = True
+    hub_harness.live.reconnect()
+    await settle()
     assert not hub_harness.hub.is_live
-    await hub_harness.pass_time(0.5)
-    assert hub_harness.hub.is_live
+
+    hub_harness.live.lose()
+    hub_harness.log.is_deaf = False
+    hub_harness.live.reconnect()
+    await settle()
+    assert hub_harness.hub.is_live, "the probe is sent at once, and not at the next tick"
 
 
 async def test_a_connection_that_loses_its_probe_is_dropped(hub_harness: HubHarness) -> None:
