@@ -322,8 +322,7 @@ class Hub:
 
     def subscribed(self, channel: bytes) -> None:
         if channel == self._probe_channel:
-            self.probe.restart(self.now())
-            self._upkeep.probe(self.now())  # the node is not ready before the probe has arrived
+            self._upkeep.probe_anew()
         elif channel == DELETED_CHANNEL:
             self.spawn(self.erasure.look())
         elif relay := self._channels.get(channel):

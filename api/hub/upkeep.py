@@ -121,7 +121,7 @@ class Upkeep:
         self._cut_slow(now)
         self._wake_unplaced()
         self._send_heartbeats(now)
-        self.probe(now)
+        self._probe(now)
         if now - self._second_at >= RECHECK_INTERVAL_S:
             self._second_at = now
             self._read_unconfirmed(now)
@@ -157,8 +157,12 @@ class Upkeep:
 
     # The live connection
 
-    def probe(self, now: float) -> None:
-        """Publish a probe if one is due; drop the connection if it has missed one."""
+    def probe_anew(self) -> None:
+        """Probe a connection that was just subscribed: the node is not ready before that."""
+        self._hub.probe.restart(self._hub.now())
+        self._probe(self._hub.now())
+
+    def _probe(self, now: float) -> None:
         hub = self._hub
         if hub.live.is_connected and hub.live.has_probe:
             if hub.probe.expire(now):
