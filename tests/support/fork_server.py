@@ -4,7 +4,8 @@
 of roles. A forked role differs from it in nothing but that: it has its own environment, session,
 file descriptors and signals, and calls the same `cli.main.main`. Roles with a fault, such as
 tests/support/faulty_worker.py, run as `__main__`, as after `python -m`. Linux only, elsewhere roles
-are spawned. tests/integration/test_up.py and test_nodes.py start the commands as an operator does.
+are spawned. tests/support/local_up.py and tests/integration/test_nodes.py start the commands as an
+operator does.
 
     test process  -- {"module", "argv", "env", "cwd", "output", "errors"} -->  server
                   <-- {"pid"} -----------------------------------------------

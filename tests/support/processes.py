@@ -31,8 +31,6 @@ from tests.support.spawn import Process, kill_group, signal_group, spawn
 from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
-# Changes the standard library before other modules take names from it: needs a new interpreter.
-SPAWNED_MODULE = "tests.support.jumping_clock"
 FORK_SERVER = ForkServer()  # one for each test process
 MASTERS_MODE = os.environ.get("TEST_REDIS_MODE") == "masters"
 READY_S = 30.0  # Python starts slowly on a busy machine
@@ -49,18 +47,20 @@ def start_module(
     env: Mapping[str, str],
     output: Path,
     errors: Path | None = None,
+    cwd: Path = ROOT,
 ) -> Process:
-    """Start `python -m MODULE ARGV`, by a fork where that is the same; `output` is appended to.
+    """Start `python -m MODULE ARGV`, by a fork on Linux; `output` is appended to.
 
     Args:
         errors: a file of its own for stderr.
+        cwd: with another one, `env` must name `ROOT` in PYTHONPATH.
     """
-    if module != SPAWNED_MODULE and sys.platform == "linux":
+    if sys.platform == "linux":
         return FORK_SERVER.start(
-            argv, env=env, output=output, errors=errors, cwd=ROOT, module=module
+            argv, env=env, output=output, errors=errors, cwd=cwd, module=module
         )
     command = [sys.executable, "-m", module, *argv]
-    return spawn(command, env=env, output=output, errors=errors, cwd=ROOT)
+    return spawn(command, env=env, output=output, errors=errors, cwd=cwd)
 
 
 class Role:
