@@ -62,6 +62,7 @@ BACKLOG = 2_048  # connections that the kernel queues until the node accepts the
 PLAIN_REQUESTS_SHARE = 0.2
 PLAIN_REQUESTS_S_MAX = 3.0
 EXIT_SECOND_SIGNAL = 1
+DATE_S = 1.0  # between two renewals of the date header
 
 
 class Server(uvicorn.Server):
@@ -77,11 +78,24 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, tls: TlsListener | None = None) -> None:
         super().__init__(config)
         self.is_listening = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._tls = tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([] if self._tls is not None else sockets)
         self.is_listening.set()
+
+    async def main_loop(self) -> None:
+        """Renew the date header until `stop`. uvicorn's own loop looks ten times a second."""
+        while not await self.on_tick(0):  # tick 0 renews the header
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DATE_S):
+                    await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Make `serve` close the connections and return."""
+        self.should_exit = True
+        self._stopping.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._tls is not None:
@@ -211,7 +225,7 @@ async def serve_node(
             for transfers in (node.uploads, node.downloads):
                 leaving.create_task(transfers.drain(drain_s - plain_s))
             await node.hub.drain(drain_s - plain_s)
-        server.should_exit = True
+        server.stop()
         await serving
         await calls.close()
         with contextlib.suppress(Unavailable):

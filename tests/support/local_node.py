@@ -68,7 +68,7 @@ async def serve_here(settings: Settings, name: str = "n1") -> AsyncIterator[Loca
             finally:
                 node.is_draining = True
                 await hub.drain(0)
-                server.should_exit = True
+                server.stop()
                 await serving
     listener.close()
 
