@@ -476,7 +476,8 @@ async def test_without_the_extra_a_node_with_the_port_says_what_to_install(
 ) -> None:
     (tmp_path / "grpc.py").write_text("raise ImportError('not here')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    code, said = await run_role("api", deployment.api[0].settings | {"TAILRACE_PORT": "0"})
+    settings = deployment.api[0].settings | {"TAILRACE_PORT": "0"}
+    code, said = await run_role("api", settings, imports_anew=True)
 
     assert code == 2
     assert "pip install 'tailrace[grpc]'" in said and "Traceback" not in said

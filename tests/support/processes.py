@@ -375,15 +375,26 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 async def run_role(
-    name: str, settings: Mapping[str, str], *, deadline_s: float = READY_S
+    name: str,
+    settings: Mapping[str, str],
+    *,
+    deadline_s: float = READY_S,
+    imports_anew: bool = False,
 ) -> tuple[int, str]:
     """Run a role that should end by itself, for example one that refuses to start.
+
+    Args:
+        imports_anew: in a new interpreter; a forked role has imported all packages.
 
     Returns: its exit code and what it wrote to stdout and stderr.
     """
     with tempfile.TemporaryDirectory(prefix="trr-") as directory:
         role = Role(name, settings, Path(directory))
-        role.start()
+        if imports_anew:
+            argv = [sys.executable, "-m", role.module, name]
+            role.process = spawn(argv, env=_environment(settings), output=role.output, cwd=ROOT)
+        else:
+            role.start()
         try:
             code = await role.ended(deadline_s)
         finally:
