@@ -5,7 +5,8 @@ processes create files that only their own user can access (`UMASK`, whatever th
 is). Older files of the private server get the same permissions. Directories are not changed,
 because other users may need them; an open directory is reported with the command that closes it.
 
-Invariant: only files of this user are changed, and never through a symbolic link.
+Invariant: only files of this user are changed, and never through a symbolic link. Imports little,
+because the guard of the private Redis server imports this module and stays in memory.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from shared.config.settings import Settings
-from shared.files.objects import directory_of
+if TYPE_CHECKING:
+    from shared.config.settings import Settings
 
 UMASK = 0o077
 OTHERS_MASK = 0o077  # the mode bits that give access to other users
@@ -32,6 +34,8 @@ def open_directories(settings: Settings) -> list[str]:
     Raises:
         ConfigurationError: TAILRACE_FILES_URL is invalid.
     """
+    from shared.files.objects import directory_of
+
     directories = [] if settings.redis_url else [Path(settings.data_dir).resolve()]
     if (files := directory_of(settings)) is not None:
         directories.append(files)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.up.privacy import close_own
-from shared.config.redis_url import is_cluster_url, parse_redis_url
 from shared.errors import ConfigurationError
 
 NODE_TIMEOUT_MS = 2_000  # of the private cluster
@@ -145,6 +144,8 @@ def private_server(data_dir: str, bytes_max: int = 2**30) -> Iterator[PrivateSer
 
 def running_url(data_dir: str) -> str:
     """Return the URL of the private server or cluster that uses this directory; empty: none."""
+    from shared.config.redis_url import is_cluster_url, parse_redis_url  # not for the guard
+
     try:
         url = Path(data_dir, "lock").read_text()
     except (OSError, UnicodeDecodeError):

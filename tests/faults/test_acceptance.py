@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy
 from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
-ROUNDS = 12
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ async def test_a_lost_reply_of_redis_makes_no_second_generation(shared):
         ids = []
         for n in range(ROUNDS):
             # One connection is cut at some byte of some reply: in the key's, the entry's, meta's.
-            proxy.cut_after(1 + 3 * n, "down")
+            proxy.cut_after(1 + 6 * n, "down")
             body = demo_body(3, 0, prompt=f"round {n}") | {"session": name}
             ids.append((await client.start(body))["id"])
         found = await session_of(raw_client, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.demo import demo_body
-from tests.support.processes import Deployment
+from tests.support.processes import Deployment, start_module
 from tests.support.redis_contents import everything
 from tests.support.wait import until
 
@@ -134,13 +134,13 @@ async def test_forgetting_an_owner_leaves_no_marked_word_anywhere(deployment: De
             assert response.status == 202, await response.text()
         assert MARK in await everything(redis) and MARK in objects(deployment.directory)
 
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cli.main", "forget", "anonymous", "--yes", "--url", url,
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        said, _ = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+        output = deployment.directory / "said"
+        words = ["forget", "anonymous", "--yes", "--url", url]
+        command = start_module("cli.main", words, env=os.environ, output=output)
+        await until(lambda: command.poll() is not None, DEADLINE_S, "the end of the command")
 
-        assert process.returncode == 0 and b"schedules" in said and b"files" in said
+        said = output.read_text()
+        assert command.returncode == 0 and "schedules" in said and "files" in said
 
         async def is_clean() -> bool:
             return MARK not in await everything(redis) and MARK not in objects(deployment.directory)

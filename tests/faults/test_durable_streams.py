@@ -17,7 +17,9 @@ from tests.support.stream_client import TEXT, Follower, StreamClient, write
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Deployment]:
-    async with Deployment(api=2, workers=1, moves_slots=True) as deployment:
+    async with Deployment(
+        api=2, workers=1, moves_slots=True, settings={"drain_s": "1.5"}
+    ) as deployment:
         yield deployment
 
 

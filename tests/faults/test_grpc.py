@@ -18,12 +18,12 @@ from tests.support.raw_client import RawClient
 from tests.support.wait import until
 
 END_S = 30.0
-LONG = demo_body(120, 60)
+LONG = demo_body(90, 60)
 
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[Deployment]:
-    settings = {"subscriber_bytes_max": "65536"}
+    settings = {"subscriber_bytes_max": "65536", "drain_s": "1.5"}
     async with Deployment(
         api=2, workers=2, lease_s=0.8, grpc=True, settings=settings
     ) as deployment:
@@ -68,7 +68,7 @@ async def test_a_reader_of_a_killed_node_goes_on_at_the_other_one(
 async def test_a_drain_sends_clients_away_and_no_event_is_lost_or_repeated(
     deployment: Deployment, targets: list[str]
 ) -> None:
-    body = demo_body(250, 60)
+    body = demo_body(170, 60)  # 2.8 s: longer than the drain
     async with GrpcClient(targets[0]) as client:
         generation_id = await client.start(body)
         readings = [Reading(targets, generation_id) for _ in range(8)]

@@ -53,7 +53,7 @@ async def frames_of(redis, generation_id: str, count: int) -> list[bytes]:
 
 
 async def test_repeated_and_reordered_frames_change_nothing(fault_run: FaultRun, meddler):
-    answer = await fault_run.start(demo_body(160, 60))
+    answer = await fault_run.start(demo_body(120, 60))
     channel = keys.live(answer.id)
     for _ in range(4):
         frames = await frames_of(meddler, answer.id, 8)
@@ -64,7 +64,7 @@ async def test_repeated_and_reordered_frames_change_nothing(fault_run: FaultRun,
 
 
 async def test_malformed_frames_change_nothing(fault_run: FaultRun, meddler):
-    answer = await fault_run.start(demo_body(160, 60))
+    answer = await fault_run.start(demo_body(120, 60))
     for n in range(6):
         await fault_run.read_to(answer, 5 + 10 * n)
         for frame in RUBBISH:

@@ -62,8 +62,8 @@ async def lobehub() -> AsyncIterator[LobeHub]:
         yield it
 
 
-@pytest.fixture
-async def deployment(lobehub: LobeHub) -> AsyncIterator[Deployment]:
+@pytest.fixture(scope="module")
+async def shared_cluster(lobehub: LobeHub) -> AsyncIterator[Deployment]:
     settings = {
         "api_keys": f"{SERVICE}:lobehub:generate act",
         "jwt_secret": SECRET,
@@ -217,22 +217,22 @@ async def test_a_feeder_whose_node_is_killed_while_it_waits_asks_at_the_other(
 async def test_a_result_reaches_the_server_once_it_is_back(
     deployment: Deployment, feeder: RawClient, lobehub: LobeHub
 ) -> None:
-    operation = await begun(feeder)
+    operation, call = await begun(feeder), f"call_{uuid.uuid4().hex}"
     lobehub.statuses = [503, 429]
     async with mux(deployment.urls[1]) as ws:
         await subscribe(ws, operation, executor=True)
-        await post(feeder, "tool-execute", operationId=operation, data={"toolCallId": "t1"})
+        await post(feeder, "tool-execute", operationId=operation, data={"toolCallId": call})
         assert (await hear(ws))["event"]["type"] == "tool_execute"
-        result = {"toolCallId": "t1", "content": None, "success": False, "error": {"message": "no"}}
+        result = {"toolCallId": call, "content": None, "success": False, "error": {"message": "no"}}
         for _ in range(2):
             await tell(ws, type="tool_result", operationId=operation, **result)
 
         async def has_come() -> bool:
-            return any(each["toolCallId"] == "t1" for each in lobehub.results)
+            return any(each["toolCallId"] == call for each in lobehub.results)
 
         await until(has_come, 15, "the result")
     assert lobehub.results[-1] == result
-    assert len([each for each in lobehub.results if each["toolCallId"] == "t1"]) == 1
+    assert len([each for each in lobehub.results if each["toolCallId"] == call]) == 1
 
 
 async def refusal(ws: Any, operation: str, call: str) -> Any:

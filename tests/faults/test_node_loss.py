@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.support.deliveries import Closed, Opened
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
+from tests.support.processes import Deployment
 from tests.support.reader import TRANSPORTS
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[Deployment]:
+    """The answer of the drain has to last longer than a drain."""
+    async with Deployment(api=2, workers=2, settings={"drain_s": "1.5"}) as deployment:
+        yield deployment
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_readers_of_a_killed_node_resume_at_the_other_node(fault_run: FaultRun, transport):
-    answer = await fault_run.start(demo_body(100, 60), transports=(transport,), hop_after=0)
-    await fault_run.read_to(answer, 15)
+    answer = await fault_run.start(demo_body(60, 60), transports=(transport,), hop_after=0)
+    await fault_run.read_to(answer, 10)
 
     fault_run.deployment.api[0].kill()
 
@@ -50,8 +59,8 @@ async def test_a_frozen_node_costs_only_its_own_readers(fault_run: FaultRun):
 
 
 async def test_a_drained_node_breaks_off_and_exits_0(fault_run: FaultRun):
-    answer = await fault_run.start(demo_body(250, 60), hop_after=0)
-    await fault_run.read_to(answer, 15)
+    answer = await fault_run.start(demo_body(140, 60), hop_after=0)
+    await fault_run.read_to(answer, 10)
     node = fault_run.deployment.api[0]
 
     node.terminate()

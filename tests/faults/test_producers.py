@@ -13,7 +13,7 @@ from tailrace_client import AsyncProducer, AsyncTailrace, TailraceError
 from tests.support.fault_run import FaultRun, WatchedGeneration
 from tests.support.redis_server import RedisServer
 
-PIECES = 120
+PIECES = 70
 TEXT = "".join(f"piece {n}, " for n in range(PIECES))
 
 

@@ -59,9 +59,8 @@ async def test_each_moment_is_there_in_order_with_the_right_process(fault_run: F
     ]  # fmt: skip
     assert [m["at"] for m in found] == sorted(m["at"] for m in found)
 
-    for width in (80, 200):
-        environ = {"TAILRACE_URL": deployment.urls[1], "COLUMNS": str(width), "TERM": "xterm"}
-        shown, _ = await on_terminal("trace", name, environ=environ)
-        assert "lease ran out" in shown.decode() and "\x1b[" in shown.decode()
+    environ = {"TAILRACE_URL": deployment.urls[1], "COLUMNS": "80", "TERM": "xterm"}
+    shown, _ = await on_terminal("trace", name, environ=environ)
+    assert "lease ran out" in shown.decode() and "\x1b[" in shown.decode()
     _, piped = await on_terminal("trace", name, environ=environ, pipes_answer=True)
     assert killed_name in piped.decode() and "\x1b" not in piped.decode()

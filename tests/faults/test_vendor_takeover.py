@@ -42,11 +42,11 @@ async def fault_run(shared: Deployment) -> AsyncIterator[FaultRun]:
 
 
 async def killed(fault_run: FaultRun, model: str, **script: Any) -> WatchedGeneration:
-    """Kill the worker of an answer of 60 tokens at 30 a second, after 25 events."""
-    told = {"tokens": 60, "delay_s": 0.033, **script}
+    """Kill the worker of an answer of 40 tokens at 30 a second, after 8 events."""
+    told = {"tokens": 40, "delay_s": 0.033, **script}
     prompt = msgspec.json.encode(told).decode()
     answer = await fault_run.start({"model": model, "prompt": prompt}, text=expected_text(prompt))
-    await fault_run.read_to(answer, 25)
+    await fault_run.read_to(answer, 8)
     (await fault_run.holder(answer)).kill()
     return answer
 

@@ -12,7 +12,7 @@ from tests.support.processes import Deployment
 from tests.support.scenario_proxy import Faults, ScenarioProxy
 
 LINES = 12
-DEMO = {"params": {"tokens": 20, "tokens_per_s": 0}}
+DEMO = {"params": {"demo": {"tokens": 20, "tokens_per_s": 0}}}
 
 
 def requests() -> dict[str, dict[str, object]]:
@@ -58,7 +58,8 @@ async def test_a_cancelled_batch_and_its_failed_lines_without_an_event_loop(
             (failed,) = batch.lines(errors=True)
             assert (failed.custom_id, failed.is_success) == ("0", False)
 
-            slow = client.batch([{"prompt": "x", "params": {"tokens": 500, "tokens_per_s": 1}}])
+            endless = {"params": {"demo": {"tokens": 500, "tokens_per_s": 1}}}
+            slow = client.batch([{"prompt": "x", **endless}])
             assert slow.cancel()["status"] in ("cancelling", "cancelled")
             assert slow.result()["status"] == "cancelled"
             with pytest.raises(TailraceError, match="1 to 50,000"):

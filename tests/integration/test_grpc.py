@@ -477,7 +477,7 @@ async def test_without_the_extra_a_node_with_the_port_says_what_to_install(
     (tmp_path / "grpc.py").write_text("raise ImportError('not here')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     settings = deployment.api[0].settings | {"TAILRACE_PORT": "0"}
-    code, said = await run_role("api", settings, is_fresh=True)
+    code, said = await run_role("api", settings, imports_anew=True)
 
     assert code == 2
     assert "pip install 'tailrace[grpc]'" in said and "Traceback" not in said

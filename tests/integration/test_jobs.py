@@ -12,6 +12,7 @@ import fakeredis
 import pytest
 from arq import cron
 from arq.connections import ArqRedis
+from arq.cron import CronJob
 from arq.jobs import DeserializationError, deserialize_job_raw
 from arq.worker import Worker, func
 
@@ -66,8 +67,17 @@ def jobs_url(settings):
     return url._replace(database=url.database + 1)
 
 
-def build_worker(settings, janitor, functions=()):
-    worker = arq_worker.build_worker(jobs_url(settings), functions, [janitor_cron()])
+class Often(CronJob):
+    """A cron job ten times a second; arq itself plans at most one run a second."""
+
+    def calculate_next(self, prev_run):
+        self.next_run = prev_run + timedelta(seconds=0.1)
+
+
+def build_worker(settings, janitor, functions=(), *, is_often=True):
+    job = janitor_cron()
+    crons = [Often(**vars(job)) if is_often else job]
+    worker = arq_worker.build_worker(jobs_url(settings), functions, crons)
     worker.ctx["janitor"] = janitor
     return worker
 
@@ -111,7 +121,7 @@ def test_the_jobs_worker_replaces_arqs_poll_loop():
 
 async def test_the_janitor_runs_on_schedule(settings, real_redis, short_polls):
     passes = Passes()
-    async with running(build_worker(settings, passes), real_redis):
+    async with running(build_worker(settings, passes, is_often=False), real_redis):
         await until(lambda: passes.count >= 2, DEADLINE_S, "two passes")
 
 
@@ -143,7 +153,8 @@ async def test_the_jobs_role_survives_the_loss_of_all_its_connections(
 
         await real_redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
-        await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
+        # One pass may have been on its way already.
+        await until(lambda: passes.count > before + 1, DEADLINE_S, "passes afterwards")
 
 
 async def test_the_jobs_role_survives_a_redis_that_comes_back_empty(
@@ -156,7 +167,8 @@ async def test_the_jobs_role_survives_a_redis_that_comes_back_empty(
 
         await real_redis.flushall()
 
-        await until(lambda: passes.count > before, DEADLINE_S, "a pass afterwards")
+        # One pass may have been on its way already.
+        await until(lambda: passes.count > before + 1, DEADLINE_S, "passes afterwards")
 
 
 async def test_the_jobs_role_continues_after_the_clock_was_set_back(
@@ -187,7 +199,7 @@ async def test_two_schedulers_at_one_tick_make_one_pass(settings, real_redis, sh
         return arq_worker.build_worker(jobs_url(settings), [], [job])
 
     async with running(scheduler(), real_redis), running(scheduler(), real_redis):
-        await until(lambda: len(ticks) >= 4, DEADLINE_S, "four ticks")
+        await until(lambda: len(ticks) >= 3, DEADLINE_S, "three ticks")
 
     assert len(set(ticks)) == len(ticks)
 

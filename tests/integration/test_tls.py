@@ -23,7 +23,7 @@ from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
 DEADLINE_S = 20
-QUICK, LONG = demo_body(60, 400), demo_body(60, 20)
+QUICK, LONG = demo_body(60, 400), demo_body(60, 25)
 
 
 class Place:
@@ -34,7 +34,7 @@ class Place:
             "tls_cert": self.cert,
             "tls_key": self.key,
             "subscriber_bytes_max": "20000",
-            "drain_s": "2",
+            "drain_s": "1",
         }
         self.deployment: Deployment
 

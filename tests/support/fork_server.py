@@ -2,12 +2,14 @@
 
 `python -m cli.main api` takes 0.6 s of CPU time to import its modules, and the tests start hundreds
 of roles. A forked role differs from it in nothing but that: it has its own environment, session,
-file descriptors and signals, and calls the same `cli.main.main`. Linux only, elsewhere roles are
-spawned. tests/integration/test_up.py and test_nodes.py start the commands as an operator does.
+file descriptors and signals, and calls the same `cli.main.main`. Roles with a fault, such as
+tests/support/faulty_worker.py, run as `__main__`, as after `python -m`. Linux only, elsewhere roles
+are spawned. tests/support/local_up.py and tests/integration/test_nodes.py start the commands as an
+operator does.
 
-    test process  -- {"argv", "env", "cwd", "input", "output"} -->  server
-                  <-- {"pid"} ------------------------------------
-                  <-- {"pid", "returncode"} ----------------------  when a role has ended
+    test process  -- {"module", "argv", "env", "cwd", "input", "output", "errors"} -->  server
+                  <-- {"pid"} ---------------------------------------------------------
+                  <-- {"pid", "returncode"}, when the role has ended ------------------
 
 Each message is one packet of JSON. The server ends when the test process does, and its roles with
 it. When the tests run in several processes, the first of them starts the server, and the server
@@ -24,6 +26,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -39,9 +42,18 @@ from tests.support.spawn import die_with_parent
 PACKET_BYTES = 1 << 17
 ANSWER_S = 120.0  # the imports of all roles take a second, on a slow and busy machine a minute
 POLL_S = 0.01
-# What the roles import when they start or with their first request.
-MODULES = ("api.server", "workers.main", "jobs.role", "cli.main", "obstore.store")
-COMMAND_MODULES = ("cli.client.terminal", "cli.client.batch")  # of tests/support/pty_command.py
+MAIN_MODULE = "cli.main"
+# What the roles import when they start or with their first request, and what a command imports.
+MODULES = (
+    "api.server",
+    "workers.main",
+    "jobs.role",
+    MAIN_MODULE,
+    "obstore.store",
+    "workers.backends.demo.backend",
+    "cli.client.batch",  # of tests/support/pty_command.py
+    "cli.client.terminal",
+)
 
 
 class ForkedProcess:
@@ -118,18 +130,20 @@ class ForkServer:
         output: Path,
         cwd: Path,
         input: Path = Path(os.devnull),
+        module: str = MAIN_MODULE,
+        errors: Path | None = None,
     ) -> ForkedProcess:
-        """Fork a role that runs `cli.main.main(argv)`; its output is appended to a file.
+        """Fork a role, as `python -m MODULE ARGV`; its output is appended to a file.
 
-        `input` and `output` may be one terminal.
+        Args:
+            input: with `output`, it may be one terminal.
+            errors: a file of its own for stderr.
         """
         if self._socket is None:
             self.open(cwd)
         assert self._socket is not None
-        request = {
-            "argv": list(argv), "env": dict(env), "cwd": str(cwd),
-            "input": str(input), "output": str(output),
-        }  # fmt: skip
+        request = {"module": module, "argv": list(argv), "env": dict(env), "cwd": str(cwd)}
+        request |= {"input": str(input), "output": str(output), "errors": str(errors or output)}
         self._socket.send(json.dumps(request).encode())
         deadline = time.monotonic() + ANSWER_S
         while not self._started:
@@ -165,8 +179,8 @@ def _socket_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def serve(requests: socket.socket) -> list[str]:
-    """Fork a role for each request, and report each end. Returns in a forked role: its argv."""
+def serve(requests: socket.socket) -> dict[str, Any]:
+    """Fork a role for each request, and report each end. Returns in a forked role: its request."""
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -193,7 +207,7 @@ def serve(requests: socket.socket) -> list[str]:
                 die_with_parent()
                 return serve(socket.socket(fileno=sockets[0]))
             _become(request)
-            return list(request["argv"])
+            return request
         if sockets:
             os.close(sockets[0])
         else:
@@ -218,10 +232,11 @@ def _become(request: dict[str, Any]) -> None:
     with (
         open(request["input"], "rb", opener=_open) as source,
         open(request["output"], "ab", opener=_open) as sink,
+        open(request["errors"], "ab", opener=_open) as errors,
     ):
         os.dup2(source.fileno(), 0)
         os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
+        os.dup2(errors.fileno(), 2)
 
 
 def _open(path: str, flags: int) -> int:
@@ -231,7 +246,7 @@ def _open(path: str, flags: int) -> int:
 
 def main() -> NoReturn:
     requests = socket.socket(fileno=int(sys.argv[1]))
-    for name in MODULES + COMMAND_MODULES:
+    for name in MODULES:
         importlib.import_module(name)
     tasks = os.listdir("/proc/self/task")
     assert len(tasks) == 1, "a fork would not copy the threads that an import has started"
@@ -240,11 +255,14 @@ def main() -> NoReturn:
     gc.collect()
     gc.freeze()
     try:
-        argv = serve(requests)
+        request = serve(requests)
     except ConnectionError:  # the test process has ended, and had not read all ends of roles
         sys.exit()
-    sys.argv = ["tailrace", *argv]
-    sys.exit(sys.modules["cli.main"].main(argv))
+    sys.argv = ["tailrace", *request["argv"]]
+    if request["module"] == MAIN_MODULE:  # run again as `__main__`, it would import for 10 ms
+        sys.exit(sys.modules[MAIN_MODULE].main(request["argv"]))
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    sys.exit()
 
 
 if __name__ == "__main__":

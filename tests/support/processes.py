@@ -31,7 +31,6 @@ from tests.support.spawn import Process, kill_group, signal_group, spawn
 from tests.support.wait import until
 
 ROOT = Path(__file__).resolve().parents[2]
-FORKED_MODULE = "cli.main"
 FORK_SERVER = ForkServer()  # one for each test process
 MASTERS_MODE = os.environ.get("TEST_REDIS_MODE") == "masters"
 READY_S = 30.0  # Python starts slowly on a busy machine
@@ -39,6 +38,29 @@ READY_S = 30.0  # Python starts slowly on a busy machine
 
 class RoleEnded(Exception):
     """A role that should have become ready has ended; waiting on would not help."""
+
+
+def start_module(
+    module: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    output: Path,
+    errors: Path | None = None,
+    cwd: Path = ROOT,
+) -> Process:
+    """Start `python -m MODULE ARGV`, by a fork on Linux; `output` is appended to.
+
+    Args:
+        errors: a file of its own for stderr.
+        cwd: with another one, `env` must name `ROOT` in PYTHONPATH.
+    """
+    if sys.platform == "linux":
+        return FORK_SERVER.start(
+            argv, env=env, output=output, errors=errors, cwd=cwd, module=module
+        )
+    command = [sys.executable, "-m", module, *argv]
+    return spawn(command, env=env, output=output, errors=errors, cwd=cwd)
 
 
 class Role:
@@ -52,7 +74,6 @@ class Role:
         self.settings = dict(settings)
         self.process: Process | None = None
         self.is_ending = False  # it was told to drain
-        self.is_fresh = False  # started as a fresh interpreter, which looks for its modules itself
         handle, path = tempfile.mkstemp(prefix=f"{name}-", dir=directory)
         os.close(handle)
         self.output = Path(path)
@@ -95,12 +116,7 @@ class Role:
         self._seen_bytes = self.output.stat().st_size
         self.is_ending = False
         env = _environment(self.settings)
-        is_forked = self.module == FORKED_MODULE and not self.is_fresh
-        if is_forked and sys.platform == "linux":
-            self.process = FORK_SERVER.start([self.name], env=env, output=self.output, cwd=ROOT)
-        else:
-            argv = [sys.executable, "-m", self.module, self.name]
-            self.process = spawn(argv, env=env, output=self.output, cwd=ROOT)
+        self.process = start_module(self.module, [self.name], env=env, output=self.output)
         return self
 
     async def gone(self) -> None:
@@ -369,16 +385,22 @@ async def run_role(
     settings: Mapping[str, str],
     *,
     deadline_s: float = READY_S,
-    is_fresh: bool = False,
+    imports_anew: bool = False,
 ) -> tuple[int, str]:
     """Run a role that should end by itself, for example one that refuses to start.
 
-    Returns: its exit code and what it wrote.
+    Args:
+        imports_anew: in a new interpreter; a forked role has imported all packages.
+
+    Returns: its exit code and what it wrote to stdout and stderr.
     """
     with tempfile.TemporaryDirectory(prefix="trr-") as directory:
         role = Role(name, settings, Path(directory))
-        role.is_fresh = is_fresh
-        role.start()
+        if imports_anew:
+            argv = [sys.executable, "-m", role.module, name]
+            role.process = spawn(argv, env=_environment(settings), output=role.output, cwd=ROOT)
+        else:
+            role.start()
         try:
             code = await role.ended(deadline_s)
         finally:

@@ -9,7 +9,6 @@ many, and prints the table of docs/routing.md.
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,9 @@ import aiohttp
 
 from shared.redis import keys
 from tests.support.fault_run import FaultRun, WatchedGeneration
-from tests.support.processes import ROOT, Deployment
+from tests.support.processes import Deployment, start_module
 from tests.support.redis_server import free_port
-from tests.support.spawn import Process, kill_group, signal_group, spawn
+from tests.support.spawn import Process, kill_group, signal_group
 from tests.support.upstream import expected_text, script_of
 from tests.support.wait import until
 
@@ -57,8 +56,8 @@ class ModelServer:
         return f"http://127.0.0.1:{self.port}/v1"
 
     async def start(self) -> None:
-        argv = [sys.executable, "-m", "tests.support.upstream", "--port", str(self.port)]
-        self.process = spawn(argv, env={}, output=self.output, cwd=ROOT)
+        argv = ["--port", str(self.port)]
+        self.process = start_module("tests.support.upstream", argv, env={}, output=self.output)
         await until(lambda: self._get("/models"), DEADLINE_S, "the model server answers")
 
     def kill(self) -> None:

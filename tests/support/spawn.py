@@ -38,20 +38,25 @@ class Process(Protocol):
 
 
 def spawn(
-    argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Path | None = None
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    output: Path,
+    errors: Path | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `argv`; stdout and stderr are appended to the file `output`.
+    """Start `argv`; stdout is appended to the file `output`, stderr to it or to `errors`.
 
     A file, not a pipe: nobody has to read it for the child to go on, and it survives the child.
     """
-    with output.open("ab") as sink:
+    with output.open("ab") as sink, (errors or output).open("ab") as complaints:
         return subprocess.Popen(
             argv,
             env=dict(env),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=sink,
-            stderr=sink,
+            stderr=complaints,
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
