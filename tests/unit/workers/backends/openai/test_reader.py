@@ -1,4 +1,7 @@
-"""The reader: the same items and the same failure, however the bytes are cut."""
+"""The reader: the same items and the same failure, however the bytes are cut.
+
+tests/integration/backends/test_every_kind.py cuts the same streams, and those of all kinds, in two.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +49,6 @@ def chunk(delta: dict[str, object], finish: str | None = None, **more: object) -
 @pytest.mark.parametrize("name", ALL)
 def test_recorded_stream(name: str) -> None:
     check(ALL[name], ALL[name].raw)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_cut_at_every_byte(name: str) -> None:
-    raw = ALL[name].raw
-    for at in range(1, len(raw)):
-        check(ALL[name], raw[:at], raw[at:])
 
 
 @pytest.mark.parametrize("name", ALL)
