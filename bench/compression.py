@@ -57,7 +57,7 @@ class Size:
 
 
 FULL = Size((1_000, 100, 1), 60, 10.0, 0.2)  # so many readers and tokens a second are not joined
-QUICK = Size((3, 1), 5, 200.0, 0.02)
+QUICK = Size((3, 1), 10, 200.0, 0.02)
 
 
 class _Tables:
