@@ -93,6 +93,8 @@ SHAPES_OF: tuple[tuple[str, Callable[[Scope], ErrorShape]], ...] = tuple(
     for path in dialect.error_paths
 )
 
+GUARDED_ROUTES = {**ROUTES, **FAULT_ROUTES}
+
 
 def create_app(node: Node) -> ASGIApp:
     """Build the application of `node`; its hub must be running when requests come."""
@@ -134,7 +136,7 @@ def guard(node: Node, route: Route) -> None:
     """
     resource = route.endpoint
     assert isinstance(resource, Resource)
-    row = {**ROUTES, **FAULT_ROUTES}[route.path]
+    row = GUARDED_ROUTES[route.path]
     rows = {method: "GET" if method == "HEAD" else method for method in resource.methods}
     needed = {method: (row[name], (route.path, name) in SHARED) for method, name in rows.items()}
 

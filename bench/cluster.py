@@ -2,7 +2,7 @@
 
 Measured on one server and on clusters of one, two and three masters, in three ways:
 
-* The bench appends as a busy worker does, `AT_ONCE` generations in each call, one token each, as
+* The bench appends as a busy worker does, `at_once` generations in each call, one token each, as
   fast as Redis takes them; a live connection receives every frame. Nothing joins tokens, and what
   idle servers take is subtracted: this is the cost of a token, however busy the machine is. Once
   each master gets as many appends as the one server, and once all of them together.
@@ -33,7 +33,6 @@ from tests.support.processes import Role
 MASTERS = (0, 1, 2, 3)  # 0: one server, not in cluster mode
 QUICK_MASTERS = (0, 3)
 BASE = "one server"
-AT_ONCE = 120  # appends in one round: what a worker gathers at 30,000 tokens/s
 COST_MAX = 1.15  # times the CPU of one server
 SPREAD_MAX = 1.2  # times the mean
 SHARE_PLANNED = 0.6  # of a core, as in bench/sizing.py
@@ -44,13 +43,16 @@ class Size:
     """The sizes of a run.
 
     Attributes:
-        rounds: of appends, `AT_ONCE` in each.
+        rounds: of appends, `at_once` in each: what a worker gathers at 30,000 tokens/s.
+        idle_s: for which the idle servers are measured. Within 0.1 s they may do nothing.
         per_s: tokens of each generation.
         prompts, warm: of the first tokens: those that count, and those before them.
         ids: whose spread over three masters is measured.
     """
 
     rounds: int
+    at_once: int
+    idle_s: float
     streams: int
     per_s: int
     window_s: float
@@ -60,18 +62,18 @@ class Size:
     ids: int
 
 
-FULL = Size(200, 200, 50, 4.0, 2.0, 100, 10, 300)
-QUICK = Size(3, 5, 50, 0.15, 0.1, 3, 1, 300)
+FULL = Size(200, 120, 1.5, 200, 50, 4.0, 2.0, 100, 10, 300)
+QUICK = Size(3, 6, 0.3, 5, 50, 0.15, 0.1, 3, 1, 300)
 
 
 async def run(setup: Setup) -> list[Row]:
     """Run the benchmark; return its rows."""
     size = QUICK if setup.is_quick else FULL
     goals = {_who(masters): COST_MAX for masters in MASTERS[1:]}
-    each = f"{AT_ONCE} appends at a time on each master"
+    each = f"{size.at_once} appends at a time on each master"
     cost = Comparison(f"{each}: CPU of Redis per token", "µs", base=BASE, goals=goals)
     fill = Comparison(f"{each}: busiest master 60 % of a core at", "tokens/s", base=BASE)
-    shared = f"{AT_ONCE} appends at a time on all masters together"
+    shared = f"{size.at_once} appends at a time on all masters together"
     thin = Comparison(f"{shared}: CPU of Redis for each token", "µs", base=BASE)
     idle = Comparison("idle: CPU of Redis each second", "µs", base=BASE)
     work = f"{size.streams} generations of {size.per_s} tokens/s each"
@@ -87,8 +89,8 @@ async def run(setup: Setup) -> list[Row]:
             await setup.quiet()
             async with _system(setup, masters) as system, system.node() as role:
                 own = replace(setup, system=system, shared_node=None)
-                full = await _appends(system, size, AT_ONCE * max(1, masters))
-                part = await _appends(system, size, AT_ONCE) if masters > 1 else full
+                full = await _appends(system, size, size.at_once * max(1, masters))
+                part = await _appends(system, size, size.at_once) if masters > 1 else full
                 took_ms = await _first_tokens(own, role, size)
                 measured = await _tokens(own, role, size)
             cost.add(_who(masters), sum(full.shares_us))
@@ -117,7 +119,7 @@ def _system(setup: Setup, masters: int) -> System:
 
 async def _appends(system: System, size: Size, at_once: int) -> Appended:
     return await append_all(
-        system.redis_url, system.redis_pids, rounds=size.rounds, at_once=at_once
+        system.redis_url, system.redis_pids, rounds=size.rounds, at_once=at_once, idle_s=size.idle_s
     )
 
 

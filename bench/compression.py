@@ -9,6 +9,7 @@ is decoded, and must have the exact text.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 import zlib
@@ -39,20 +40,24 @@ SYSTEMS = {
     f"br{EACH}": ("br", PRIVATE),
 }
 KB = 1_000
-SETTLE_S = 0.2  # for the last token to reach all readers
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The sizes of a run."""
+    """The sizes of a run.
+
+    Attributes:
+        settle_s: for the last token to reach all readers.
+    """
 
     readers: tuple[int, ...]
     tokens: int
     per_s: float
+    settle_s: float
 
 
-FULL = Size((1_000, 100, 1), 60, 10.0)  # so many readers and tokens a second are not joined
-QUICK = Size((3, 1), 10, 100.0)
+FULL = Size((1_000, 100, 1), 60, 10.0, 0.2)  # so many readers and tokens a second are not joined
+QUICK = Size((3, 1), 10, 200.0, 0.02)
 
 
 class _Tables:
@@ -81,12 +86,25 @@ async def run(setup: Setup) -> list[Row]:
     tables = [_Tables(size, readers) for readers in size.readers]
     async with Writer(setup.system.redis_url) as writer:
         for _ in setup.rounds():
-            for who, (encoding, program) in SYSTEMS.items():
+            for program, systems in _nodes(setup.is_quick):
                 node = setup.system.node(program=program, stream_encodings="gzip,zstd,br")
                 async with node as role:
-                    for table in tables:
+                    for (who, encoding), table in itertools.product(systems.items(), tables):
                         await _measure(setup, role, writer, table, who=who, encoding=encoding)
     return [row for table in tables for row in table.rows()]
+
+
+def _nodes(is_quick: bool) -> list[tuple[str, dict[str, str]]]:
+    """Return the program of each node, and its systems with their encodings.
+
+    Each system has a fresh node, whose memory is measured; in a quick run each program has one.
+    """
+    if not is_quick:
+        return [(program, {who: encoding}) for who, (encoding, program) in SYSTEMS.items()]
+    return [
+        (program, {who: encoding for who, (encoding, of) in SYSTEMS.items() if of == program})
+        for program in (SHARED, PRIVATE)
+    ]
 
 
 async def _measure(
@@ -103,8 +121,9 @@ async def _measure(
     for name, pieces in ANSWERS.items():
         tokens = pieces()[: table.size.tokens]
         run = await _read(
-            setup, node, writer, table.readers, encoding, tokens, per_s=table.size.per_s
-        )
+            setup, node, writer, table.readers, encoding, tokens,
+            per_s=table.size.per_s, settle_s=table.size.settle_s,
+        )  # fmt: skip
         table.bytes[name].add(who, run.body_bytes / len(tokens))
         table.cpu[name].add(who, US * run.cpu_s / (len(tokens) * table.readers))
         if is_fresh and name == next(iter(ANSWERS)):
@@ -129,6 +148,7 @@ async def _read(
     tokens: list[str],
     *,
     per_s: float = 1_000.0,
+    settle_s: float = 0.0,
 ) -> _Run:
     before = rss_bytes(node.pid)
     holder = await writer.begin()
@@ -138,7 +158,7 @@ async def _read(
     for n, token in enumerate(tokens):
         await asyncio.sleep(began + n / per_s - time.monotonic())
         await writer.say(holder, [token], tokens_before=n)
-    await asyncio.sleep(SETTLE_S)
+    await asyncio.sleep(settle_s)
     spent, after = cpu_s(node.pid) - cpu, rss_bytes(node.pid)
     await writer.end(holder, tokens_before=len(tokens))
     await setup.load.over()

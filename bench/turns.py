@@ -40,6 +40,7 @@ class Size:
         prompts: one after the other; before them `warm` ones.
         queued: prompts of the long queue, of which `slots` run at once for `each_s` each.
         beside: prompts of the other owner that are measured beside each queue.
+        idle_s: for which the idle system is measured.
     """
 
     prompts: int
@@ -48,10 +49,11 @@ class Size:
     slots: int
     each_s: float
     beside: int
+    idle_s: float
 
 
-FULL = Size(400, 20, 2_000, 8, 0.02, 5)
-QUICK = Size(5, 1, 20, 2, 0.01, 2)
+FULL = Size(400, 20, 2_000, 8, 0.02, 5, 1.0)
+QUICK = Size(5, 1, 20, 2, 0.01, 2, 0.05)
 
 
 async def run(setup: Setup) -> list[Row]:
@@ -96,19 +98,19 @@ async def _one_by_one(
             took_ms.append(await first_token_ms(reader, writer, _request(answer, ALICE), answer))
         busy_s, lasted_s = cpu_s(system.redis_pid) - used_s, time.monotonic() - began_s
         await setup.upstream.times(answers)
-    return US * (busy_s - await _idle_share(system) * lasted_s) / size.prompts, took_ms
+    return US * (busy_s - await _idle_share(system, size) * lasted_s) / size.prompts, took_ms
 
 
-async def _idle_share(system: System) -> float:
+async def _idle_share(system: System, size: Size) -> float:
     """Return the CPU seconds that Redis needs each second beside an idle worker and node."""
-    used_s, lasts_s = cpu_s(system.redis_pid), 1.0
-    await asyncio.sleep(lasts_s)
-    return (cpu_s(system.redis_pid) - used_s) / lasts_s
+    used_s = cpu_s(system.redis_pid)
+    await asyncio.sleep(size.idle_s)
+    return (cpu_s(system.redis_pid) - used_s) / size.idle_s
 
 
 async def _in_a_queue(system: System, node: Role, size: Size) -> float:
     """Return Redis's µs per prompt, from the POST to the end."""
-    idle_share = await _idle_share(system)
+    idle_share = await _idle_share(system, size)
     began_s, used_s = time.monotonic(), cpu_s(system.redis_pid)
     await _queue(node, new_answers(size.queued, tokens=2, first_s=size.each_s))
     await system.all_ended(DEADLINE_S)

@@ -60,10 +60,11 @@ class Size:
     tokens: int
     per_s: int
     compressors: int  # whose memory is measured
+    quiet_s: float  # before the first token
 
 
-FULL = Size(4_000, (1, 100, 1_000), 120, 10, 1_000)
-QUICK = Size(100, (1, 4), 40, 50, 10)
+FULL = Size(4_000, (1, 100, 1_000), 120, 10, 1_000, 0.5)
+QUICK = Size(100, (3,), 10, 100, 10, 0.02)
 
 
 async def run(setup: Setup) -> list[Row]:
@@ -205,7 +206,7 @@ async def _follow(setup: Setup, node: Role, language: str, size: Size, readers: 
             stream.write(subscribe)
         await until(lambda: all(counts), 30, "every reader has its start")
         oracle = group.create_task(_oracle(node, name))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(size.quiet_s)
         at_start, cpu = sum(counts), cpu_s(node.pid)
         begun_s = time.monotonic()
         for n, piece in enumerate(pieces):

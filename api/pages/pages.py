@@ -16,6 +16,8 @@ import gzip
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -56,19 +58,40 @@ HASH_CHARACTERS = 16
 GZIP_LEVEL = 6
 
 
+@dataclass(frozen=True, slots=True)
+class StaticFiles:
+    """The files as a node sends them, and their hashes, by name."""
+
+    contents: Mapping[str, bytes]
+    hashes: Mapping[str, str]
+
+
+@cache
+def read_static_files() -> StaticFiles:
+    """Return the files of the folder; the first call in a process reads and hashes them."""
+    paths = [path for path in sorted(DIRECTORY.iterdir()) if path.suffix in MEDIA_TYPES]
+    contents = {path.name: path.read_bytes() for path in paths}
+    hashes = {name: _hash(content) for name, content in contents.items()}
+    for name in contents:
+        if name.endswith(".html"):
+            contents[name] = _with_hashes(contents[name], hashes)
+            hashes[name] = _hash(contents[name])
+    return StaticFiles(contents, hashes)
+
+
+@cache
+def encoded_document() -> bytes:
+    return msgspec.json.encode(DOCUMENT)
+
+
 class PageRoutes:
     """The handlers of the static files and of /openapi.json."""
 
     def __init__(self) -> None:
-        paths = [path for path in sorted(DIRECTORY.iterdir()) if path.suffix in MEDIA_TYPES]
-        self.files = {path.name: path.read_bytes() for path in paths}
-        self.hashes = {name: _hash(content) for name, content in self.files.items()}
-        for name in self.files:
-            if name.endswith(".html"):
-                self.files[name] = self._with_hashes(self.files[name])
-                self.hashes[name] = _hash(self.files[name])
+        files = read_static_files()
+        self.files, self.hashes = files.contents, files.hashes
         self.compressed: dict[str, bytes] = {}
-        self.document = msgspec.json.encode(DOCUMENT)
+        self.document = encoded_document()
 
     async def chat(self, request: Request) -> ASGIApp:
         """GET /: the chat page."""
@@ -113,13 +136,15 @@ class PageRoutes:
             self.compressed[name] = gzip.compress(self.files[name], GZIP_LEVEL, mtime=0)
         return self.compressed[name]
 
-    def _with_hashes(self, html: bytes) -> bytes:
-        """Add the query `v` to the addresses of this folder's files."""
-        return ADDRESS.sub(self._address, html.decode()).encode()
 
-    def _address(self, found: re.Match[str]) -> str:
-        known = self.hashes.get(found[1])
+def _with_hashes(html: bytes, hashes: Mapping[str, str]) -> bytes:
+    """Add the query `v` to the addresses of this folder's files."""
+
+    def address(found: re.Match[str]) -> str:
+        known = hashes.get(found[1])
         return f"{found[0]}?v={known}" if known else found[0]
+
+    return ADDRESS.sub(address, html.decode()).encode()
 
 
 def _takes_gzip(request: Request) -> bool:

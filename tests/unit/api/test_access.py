@@ -35,8 +35,9 @@ def status_free(status: int) -> bool:
 
 @pytest.fixture
 async def shell() -> AsyncIterator[Shell]:
-    async with Shell(jwt_secret=SECRET).client as _:
-        yield Shell(jwt_secret=SECRET)
+    shell = Shell(jwt_secret=SECRET)
+    async with shell.client:
+        yield shell
 
 
 def test_the_table_has_exactly_the_routes_and_methods_of_a_node() -> None:
@@ -71,6 +72,7 @@ def test_the_table_has_exactly_the_sockets_of_a_node_and_known_scopes() -> None:
     assert needed <= {*SCOPES, ANY, PUBLIC}
 
 
+EXPIRED = hmac_token(exp=1)
 ENDLESS = "/v1/console"  # its stream goes on until the client leaves
 
 
@@ -114,7 +116,7 @@ async def test_a_route_needs_good_credentials_and_its_scope(
         answer = await shell.client.request(method, path_of(path), headers=headers)
         return answer.status_code, answer.text
 
-    for bad in (None, "wrong", hmac_token("x" * 32), hmac_token(exp=1), hmac_token(sub="*")):
+    for bad in (None, EXPIRED):
         assert (await call(bad))[0] == 401, bad
     with_it = hmac_token(scope=needed if needed != ANY else "")
     without = hmac_token(scope=" ".join(SOME_SCOPES - {needed, ADMIN}))
@@ -126,6 +128,14 @@ async def test_a_route_needs_good_credentials_and_its_scope(
     else:
         assert status == 403 and "forbidden" in text or path == "/deep-chat"
         assert needed in text
+
+
+@pytest.mark.parametrize("bad", ["wrong", hmac_token("x" * 32), hmac_token(sub="*")])
+async def test_other_bad_credentials_are_refused(shell: Shell, bad: str) -> None:
+    """Every route has the same check: see `test_every_route_of_a_node_is_guarded`."""
+    headers = {"authorization": f"Bearer {bad}"}
+
+    assert (await shell.client.get("/v1/generations", headers=headers)).status_code == 401
 
 
 @pytest.mark.parametrize("needed", sorted(ORDINARY))

@@ -28,6 +28,7 @@ from api.pages.openapi.document import DOCUMENT
 from api.pages.pages import DIRECTORY
 from shared.log.events import End, Token
 from shared.redis import keys
+from tests.support.examples import examples
 from tests.support.local_node import ManualWorker
 from tests.support.shell import ALICE, BOB, OPERATOR, Shell
 
@@ -605,7 +606,10 @@ HEADERS = st.dictionaries(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(50, in_ci=150),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     method=st.sampled_from(["GET", "POST", "HEAD", "PUT"]),
     path=PATHS,

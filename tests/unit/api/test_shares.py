@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -87,10 +88,20 @@ async def test_a_member_shares_the_prompts_of_all_in_a_shared_session(shell: She
         assert await status(shell, "GET", f"/v1/generations/{made}", bearing(found["token"])) == 200
 
 
-@pytest.mark.parametrize(("path", "method"), OTHER_ROUTES)
-async def test_a_share_may_nothing_else(shell: Shell, path: str, method: str) -> None:
+@pytest.fixture(scope="module")
+async def shared_shell() -> AsyncIterator[tuple[Shell, str, dict[str, str]]]:
+    """A node, a generation, and the header of its share, for calls that are all refused."""
+    shell = Shell(jwt_secret=SECRET)
     shown = await start(shell)
-    token = bearing((await share(shell, generation=shown))["token"])
+    yield shell, shown, bearing((await share(shell, generation=shown))["token"])
+    await shell.client.aclose()
+
+
+@pytest.mark.parametrize(("path", "method"), OTHER_ROUTES)
+async def test_a_share_may_nothing_else(
+    shared_shell: tuple[Shell, str, dict[str, str]], path: str, method: str
+) -> None:
+    shell, shown, token = shared_shell
     for name in ("{id}", "{name}", "{session:path}", "{model:path}"):
         path = path.replace(name, shown)
 

@@ -35,8 +35,9 @@ MALFORMED = {
 MALFORMED_HEADERS = ("0", "-1", "soon", "30s", "1e3", "0.0", "", " ", "1,5", "inf", "nan", "٣")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def shell():
+    """One for the module: what is refused leaves nothing, and each accepted prompt has an id."""
     shell = Shell(models_skip="")
     yield shell
     await shell.client.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.edge.transfer_rate import (
@@ -11,6 +11,7 @@ from api.edge.transfer_rate import (
     RATE_WINDOW_S,
     TransferRate,
 )
+from tests.support.examples import examples
 
 
 def slow_after(moved_by_second: list[int], window_s: float = RATE_WINDOW_S) -> int | None:
@@ -53,11 +54,13 @@ def test_without_waiting_time_no_peer_is_slow() -> None:
     assert not any(rate.is_slow(1.0, 0, RATE_WINDOW_S) for _ in range(1_000))
 
 
+@settings(max_examples=examples(30, in_ci=100))
 @given(st.lists(st.integers(RATE_BYTES_S_MIN, 10 * RATE_BYTES_S_MIN), min_size=31, max_size=120))
 def test_the_minimum_rate_in_each_second_is_never_slow(counts: list[int]) -> None:
     assert slow_after(counts) is None and slow_after(counts, CONTENDED_RATE_WINDOW_S) is None
 
 
+@settings(max_examples=examples(30, in_ci=100))
 @given(st.lists(st.integers(0, RATE_BYTES_S_MIN - 1), min_size=31, max_size=120))
 def test_below_the_minimum_in_each_second_is_slow_at_the_first_check(counts: list[int]) -> None:
     assert slow_after(counts) == 30 and slow_after(counts, CONTENDED_RATE_WINDOW_S) == 10

@@ -18,6 +18,7 @@ from shared.config.model_request import REQUEST_MEMBERS
 from shared.config.models import DEMO, STRINGS, Model, ModelTable, load_models
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
+from tests.support.examples import examples
 from workers.backends import build_backends
 from workers.backends.route import find_route
 
@@ -285,9 +286,9 @@ TABLE = st.fixed_dictionaries(
     },
 )
 FILES = st.one_of(
-    st.dictionaries(st.sampled_from(["a", "b-c", ""]) | st.text(max_size=5), TABLE | VALUES).map(
-        lambda models: f"models = {toml(models)}\n"
-    ),
+    st.dictionaries(
+        st.sampled_from(["a", "b-c", ""]) | st.text(max_size=5), TABLE | VALUES, max_size=3
+    ).map(lambda models: f"models = {toml(models)}\n"),
     st.text(max_size=60),
     st.sampled_from(
         [
@@ -309,7 +310,7 @@ FILES = st.one_of(
 
 
 @settings(
-    max_examples=150,
+    max_examples=examples(50, in_ci=150),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(text=FILES)

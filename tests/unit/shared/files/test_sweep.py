@@ -10,8 +10,9 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.config.settings import Settings
+from shared.files import sweep
 from shared.files.store import FileRecord, FileStore
-from shared.files.sweep import EXPIRED_PER_SWEEP, ORPHAN_S, Swept, sweep_files
+from shared.files.sweep import ORPHAN_S, Swept, sweep_files
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces
 
@@ -121,10 +122,13 @@ async def test_unfinished_writes_are_deleted(files: FileStore, directory: Path) 
     assert not any("#" in name for name in left_in(directory))
 
 
-async def test_many_expired_files_need_several_sweeps(files: FileStore, redis: Redis) -> None:
+async def test_many_expired_files_need_several_sweeps(
+    files: FileStore, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "EXPIRED_PER_SWEEP", 20)
     await redis.zadd(
         keys.FILES_EXPIRY,
-        {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(EXPIRED_PER_SWEEP + 3)},
+        {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(20 + 3)},
     )
-    assert (await sweep_files(files)).expired == EXPIRED_PER_SWEEP
+    assert (await sweep_files(files)).expired == 20
     assert (await sweep_files(files)).expired == 3

@@ -12,13 +12,17 @@ from shared.config.credentials import Identity
 from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
+from shared.queue import chats
 from shared.queue.accept import Accepted, Acceptor, NewGeneration
-from shared.queue.chats import RUNS_MAX, STOP_PAGE, Chats
+from shared.queue.chats import Chats
 from shared.queue.endings import cancel
 from shared.redis import keys
 
 REQUEST = b'{"messages":[]}'
 CHAT = "a chat/ü\n"
+# In the product 100 each: more than one page and more than the newest would take a second each.
+RUNS_MAX = 6
+STOP_PAGE = 7
 
 
 class Place:
@@ -55,7 +59,9 @@ class Place:
 
 
 @pytest.fixture
-async def place() -> AsyncIterator[Place]:
+async def place(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    monkeypatch.setattr(chats, "RUNS_MAX", RUNS_MAX)
+    monkeypatch.setattr(chats, "STOP_PAGE", STOP_PAGE)
     made = Place()
     yield made
     await made.redis.aclose()

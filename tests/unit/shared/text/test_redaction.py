@@ -139,13 +139,13 @@ def test_an_error_of_a_backend_is_redacted_before_it_is_cut() -> None:
     "unit", ["a", "?key", "x-api-key", "://", "eyJ", "A_KEY", "bearer ", "sk-", "a-", "?&=", "-_"]
 )
 def test_hostile_texts_take_linear_time(unit: str) -> None:
-    """With quadratic time these texts would take minutes."""
-    text = unit * 100_000 + "key token auth secret ="
+    """Linear time takes 0.05 s here, quadratic time many seconds."""
+    text = unit * 20_000 + "key token auth secret ="
     begun_s = time.thread_time()
 
     redact(text)
 
-    assert time.thread_time() - begun_s < 5
+    assert time.thread_time() - begun_s < 1
 
 
 def test_a_sentence_about_a_variable_stays_readable() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 from anthropic.types import ContentBlockParam, MessageParam, ToolChoiceParam, ToolUnionParam
-from pydantic import TypeAdapter
 
 from shared.config.model_request import RequestRules
 from shared.config.models import Model
@@ -28,6 +27,7 @@ from tests.support.conversations import (
     text,
     user,
 )
+from tests.support.sdk_types import adapter_of
 from workers.backends.anthropic.request import MAX_TOKENS, encode_body
 
 MODEL = Model(name="claude", backend="anthropic", base_url="https://x/v1", model="claude-x")
@@ -45,13 +45,13 @@ def body_of(
         encode_body(model, Request(list(messages), params), prefix)
     )
     for message in body["messages"]:
-        TypeAdapter(MessageParam).validate_python(message)
+        adapter_of(MessageParam).validate_python(message)
         for block in message["content"]:
-            TypeAdapter(ContentBlockParam).validate_python(block)
+            adapter_of(ContentBlockParam).validate_python(block)
     for tool in body.get("tools", ()):
-        TypeAdapter(ToolUnionParam).validate_python(tool)
+        adapter_of(ToolUnionParam).validate_python(tool)
     if "tool_choice" in body:
-        TypeAdapter(ToolChoiceParam).validate_python(body["tool_choice"])
+        adapter_of(ToolChoiceParam).validate_python(body["tool_choice"])
     return body
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from shared.log.events import Extra, Reasoning, Token, ToolCall, Usage, decode, encode
+from tests.support.cuts import places
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.reader import ChatReader
 
@@ -241,9 +242,9 @@ def read(*pieces: bytes) -> tuple[list[BackendItem], ChatReader]:
 def test_an_odd_stream_gives_its_items_however_it_is_cut(name: str) -> None:
     pieces, expected = TABLE[name]
     raw = b"".join([*pieces, DONE])
-    for at in range(len(raw)):
+    for at in places(0, len(raw)):
         items, reader = read(raw[:at], raw[at:])
-        assert items == expected
+        assert items == expected, at
         assert reader.failure is None
     assert read(*(raw[at : at + 1] for at in range(len(raw))))[0] == expected
     assert read(*pieces, DONE)[0] == expected  # one event in each read, as servers send it

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from openai.types.responses import ResponseInputItemParam, ToolParam
-from pydantic import TypeAdapter
 
 from shared.config.model_request import RequestRules
 from shared.config.models import Model
@@ -24,6 +23,7 @@ from tests.support.conversations import (
     text,
     user,
 )
+from tests.support.sdk_types import adapter_of
 from workers.backends.responses.request import body_of as encode
 
 MODEL = Model(name="gpt", backend="responses", base_url="https://x/v1", model="gpt-x")
@@ -36,9 +36,9 @@ def body_of(*messages: dict[str, Any], model: Model = MODEL, **params: Any) -> d
     """Return the body, after the SDK's types have accepted its parts."""
     body = encode(model, Request(list(messages), params))
     for item in body["input"]:
-        TypeAdapter(ResponseInputItemParam).validate_python(item)
+        adapter_of(ResponseInputItemParam).validate_python(item)
     for tool in body.get("tools", ()):
-        TypeAdapter(ToolParam).validate_python(tool)
+        adapter_of(ToolParam).validate_python(tool)
     return body
 
 
