@@ -43,10 +43,14 @@ asyncio.constants.DEBUG_STACK_DEPTH = 2
 traceback.extract_stack.__defaults__ = (None, 2)
 
 # print_blob: a failure prints the line that repeats it; the seed is in pytest's own report header.
-hypothesis.settings.register_profile("tailrace", print_blob=True, deadline=None)
-# CI judges a change, so it tries the same cases each time; whoever works here tries new ones.
+hypothesis.settings.register_profile("tailrace", print_blob=True, deadline=None, max_examples=40)
+# CI judges a change, so it tries many cases, the same each time; whoever works here tries new ones.
 hypothesis.settings.register_profile(
-    "ci", hypothesis.settings.get_profile("tailrace"), derandomize=True, database=None
+    "ci",
+    hypothesis.settings.get_profile("tailrace"),
+    max_examples=100,
+    derandomize=True,
+    database=None,
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "tailrace")
 
