@@ -323,6 +323,6 @@ def test_write_protocol_survives_any_interleaving() -> None:
         WriteProtocol.server = server
         run_state_machine_as_test(
             WriteProtocol,
-            # An append of any token, of a stranger, or behind a gap: found in 7 to about 400 examples.
+            # Appends of any token, of a stranger, or behind a gap are found in 7 to about 400.
             settings=settings(max_examples=400, stateful_step_count=30, deadline=None),
         )
