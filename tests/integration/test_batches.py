@@ -378,7 +378,7 @@ async def test_an_uncommitted_part_of_the_results_is_ignored(desk):
 async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch, after_calls):
     """A second of the batch is forgotten under its holder, whose connections live on."""
     monkeypatch.setattr(gathering_module, "RESULTS_MAX", 40)
-    batch_id = await desk.submit(160)
+    batch_id = await desk.submit(600)
     kept: dict[bytes, bytes] = {}
     commits = []
     commit = BatchLease.commit
@@ -402,9 +402,9 @@ async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch
     batch = await desk.run(batch_id)
 
     assert len(commits) > after_calls + 1, "it went back"
-    assert (batch.status, batch.completed, batch.failed) == ("completed", 160, 0)
-    assert (await desk.rows(batch.output_file_id)).keys() == names(160)
-    assert len(set(desk.harness.backend.seeds)) == 160, "nothing was asked under another id"
+    assert (batch.status, batch.completed, batch.failed) == ("completed", 600, 0)
+    assert (await desk.rows(batch.output_file_id)).keys() == names(600)
+    assert len(set(desk.harness.backend.seeds)) == 600, "nothing was asked under another id"
 
 
 # Cancelled at odd moments
