@@ -18,10 +18,10 @@ async def tls_front(server: RedisServer, tls: ssl.SSLContext) -> AsyncIterator[i
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await writer.start_tls(tls)
-        except OSError:  # the client gave up during the handshake, for example for lack of time
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
+        except OSError:  # the client gave up, for lack of time, or the server has ended before it
             writer.transport.abort()
             return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(copy(reader, far_writer))
