@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -67,6 +67,17 @@ def events(answer: WatchedGeneration, kind: str) -> int:
     return [entry.type for entry in answer.record.log].count(kind)
 
 
+async def check_resets(
+    fault_run: FaultRun, answers: Mapping[str, WatchedGeneration], resets: Mapping[str, int]
+) -> None:
+    """Each answer completes, with so many resets in its log and for each of its readers."""
+    await fault_run.finish(bound_s=20, is_lossless=False)
+    for name, answer in answers.items():
+        assert answer.record.snapshot["status"] == "completed"
+        seen = {reading.resets for reading in answer.readings}
+        assert (events(answer, "reset"), seen) == (resets[name], {resets[name]}), name
+
+
 async def test_a_killed_workers_answer_is_whole_however_its_server_continues(fault_run: FaultRun):
     fault = death_of_worker(fault_run.deployment)
     resets = {"goes on": 0, "echoes": 0, "begins anew": 1, "refuses": 1}
@@ -81,11 +92,7 @@ async def test_a_killed_workers_answer_is_whole_however_its_server_continues(fau
 
     await fault.struck()
 
-    await fault_run.finish(bound_s=20, is_lossless=False)
-    for name, answer in answers.items():
-        assert answer.record.snapshot["status"] == "completed"
-        seen = {reading.resets for reading in answer.readings}
-        assert (events(answer, "reset"), seen) == (resets[name], {resets[name]}), name
+    await check_resets(fault_run, answers, resets)
 
 
 async def test_usage_and_max_tokens_are_of_the_whole_answer_after_a_kill(fault_run: FaultRun):
@@ -127,11 +134,7 @@ async def test_auto_continues_where_the_form_was_seen_to_hold(
 
     await fault.struck()
 
-    await fault_run.finish(bound_s=20, is_lossless=False)
-    for model, answer in answers.items():
-        assert answer.record.snapshot["status"] == "completed"
-        seen = {reading.resets for reading in answer.readings}
-        assert (events(answer, "reset"), seen) == (resets[model], {resets[model]}), model
+    await check_resets(fault_run, answers, resets)
     asked = [call.body for call in upstream.calls if "by the doctor" in str(call.body)]
     continued = [body for body in asked if body["messages"][-1]["role"] == "assistant"]
     assert len(continued) == 1, "only the tried form is continued"
