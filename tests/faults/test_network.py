@@ -21,7 +21,7 @@ from tests.support.client import Client
 from tests.support.demo import demo_body
 from tests.support.fault_run import FaultRun
 from tests.support.processes import Deployment, Role
-from tests.support.proxy import Proxy
+from tests.support.proxy import Direction, Proxy
 from tests.support.upstream import Upstream, script_of
 from tests.support.upstream import expected_text as upstream_text
 from tests.support.wait import until
@@ -96,6 +96,13 @@ async def proxied_node(
     deployment.urls_seen = []
 
 
+async def cut_once(proxy: Proxy, after_bytes: int, way: Direction) -> None:
+    """Return when the proxy has cut a connection, after so many bytes that go `up` or `down`."""
+    cuts = proxy.cuts
+    proxy.cut_after(after_bytes, way)
+    await until(lambda: proxy.cuts > cuts, 5, "a cut")
+
+
 async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(proxied):
     """Twelve cuts at odd places in both directions while answers stream: none shows."""
     deployment, proxy = proxied
@@ -105,9 +112,7 @@ async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(p
         for n in range(12):
             if not await fault_run.read_on(answers[0], 5):
                 break
-            cuts = proxy.cuts
-            proxy.cut_after(1 + 97 * n % 500, "up" if n % 2 else "down")
-            await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
+            await cut_once(proxy, 1 + 97 * n % 500, "up" if n % 2 else "down")
         await fault_run.finish(bound_s=30)
 
         assert all(a.record.snapshot["status"] == "completed" for a in answers)
@@ -207,9 +212,7 @@ async def test_a_nodes_connections_cut_while_readers_read(proxied_node):
         for n in range(10):
             if not await fault_run.read_on(answers[0], 7):
                 break
-            cuts = proxy.cuts
-            proxy.cut_after(1 + 211 * n % 700, "down")
-            await until(lambda: proxy.cuts > cuts, 5, "a cut")  # noqa: B023 - awaited at once
+            await cut_once(proxy, 1 + 211 * n % 700, "down")
 
         await fault_run.finish(bound_s=30)
 
