@@ -55,8 +55,9 @@ def server() -> Server:
     return Server()
 
 
-def harness_of(url: str, server: Server, **settings) -> WorkerHarness:
-    harness = WorkerHarness(url, server.answer, **settings)
+def harness_of(url: str, server: Server, lease_s: float = 60.0, **settings) -> WorkerHarness:
+    """A slot that is not given back stays taken for `lease_s`: by default, longer than a test."""
+    harness = WorkerHarness(url, server.answer, lease_s=lease_s, **settings)
     harness.models["m"] = replace(harness.models["m"], slots=server.slots)
     return harness
 
@@ -72,7 +73,7 @@ async def test_of_sixty_lines_none_fails_on_a_server_with_two_slots(url, server)
             assert (await harness.ended(generation_id)).status == "completed"
         assert (server.failed, server.most) == (0, 2)
         assert [await harness.said(ids[-1])] == [["start", "word", "end"]]
-        assert not await harness.redis.keys("tr:{slots:*")
+        await until_no_slots(harness)
 
 
 async def test_a_prompt_goes_before_the_lines_that_wait(url, server):
@@ -108,7 +109,7 @@ async def _hello():
 
 
 async def test_the_slots_of_a_killed_worker_come_back(url, server):
-    async with harness_of(url, server) as harness:
+    async with harness_of(url, server, lease_s=0.6) as harness:
         await harness.start("one")
         first = [await harness.ask() for _ in range(2)]
         for generation_id in first:
@@ -124,7 +125,8 @@ async def test_the_slots_of_a_killed_worker_come_back(url, server):
 
 
 async def test_a_cancelled_generation_gives_its_slot_to_the_next(url, server):
-    async with harness_of(url, server) as harness:
+    # A worker that waits for its server learns of the cancel when it renews its lease.
+    async with harness_of(url, server, lease_s=0.6) as harness:
         worker = await harness.start()
         ids = [await harness.ask() for _ in range(3)]
         await until_waiting(harness, 1)
@@ -186,10 +188,19 @@ async def until_waiting(harness: WorkerHarness, count: int) -> None:
     await until(waiting, 10.0, f"{count} generations in the line")
 
 
+async def until_no_slots(harness: WorkerHarness | RouteHarness) -> None:
+    """A worker gives a slot back after it has written the end of the log."""
+
+    async def is_empty() -> bool:
+        return not await harness.redis.keys("tr:{slots:*")
+
+    await until(is_empty, DEADLINE_S, "no slot is held and no line is left")
+
+
 def route_of(url: str, servers: dict[str, Server], **settings) -> RouteHarness:
     members = {name: Model(name=name, slots=server.slots) for name, server in servers.items()}
     scripts = {name: [server.answer] for name, server in servers.items()}
-    return RouteHarness(url, scripts, members=members, **settings)
+    return RouteHarness(url, scripts, members=members, lease_s=60.0, **settings)
 
 
 async def test_a_route_uses_the_backend_with_a_free_slot_and_then_waits(url):
@@ -209,11 +220,7 @@ async def test_a_route_uses_the_backend_with_a_free_slot_and_then_waits(url):
             assert (await harness.ended(generation_id)).status == "completed"
             assert (await harness.said(generation_id)).count("start") == 1
         assert not (servers["a"].failed or servers["b"].failed)
-
-        async def is_empty() -> bool:
-            return not await harness.redis.keys("tr:{slots:*")
-
-        await until(is_empty, DEADLINE_S, "no slot is held and no line is left")
+        await until_no_slots(harness)
 
 
 async def test_the_slot_of_a_backend_that_failed_is_free_while_another_one_answers(url):
