@@ -29,7 +29,9 @@ def attempt_of(reading: Reading) -> int:
 async def read_through(
     up: LocalUp, faults: Sequence[str], *, tokens: int, per_s: int
 ) -> tuple[Reading, str]:
-    """Read one answer; do each fault when the answer has gone on after the fault before.
+    """Read one answer; do each fault when the answer has gone on for a second of text.
+
+    The supervisor refuses a fault that follows another one within `PAUSE_S`, half a second.
 
     Args:
         tokens, per_s: the answer, which must outlast the faults also on a slow machine.
@@ -50,7 +52,7 @@ async def read_through(
             group.create_task(reader.run(generation_id, deadline_s=2 * SOON_S))
             for fault in faults:
                 before = reading.count
-                goes_on = lambda n=before: reading.count > n + 20  # noqa: E731
+                goes_on = lambda n=before: reading.count > n + per_s  # noqa: E731
                 await until(goes_on, SOON_S, f"text before {fault}")
                 attempt = attempt_of(reading)
                 await up.break_it(http, fault, generation_id)
