@@ -76,7 +76,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument(
-        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL} but the last nine"
+        "names", nargs="*", help=f"{', '.join(KNOWN)}; default: {ALL}, i.e. {', '.join(BENCHES)}"
     )
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: check that it runs, measure nothing"

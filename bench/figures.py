@@ -142,7 +142,8 @@ def where(found: RunResults) -> str:
     ]
     times = max((len(row["values"]) for row in found.rows), default=0)
     warning = " With sizes of --quick, which say nothing." if found.is_quick else ""
-    return f"Of {'; of '.join(dict.fromkeys(seen))}. Medians of up to {times}.{warning}"
+    machines = "; ".join(dict.fromkeys(seen))
+    return f"Measured on {machines}. Each figure is the median of at most {times} runs.{warning}"
 
 
 def points(found: RunResults, curve: str) -> str:
