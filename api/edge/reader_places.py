@@ -119,15 +119,19 @@ class ReaderPlaces:
             self._write_soon(owner)
 
     async def run(self) -> None:
-        """Keep the numbers in Redis up to date until cancelled."""
+        """Keep the numbers in Redis up to date until cancelled.
+
+        Owners that change all the time must not delay the renewal of the others.
+        """
+        renew_at_s = _now_s() + RENEW_S
         while True:
-            try:
-                async with asyncio.timeout(RENEW_S):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(renew_at_s):
                     await self._has_changed.wait()
-            except TimeoutError:
-                self._changed.update(self._owners)
+            if is_due := _now_s() >= renew_at_s:
+                renew_at_s = _now_s() + RENEW_S
             with contextlib.suppress(Unavailable):
-                await self.write()
+                await self.write(everything=is_due)
 
     async def write(self, *, everything: bool = False) -> None:
         """Write the numbers that have changed, or all.

@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
+from api.edge import reader_places
 from api.edge.metrics import Metrics
 from api.edge.reader_places import LIFE_MS, ReaderPlace, ReaderPlaces
 from api.errors import TooManyConnections
 from shared.errors import Unavailable
 from shared.redis import keys
 from tests.support.generation import store_on
+from tests.support.wait import until
 
 
 @pytest.fixture
@@ -80,6 +82,25 @@ async def test_numbers_that_redis_lost_are_written_again(nodes, redis):
     await one.write(everything=True)
 
     assert await is_refused(two)
+
+
+async def test_an_owner_is_renewed_beside_an_owner_whose_readers_come_and_go(
+    nodes, redis, monkeypatch
+):
+    monkeypatch.setattr(reader_places, "RENEW_S", 0.3)
+    one = nodes[0]
+    await one.take("alice", 4)
+    await redis.delete(keys.owner_places("alice"))
+
+    async def is_renewed() -> bool:
+        await one.take("bob", 1)
+        one.give_back("bob")
+        return bool(await redis.exists(keys.owner_places("alice")))
+
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(one.run())
+        await until(is_renewed, 5, "the places of alice in Redis")
+        writing.cancel()
 
 
 async def test_an_owner_without_readers_leaves_nothing_behind(nodes, redis):
