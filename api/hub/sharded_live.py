@@ -18,6 +18,7 @@ channels of that master lose messages, and each of these channels gets its `subs
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from api.hub.live_connection import Listener
 from api.hub.shard import Shard
@@ -84,8 +85,12 @@ class ShardedLiveConnection:
             shard.drop()
 
     async def run(self) -> None:
-        """Stay connected to all masters until cancelled."""
+        """Stay connected to all masters until cancelled.
+
+        Slots that move all the time must not delay the look at the connections.
+        """
         self._topology = topology_of(self._url)
+        look_at_s = _now_s() + LOOK_S
         async with asyncio.TaskGroup() as self._group:
             while True:
                 slot_map = self._topology.slot_map
@@ -94,11 +99,12 @@ class ShardedLiveConnection:
                 if slot_map.version and self._changes != slot_map.changes:
                     self._arrange()
                 self._wake.clear()
-                try:
-                    async with asyncio.timeout(LOOK_S):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(look_at_s):
                         await self._wake.wait()
-                except TimeoutError:
+                if _now_s() >= look_at_s:
                     self._look()
+                    look_at_s = _now_s() + LOOK_S
 
     async def _read_map(self) -> None:
         self._has_doubt = False
@@ -179,3 +185,7 @@ class ShardedLiveConnection:
         """Take the notice of a server that `channel` is subscribed no more."""
         if self._channels.get(channel) == address:
             self._shards[address].subscribe(channel)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -140,8 +140,9 @@ async def test_a_channel_that_was_left_delivers_nothing_any_more(live: Live) -> 
     await until(has_left, DEADLINE_S, "no receiver")
 
 
+@pytest.mark.parametrize("slots_move", [False, True], ids=["quiet", "slots move all the time"])
 async def test_a_frozen_master_is_noticed_and_confirmed_again_when_it_answers(
-    live: Live, monkeypatch: pytest.MonkeyPatch
+    live: Live, monkeypatch: pytest.MonkeyPatch, slots_move: bool
 ) -> None:
     monkeypatch.setattr(shard, "PING_LOOKS", 1)
     monkeypatch.setattr(shard, "DEAF_LOOKS", 3)
@@ -150,7 +151,13 @@ async def test_a_frozen_master_is_noticed_and_confirmed_again_when_it_answers(
     server.freeze()
     try:
         up = live.connection.shards
-        await until(lambda: not live.connection.shards[("127.0.0.1", port)], DEADLINE_S, "noticed")
+
+        def is_noticed() -> bool:
+            if slots_move:
+                live.connection.doubt()
+            return not live.connection.shards[("127.0.0.1", port)]
+
+        await until(is_noticed, DEADLINE_S, "noticed")
     finally:
         server.thaw()
 
