@@ -30,7 +30,7 @@ PIECE_BYTES, PIECE_S = 262_144, 16.0
 # Large bodies that are decoded, encoded and sent to Redis at once: each takes several times its
 # size meanwhile.
 LARGE_AT_ONCE = 3
-TURN_WAIT_S = 3.0
+LARGE_BODY_TURN_WAIT_S = 3.0
 
 
 class ArrivalPace:
@@ -168,13 +168,13 @@ class BodyRoom:
         """Wait for a turn to work on a body of `size` bytes; bodies that are not large need none.
 
         Raises:
-            RequestError: 503 `bodies_full`, no turn within `TURN_WAIT_S`.
+            RequestError: 503 `bodies_full`, no turn within `LARGE_BODY_TURN_WAIT_S`.
         """
         if size <= LARGE_BODY_BYTES:
             yield
             return
         try:
-            async with asyncio.timeout(TURN_WAIT_S):
+            async with asyncio.timeout(LARGE_BODY_TURN_WAIT_S):
                 await self._turns.acquire()
         except TimeoutError:
             self.refusals += 1

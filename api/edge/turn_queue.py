@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WAITING_MAX = 256  # of all owners together
-# Within the 30 s of `TURN_WAIT_S`, 16 turns can end three times, because the rate of a contended
-# transfer is checked after `CONTENDED_RATE_WINDOW_S`.
+# Within the 30 s of `TRANSFER_TURN_WAIT_S`, 16 turns can end three times, because the rate of a
+# contended transfer is checked after `CONTENDED_RATE_WINDOW_S`.
 OWNER_WAITING_MAX = 48
 
 

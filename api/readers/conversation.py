@@ -47,9 +47,7 @@ logger = logging.getLogger(__name__)
 
 SUBSCRIPTIONS_MAX = 100  # open generations on one socket
 CLOSE_FRAME_S = 1.0  # for the close frame to leave; after it the connection is aborted
-# Close codes, RFC 6455 section 7.4 and IANA's registry.
-UNSUPPORTED_DATA = 1003
-TRY_AGAIN_LATER = 1013
+UNSUPPORTED_DATA = 1003  # a close code of RFC 6455, section 7.4
 
 T = TypeVar("T")
 
@@ -390,7 +388,7 @@ class Conversation(ABC):
         if error.code in ("draining", "unauthorized"):
             self.socket.close(CODES[error.code].close)
         elif error.code == "unavailable" and not self.socket.subscriptions:
-            self.socket.close(TRY_AGAIN_LATER)
+            self.socket.close(CODES[error.code].close)
 
 
 def _reason(code: int) -> str:

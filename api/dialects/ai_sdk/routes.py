@@ -34,12 +34,11 @@ from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find_generation
 from shared.config.credentials import Identity
 from shared.errors import NotFound, RequestError
-from shared.log.ids import START, EventId, is_generation_id
+from shared.log.ids import GENERATION_PREFIX, START, EventId, is_generation_id
 from shared.log.records import Meta
 from shared.queue.chats import Chats
 
 START_INDEX = "startIndex"
-RUN_PREFIX = "gen_"
 JOINED_BYTES_MAX = 2**20  # of frames in a replay; later frames are sent unchanged
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
@@ -88,7 +87,7 @@ class AiSdkRoutes:
     async def _find_run(self, identity: Identity, name: str, number: int) -> Meta:
         """Return the run with the id `name`, else the chat's running run, else its newest run."""
         # Clients make up names for chats. Such a name may look like an id except for the prefix.
-        is_run = name.startswith(RUN_PREFIX) and is_generation_id(name)
+        is_run = name.startswith(GENERATION_PREFIX) and is_generation_id(name)
         try:
             if is_run:
                 # A client that has counted chunks has seen the run: wait if Redis has just lost it.

@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.durable_streams.fold import (
-    END_PREFIX,
     EVENT_STREAM,
     DurableStreamFold,
     event_id_of,
@@ -45,6 +44,7 @@ from api.readers.lookup import find_generation
 from api.readers.place import take_place
 from api.transport.extensions import IDENTITY
 from shared.errors import Expired, Unavailable
+from shared.log.event_bytes import END_PREFIX
 from shared.log.ids import START, EventId
 from shared.log.records import Entry, Meta
 from shared.streams.content import JSON_TYPE, join

@@ -24,13 +24,12 @@ from api.readers.conversation import Command, Conversation, Frame, error_frame
 from api.readers.lookup import find_generation
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import Draining, NotFound, RequestError
-from shared.log.ids import START, EventId, new_generation_id, parse_cursor
+from shared.log.ids import GENERATION_PREFIX, START, EventId, new_generation_id, parse_cursor
 from shared.log.records import Meta
 from shared.queue.endings import cancel
 
 PATH = "/lobe/ws"
 MESSAGE_ID_CHARACTERS_MAX = 256
-GENERATION_PREFIX = "gen_"
 
 
 def lobe_socket(node: Node) -> SocketEndpoint:
