@@ -145,7 +145,7 @@ def guard(node: Node, route: Route) -> None:
         identity = await admit(node.authenticator, scope, scope_needed, is_shared=is_shared)
         if identity is not None and identity.share is not None:
             scope[SHARE_WATCH] = node.share_watch
-        if identity is not None and node.authenticator.may_take_away(identity):
+        if identity is not None and node.authenticator.is_key_revocable(identity):
             scope[KEY_WATCH] = node.key_watch
         if identity is not None and (place := node.place_of(identity)) is not None:
             scope[READER_PLACE] = place

@@ -26,7 +26,7 @@ RATE_CHECK_S = 1.0  # between two checks of the peer's rate
 TRANSFER_RETRY_AFTER_S = 5
 
 
-class Turn:
+class TransferTurn:
     """One transfer that has its turn.
 
     Attributes:
@@ -107,7 +107,7 @@ class TransferLimit:
         self._queue.owner_max = self._queue.turns_max
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[Turn]:
+    async def turn(self, owner: str) -> AsyncIterator[TransferTurn]:
         """Wait for a turn, and keep it for the duration of the block.
 
         Raises:
@@ -116,7 +116,7 @@ class TransferLimit:
                 node drains and cannot wait any longer.
         """
         ticket = await self._enter(owner)
-        turn = Turn(lambda: self._queue.is_contended(owner))
+        turn = TransferTurn(lambda: self._queue.is_contended(owner))
         limit = asyncio.timeout(TRANSFER_S_MAX)
         try:
             if self._is_draining:

@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from api.edge.transfer_limit import Turn
+from api.edge.transfer_limit import TransferTurn
 from api.errors import request_error
 from api.intake.body import invalid_request
 from api.intake.content_coding import BodyDecoder
@@ -240,7 +240,7 @@ def open_form(headers: Headers, *, bytes_max: int) -> MultipartForm:
 
 
 async def file_pieces(
-    form: MultipartForm, receive: Receive, turn: Turn, decoder: BodyDecoder
+    form: MultipartForm, receive: Receive, turn: TransferTurn, decoder: BodyDecoder
 ) -> AsyncIterator[bytes]:
     """Yield the file's bytes as they arrive. If it ends without an error, the form is complete.
 

@@ -39,14 +39,14 @@ from shared.log.fold import Dialect
 from shared.log.ids import START, EventId
 
 
-class Place(NamedTuple):
+class ChunkPlace(NamedTuple):
     """Where an answer begins: `head` is sent first, then every entry after `cursor`."""
 
     cursor: EventId = START
     head: bytes = b""  # the rest of an entry (or of the opening) from chunk N on
 
 
-async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place:
+async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> ChunkPlace:
     """Return the place of chunk `number`, by the rules of this module.
 
     Raises:
@@ -63,10 +63,10 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place
             async with _read_timeout():
                 return await _find(relay, log, waiter, number)
     if number == log.chunks_up_to(0):
-        return Place()
+        return ChunkPlace()
     found = log.find_chunk(number)
     assert found is not None  # the opening is never trimmed
-    return Place(START, found[1])
+    return ChunkPlace(START, found[1])
 
 
 async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
@@ -134,12 +134,12 @@ async def _fold_new_entries(log: EncodedLog) -> None:
         log.encode()
 
 
-async def _find(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> Place:
+async def _find(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> ChunkPlace:
     while number <= log.chunks_up_to(relay.feed.ids.seq_before_jump):
         found = log.find_chunk(number)
         if found is not None:
             seq, head = found
-            return Place(relay.feed.ids.at(seq), head)
+            return ChunkPlace(relay.feed.ids.at(seq), head)
         if relay.feed.base:
             relay.refill_soon()
             await waiter.changed()

@@ -243,7 +243,7 @@ class Conversation(ABC):
             self._expiry.set(self.identity)
         if self.identity.share is not None:
             self.node.share_watch.add(self.identity.share.id, self.socket)
-        if self.node.authenticator.may_take_away(self.identity):
+        if self.node.authenticator.is_key_revocable(self.identity):
             self.node.key_watch.add(self.identity, self.socket)
 
     def _unwatch_expiry(self) -> None:
@@ -376,7 +376,7 @@ class Conversation(ABC):
         Raises:
             RequestError: 401, the key was taken away; 403, no scope.
         """
-        if self.node.authenticator.is_taken_away(self.identity):
+        if self.node.authenticator.is_key_revoked(self.identity):
             raise request_error("unauthorized", "the API key of this socket was taken away")
         needed = self.scopes.get(str(frame.get("type")), self.scopes.get(EVERY_FRAME))
         if needed is not None:

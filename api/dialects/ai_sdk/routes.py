@@ -29,7 +29,7 @@ from api.hub.encoded import EncodedLog
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.node import Node
-from api.readers.chunk_number import Place, fold_all, locate
+from api.readers.chunk_number import ChunkPlace, fold_all, locate
 from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find_generation
 from shared.config.credentials import Identity
@@ -157,7 +157,7 @@ def begin_at_chunk(hub: Hub, number: int, since_s: float | None = None) -> Begin
     return begin
 
 
-async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
+async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> ChunkPlace:
     """Return the place of chunk `number`; past the end of a finished log that of `finish`."""
 
     def is_past_end() -> bool:
@@ -175,7 +175,7 @@ async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int
     return place
 
 
-async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
+async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> ChunkPlace:
     """Return the place of chunk `number`, which was counted here from the end.
 
     The client has counted nothing itself, so a loss cannot have made the number wrong.
@@ -184,7 +184,7 @@ async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) 
     if found is None:  # the node has dropped this part of the log: read it again
         return await locate(hub, relay, AI_SDK, number)
     seq, head = found
-    return Place(relay.feed.ids.at(seq) if seq else START, head)
+    return ChunkPlace(relay.feed.ids.at(seq) if seq else START, head)
 
 
 def parse_start_index(text: str) -> int:
