@@ -42,7 +42,7 @@ class TurnQueue:
         self.turns_max = turns_max
         self.owner_max = owner_max
         self._running: Counter[str] = Counter()
-        # The first owner had a turn longest ago.
+        # In the order of their next turn: an owner goes to the end when it gets a turn.
         self._waiting: dict[str, deque[TurnTicket]] = {}
 
     def enter(self, ticket: TurnTicket) -> None:

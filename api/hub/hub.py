@@ -369,7 +369,7 @@ class Hub:
         self.blocked_sinks.discard(sink)
 
     def await_place(self, reader: Reader) -> None:
-        """Wake `reader` at the next tick: time alone may decide its place."""
+        """Wake `reader` at the next tick: its wait for a cursor above the top may be over then."""
         self.unplaced_readers.append(reader)
 
     def admit(self, connection: Connection, transport: str) -> None:

@@ -212,9 +212,9 @@ class CheckedMembers:
         """
         new = self.new
         meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
-        # Without a webhook the digest stays equal to the digest of versions before webhooks.
         if new.producer is not None:
             meaning += ["producer"]
+        # Without a webhook the digest stays equal to the digest of versions before webhooks.
         return _encode_canonical(meaning if new.webhook is None else [*meaning, new.webhook])
 
 

@@ -135,7 +135,10 @@ class Socket:
             self.wake()
 
     async def await_room(self) -> None:
-        """Return once fewer than `REPLIES_MAX` replies are unsent."""
+        """Return at once, unless more than `REPLIES_MAX` replies are unsent.
+
+        Then return when half of `REPLIES_MAX` are left.
+        """
         await self._has_room.wait()
 
     def subscribe(self, key: str, relay: Relay, cursor: EventId, fold: FrameFold) -> Subscription:

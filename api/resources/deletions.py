@@ -1,4 +1,6 @@
-"""The routes that delete: a generation, a session, all data of an owner.
+"""The routes that delete a session, and all data of an owner.
+
+api/dialects/native/routes.py has the route that deletes a generation.
 
 Source: docs/protocol.md, "Deleting".
 """

@@ -1,4 +1,6 @@
-"""GET /lobe/ws: a WebSocket protocol that front ends know from articles.
+"""GET /lobe/ws: a WebSocket protocol of flat JSON frames, one `messageId` for each answer.
+
+LobeHub's own clients use another protocol: that of its agent gateway (api/dialects/lobe_gateway).
 
 This module gives the frames of a client their meaning; the bytes are api/dialects/lobe/fold.py's. A
 `messageId` is the client's name for a generation. It is stored as an idempotency key of its owner:

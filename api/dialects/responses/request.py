@@ -204,7 +204,7 @@ def _summary(reasoning: dict[str, Any]) -> str:
     """Return which summary of the reasoning is asked for; empty: none.
 
     Raises:
-        InvalidRequest: it is no string.
+        RequestError: 422, it is no string.
     """
     for name in ("summary", "generate_summary"):  # the second is OpenAI's older name
         value = reasoning.get(name)

@@ -122,7 +122,8 @@ class ResponsesConversation(Conversation):
             self._aging.cancel()
         for task, request in self._tasks.items():
             task.cancel()
-            request.release()  # a task that has not started yet never gets there
+            # A cancelled task that has not started does not release its memory itself.
+            request.release()
         for request in self._streams.clear():
             request.release()
         super().leave()
@@ -243,7 +244,7 @@ class ResponsesConversation(Conversation):
             while True:
                 names["response_id"] = response_id(meta.generation_id)
                 running = await self._send_response(request, meta, number)
-                successor = await self._succeed(running, meta)
+                successor = await self._continue_with_steers(running, meta)
                 if successor is None:
                     break
                 meta, number = successor, 0
@@ -321,7 +322,7 @@ class ResponsesConversation(Conversation):
 
     # Steering
 
-    async def _succeed(self, running: _Running, meta: Meta) -> Meta | None:
+    async def _continue_with_steers(self, running: _Running, meta: Meta) -> Meta | None:
         """Return the generation that continues a response with its steers; None: none does."""
         steers, fold = running.steers, running.fold
         if not steers or not self.socket.is_open:
