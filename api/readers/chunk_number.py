@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from api.errors import request_error
 from api.hub.encoded import EncodedLog
-from api.hub.hub import ENDED_LOG_READ_S, Hub
+from api.hub.hub import LOG_READ_S, Hub
 from api.hub.position import CURSOR_WAIT_S
 from api.hub.relay import Relay
 from api.readers.log_waiter import Waiter
@@ -51,7 +51,7 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Chunk
 
     Raises:
         RequestError: `stream_reset`: the client has to read again from chunk 0.
-        Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
+        Unavailable: the log could not be read within `LOG_READ_S`, or it expired meanwhile.
     """
     log = relay.encoded_log(dialect)
     if number > log.chunks_up_to(0):
@@ -73,7 +73,7 @@ async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
     """Return the log in `dialect`, with every present entry folded, so that `chunks` is complete.
 
     Raises:
-        Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
+        Unavailable: the log could not be read within `LOG_READ_S`, or it expired meanwhile.
     """
     log = relay.encoded_log(dialect)
     with Waiter(relay, hub.now()) as waiter:
@@ -92,7 +92,7 @@ def stream_reset() -> RequestError:
 @asynccontextmanager
 async def _read_timeout() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(ENDED_LOG_READ_S):
+        async with asyncio.timeout(LOG_READ_S):
             yield
     except TimeoutError:
         raise Unavailable("the log could not be read in time") from None

@@ -12,10 +12,10 @@ from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
 from api.errors import request_error
-from api.intake.body import SESSION_CHARACTERS_MAX, invalid_request
+from api.intake.body import invalid_request
 from api.node import Node
 from api.response import json_response
-from shared.config.credentials import EVERYBODY
+from shared.config.credentials import EVERYBODY, SESSION_CHARACTERS_MAX
 from shared.erasure.owner import OwnerEraser
 from shared.erasure.sessions import erase_session
 from shared.errors import NotFound

@@ -34,6 +34,7 @@ from api.dialects.durable_streams.replies import (
 )
 from api.dialects.durable_streams.request import ReadQuery, read_query
 from api.hub.contracts import ReadingOutcome
+from api.hub.hub import LOG_READ_S
 from api.hub.relay import Relay
 from api.node import Node
 from api.readers.disconnect import DisconnectWatcher
@@ -50,7 +51,6 @@ from shared.log.records import Entry, Meta
 from shared.streams.content import JSON_TYPE, join
 
 PAGE_ENTRIES = 2_000
-SETTLE_S = 4.0  # a log is read to its end within this time
 
 
 class Page(NamedTuple):
@@ -128,7 +128,7 @@ class GenerationStreamRoutes:
         Raises:
             Unavailable: the log could not be read in time.
         """
-        top = await self._until(request, meta, lambda relay: relay.feed.is_up_to_date, SETTLE_S)
+        top = await self._until(request, meta, lambda relay: relay.feed.is_up_to_date, LOG_READ_S)
         if top is None:
             raise Unavailable("the log could not be read in time")
         return top

@@ -201,7 +201,7 @@ async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
 async def test_a_log_that_cannot_be_read_in_time_is_unavailable(
     hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readers.chunk_number.ENDED_LOG_READ_S", 0.01)
+    monkeypatch.setattr("api.readers.chunk_number.LOG_READ_S", 0.01)
     meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
     hub_harness.log.is_away = True
