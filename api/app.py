@@ -72,9 +72,9 @@ DIALECTS: tuple[DialectEndpoints, ...] = (
     DURABLE_STREAMS_ENDPOINTS,
     AG_UI_ENDPOINTS,
 )
-# Resources that OpenAI's clients read. Not /v1/models, which native clients read too: OpenAI's
-# clients find message and code in the native shape as well.
-OPENAI_RESOURCES = ("/v1/batches", "/v1/files", "/models")
+# The paths of resources that OpenAI's clients read. Not /v1/models, which native clients read too:
+# OpenAI's clients find message and code in the native shape as well.
+OPENAI_ERROR_PATHS = ("/v1/batches", "/v1/files", "/models")
 # The shape of errors at and below each path. Everywhere else errors have the native shape.
 SHAPES: tuple[tuple[str, ErrorShape], ...] = (
     *(
@@ -83,7 +83,7 @@ SHAPES: tuple[tuple[str, ErrorShape], ...] = (
         if dialect.error_shape_of is None
         for path in dialect.error_paths
     ),
-    *((path, openai_shape) for path in OPENAI_RESOURCES),
+    *((path, openai_shape) for path in OPENAI_ERROR_PATHS),
 )
 # The paths whose shape depends on the request.
 SHAPES_OF: tuple[tuple[str, Callable[[Scope], ErrorShape]], ...] = tuple(
@@ -145,7 +145,7 @@ def guard(node: Node, route: Route) -> None:
         identity = await admit(node.authenticator, scope, scope_needed, is_shared=is_shared)
         if identity is not None and identity.share is not None:
             scope[SHARE_WATCH] = node.share_watch
-        if identity is not None and node.authenticator.may_take_away(identity):
+        if identity is not None and node.authenticator.is_key_revocable(identity):
             scope[KEY_WATCH] = node.key_watch
         if identity is not None and (place := node.place_of(identity)) is not None:
             scope[READER_PLACE] = place

@@ -24,13 +24,15 @@ from shared.errors import RequestError
 UNCOUNTED_BYTES = 65_536  # of each body; the server's read buffer is as large
 LARGE_BODY_BYTES = 1_048_576  # larger bodies leave the reserve to others
 RESERVE_SHARE = 0.25  # of the budget, for bodies that are not large
-PATIENCE_S = 30.0  # a body may take so long in any case; after it, its rate and the room count
+# For this time a body is not ended for being slow. After it, a body is ended if it is too slow, or
+# if other bodies need its room.
+PATIENCE_S = 30.0
 # After `PATIENCE_S` each further piece of this size must arrive within `PIECE_S`: 16 KiB a second.
 PIECE_BYTES, PIECE_S = 262_144, 16.0
 # Large bodies that are decoded, encoded and sent to Redis at once: each takes several times its
 # size meanwhile.
 LARGE_AT_ONCE = 3
-TURN_WAIT_S = 3.0
+LARGE_BODY_TURN_WAIT_S = 3.0
 
 
 class ArrivalPace:
@@ -168,13 +170,13 @@ class BodyRoom:
         """Wait for a turn to work on a body of `size` bytes; bodies that are not large need none.
 
         Raises:
-            RequestError: 503 `bodies_full`, no turn within `TURN_WAIT_S`.
+            RequestError: 503 `bodies_full`, no turn within `LARGE_BODY_TURN_WAIT_S`.
         """
         if size <= LARGE_BODY_BYTES:
             yield
             return
         try:
-            async with asyncio.timeout(TURN_WAIT_S):
+            async with asyncio.timeout(LARGE_BODY_TURN_WAIT_S):
                 await self._turns.acquire()
         except TimeoutError:
             self.refusals += 1

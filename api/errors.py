@@ -204,10 +204,12 @@ class TooManyConnections(RequestError):
     """429: the owner has as many open readers as the operator allows.
 
     Attributes:
-        told: the number of refusals of this reader within 30 s each, with this one; 0: not counted.
+        refusal_count: how often this reader was refused, this refusal included. The counts of an
+            owner are deleted 30 s after the last refusal. 0: refusals of this reader are not
+            counted.
     """
 
-    def __init__(self, most: int, told: int) -> None:
+    def __init__(self, most: int, refusal_count: int) -> None:
         row = CODES["too_many_connections"]
         super().__init__(
             row.status,
@@ -216,7 +218,7 @@ class TooManyConnections(RequestError):
             retryable=row.is_retryable,
             retry_after_s=CONNECTIONS_RETRY_AFTER_S,
         )
-        self.told = told
+        self.refusal_count = refusal_count
 
 
 def _encodable(text: str) -> str:

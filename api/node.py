@@ -66,7 +66,10 @@ class Node:
     Attributes:
         name: unique among the nodes of one Redis.
         models: by name; the first is the default.
-        acceptance: accepts prompts, and counts them.
+        acceptor: accepts prompts in Redis, and finds a generation by its idempotency key. Request
+            handlers use it only to find.
+        acceptance: request handlers accept prompts with it. It calls `acceptor`, applies the limits
+            of owners, lets the hub listen to the new log, and keeps the metrics.
         started_at: Unix seconds.
         uploads, downloads: bound how many transfers run at once.
         heavy_reads: bounds how many whole logs are read at once.
@@ -157,7 +160,7 @@ class Node:
         self.timeline.note(change.generation_id, moment, age_s=change.age_s)
 
     def _end_removed_keys(self) -> None:
-        self.key_watch.end(self.authenticator.is_taken_away)
+        self.key_watch.end(self.authenticator.is_key_revoked)
 
     def owner(self, request: Request) -> str:
         """Return the owner whose credentials the request carries.

@@ -4,8 +4,8 @@ Measured on one server and on clusters of one, two and three masters, in three w
 
 * The bench appends as a busy worker does, `at_once` generations in each call, one token each, as
   fast as Redis takes them; a live connection receives every frame. Nothing joins tokens, and what
-  idle servers take is subtracted: this is the cost of a token, however busy the machine is. Once
-  each master gets as many appends as the one server, and once all of them together.
+  idle servers take is subtracted: this is the cost of a token, however busy the machine is. In one
+  run each master gets as many appends as the single server; in another run all masters together do.
 * Generations pass through a real worker and node to one reader each.
 * Prompts find an idle worker, one after the other.
 

@@ -154,9 +154,10 @@ def need(demand: Demand, cost: Mapping[str, float]) -> Need:
 
 
 def redis_cores(tokens_per_s: float, cost: Mapping[str, float]) -> float | None:
-    """Return the cores of Redis. More than one server carries is for a cluster, which costs more.
+    """Return the cores of Redis.
 
-    Without a measured cluster its tokens cost as much as those of one server.
+    A load above one server's capacity goes to a cluster, whose tokens cost more. If no cluster was
+    measured, its tokens cost as much as the tokens of one server.
     """
     single = _times(tokens_per_s, cost.get("r"))
     if single is None or single <= LOAD:

@@ -2,9 +2,10 @@
 
 A model gives one token in each read, and the events go through the stages into an outbox, as in a
 worker. The base is the same way without stages. No word of the filter is in the text, so nothing is
-masked; the end of a piece is held back where a word may begin. The words begin with all letters, so
-that is the last letter of nearly every piece: the worst case of a list of words. The text repeats
-its pieces, as the vocabulary of a model does; the rows "new pieces" have no piece twice.
+masked; the end of a piece is held back where a word may begin. For every letter a word begins with
+it, so the last letter of nearly every piece is held back: the worst case of a list of words. The
+text repeats its pieces, as the vocabulary of a model does; the rows "new pieces" have no piece
+twice.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ async def run(setup: Setup) -> list[Row]:
                 systems[who] = system, await stack.enter_async_context(system.node())
             seen = await _measure(setup, {who: node for who, (_, node) in systems.items()})
             times.add(OFF, percentile(seen[OFF], 0.5))
-            # Each difference is of two requests that came directly after each other: what other
-            # programs do to both of them falls out, and the median leaves out the rest.
+            # Each difference is of two requests, one directly after the other. The difference
+            # removes the load that both requests share; the median removes outliers.
             added = [on - off for on, off in zip(seen[ON], seen[OFF], strict=True)]
             times.add("added by timelines", percentile(added, 0.5))
             for tokens, comparison in scripts.items():
@@ -70,7 +70,7 @@ async def _measure(setup: Setup, nodes: dict[str, Role]) -> dict[str, list[float
         for _ in range(REQUESTS_QUICK if setup.is_quick else REQUESTS):
             answers = new_answers(len(nodes), tokens=2)
             pairs = list(zip(answers, connections.items(), strict=True))
-            random.shuffle(pairs)  # the second one finds the traces of the first
+            random.shuffle(pairs)  # the first request may warm caches for the second
             for answer, (who, connection) in pairs:
                 raw = post("/v1/generations", answer.body()).first
                 seen[who].append(await first_token_ms(*connection, raw, answer))

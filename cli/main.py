@@ -2,7 +2,7 @@
 
 Each command is imported only when it runs, so `tailrace up` needs little memory and `tailrace
 cancel` starts fast. Invariant: a mistake of the operator is one line on standard error and exit
-code 2. Only this module imports both `api` and `workers`.
+code 2. Only this module and cli/doctor.py import both `api` and `workers`.
 """
 
 from __future__ import annotations

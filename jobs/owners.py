@@ -31,7 +31,7 @@ from shared.redis.client import Client
 log = logging.getLogger(__name__)
 
 HOLD_S = 60.0  # until held work is checked again
-LOOK_EVERY_S = 1.0  # between two looks at the file of the keys
+KEY_FILE_CHECK_S = 1.0  # between two looks at the file of the keys
 LOG_APART_S = 3_600.0  # between two log lines about one owner
 LOGGED_MAX = 1_000  # owners whose last log line is remembered
 
@@ -116,7 +116,7 @@ class Owners:
 
     def _look_at_files(self) -> None:
         now_s = self._clock()
-        if now_s - self._looked_s < LOOK_EVERY_S:
+        if now_s - self._looked_s < KEY_FILE_CHECK_S:
             return
         self._looked_s = now_s
         if self._limits_file is not None:

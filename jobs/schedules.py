@@ -21,6 +21,7 @@ from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import RequestError, Unavailable
 from shared.later.schedules import Schedule, Schedules
+from shared.log.ids import GENERATION_PREFIX
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.allowance import OverLimit
@@ -130,7 +131,7 @@ def generations(
             schedule.request(), owner=schedule.owner, models=models, settings=settings
         )
         new = replace(new, limits=owners.limits_of(schedule.owner))
-        generation_id = schedule.made_id("gen_", due_ms)
+        generation_id = schedule.made_id(GENERATION_PREFIX, due_ms)
         await acceptor.accept_as(generation_id, new, is_repeat=is_repeat)
         return generation_id
 

@@ -96,6 +96,6 @@ class ConsoleFeed:
         ends_at = identity.ends_at(time.time())
         return (
             not self._node.is_draining
-            and not self._node.authenticator.is_taken_away(identity)
+            and not self._node.authenticator.is_key_revoked(identity)
             and (ends_at is None or time.time() < ends_at)
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from api.edge.gate import OWN_SITES
 from api.errors import request_error
 from api.node import Node
+from api.transport.peer import is_passed_on
 from shared.config.credentials import Identity
 from shared.text.addresses import as_address
-
-FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip")  # a proxy has passed the request on
-OWN_SITES = frozenset({"same-origin", "none"})
 
 
 def operator_of(node: Node, request: Request) -> Identity:
@@ -39,5 +38,5 @@ def is_local(request: Request) -> bool:
     """Whether a request comes from this machine, and no proxy has passed it on."""
     host = request.client.host if request.client is not None else ""
     address = as_address(host)
-    is_passed_on = any(name in request.headers for name in FORWARDED)
-    return address is not None and address.is_loopback and not is_passed_on
+    is_loopback = address is not None and address.is_loopback
+    return is_loopback and not is_passed_on(request.headers.raw)

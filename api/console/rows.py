@@ -52,7 +52,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Detail(NamedTuple):
-    """What meta says about a generation; it does not change while the generation runs."""
+    """The fields of meta. While the generation runs, only `status` and `attempt` change."""
 
     owner: str
     model: str

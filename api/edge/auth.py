@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 SHARE_PREFIX = TOKEN_PREFIX.encode()
-LOOK_EVERY_S = 1.0  # between two looks at the file of the keys
+KEY_FILE_CHECK_S = 1.0  # between two looks at the file of the keys
 
 
 class Authenticator:
@@ -109,25 +109,28 @@ class Authenticator:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Return what works only with older keys, by name, with the reason; for /readyz."""
+        """Return each key source whose last refresh failed, and why; for /readyz.
+
+        The node still uses the earlier keys.
+        """
         found = {
             "api_keys": self._key_file.problem if self._key_file else "",
             "token_keys": self.tokens.problem if self.tokens else "",
         }
         return {name: reason for name, reason in found.items() if reason}
 
-    def is_taken_away(self, identity: Identity) -> bool:
+    def is_key_revoked(self, identity: Identity) -> bool:
         """Whether the key of an identity was removed from the file of keys since it was found.
 
-        Another key with the same owner and scopes stands for it, so a person who gets a new key
-        keeps the connections that were opened with the old one. Tokens and shares are not found
-        here. For a user for whom a key asks, that key counts.
+        If another key has the same owner and scopes, the identity stays valid: a person who gets a
+        new key keeps the connections that were opened with the old one. The result is False for
+        tokens and shares. For a user on whose behalf a key asks, the method checks that key.
         """
         key = identity.by or identity
         is_of_key = not key.is_keyless and key.share is None
         return is_of_key and self.is_configured and key not in self._valid
 
-    def may_take_away(self, identity: Identity) -> bool:
+    def is_key_revocable(self, identity: Identity) -> bool:
         """Whether the key of an identity stands in a file, and may be removed from the file."""
         key = identity.by or identity
         is_of_key = not key.is_keyless and key.share is None
@@ -142,7 +145,7 @@ class Authenticator:
 
     async def _watch_key_file(self) -> None:
         while self._key_file is not None and self._key_file.is_file:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(KEY_FILE_CHECK_S)
             await self.look_at_key_file()
 
     async def look_at_key_file(self) -> None:
@@ -195,7 +198,9 @@ class Authenticator:
         query: Mapping[str, str],
         subprotocols: Sequence[str] = (),
     ) -> Identity:
-        """Do the same; ask the issuer for newer keys first if a token names an unknown one.
+        """Return the identity of a request.
+
+        If the token names an unknown key, first fetch newer keys from the issuer.
 
         Raises:
             RequestError: as `check` and `act_for`.

@@ -20,7 +20,7 @@ OWNER_READS_MAX = 4
 # At up to 50 MB each: a prompt of TAILRACE_BODY_BYTES_MAX, and an answer of
 # TAILRACE_ANSWER_BYTES_MAX.
 NODE_READS_MAX = 8
-READ_TURN_WAIT_S = 3.0  # the rest of a request's 4 s (api/node.py) is left for the read
+READ_TURN_WAIT_S = 3.0  # the rest of a request's 4 s (api/deadline.py) is left for the read
 
 
 @dataclass(slots=True)

@@ -32,8 +32,8 @@ class KeyWatch:
         if not connections:
             self._connections.pop(identity, None)
 
-    def end(self, is_taken_away: Callable[[Identity], bool]) -> None:
+    def end(self, is_key_revoked: Callable[[Identity], bool]) -> None:
         """Break off the connections of each identity whose key was taken away."""
-        for identity in [each for each in self._connections if is_taken_away(each)]:
+        for identity in [each for each in self._connections if is_key_revoked(each)]:
             for connection in self._connections.pop(identity):
                 connection.break_off(ReadingOutcome.REVOKED)

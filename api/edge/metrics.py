@@ -207,7 +207,10 @@ HUB_COUNTERS = (
     ("rotations", "Subscribers broken off at the maximum age of a connection."),
     ("resumes", "Subscribers that began at a cursor."),
     ("resets", "Subscribers sent back to the start after a loss."),
-    ("repairs", "Times a copy was read again because a live frame did not match."),
+    (
+        "repairs",
+        "Times that an up-to-date copy was read again, because entries might have been missing.",
+    ),
     ("reconnects", "Times the live connection was opened again."),
     ("probes_lost", "Probes that the live connection did not receive in time."),
 )

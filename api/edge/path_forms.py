@@ -13,7 +13,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-OPENAI_RESOURCES = ("chat", "responses", "models", "files", "batches")
+# A path is mended if one of these follows `/v1/`, or begins the path.
+MENDED_RESOURCES = ("chat", "responses", "models", "files", "batches")
 _SLASHES = re.compile("/{2,}")
 
 
@@ -48,7 +49,7 @@ class PathForms:
 def mend_path(path: str) -> str | None:
     """Return the path without spare slashes and with `/v1`; None: it is no OpenAI path."""
     below = mend_name(path).removeprefix("v1/")
-    return f"/v1/{below}" if below.partition("/")[0] in OPENAI_RESOURCES else None
+    return f"/v1/{below}" if below.partition("/")[0] in MENDED_RESOURCES else None
 
 
 def mend_name(name: str) -> str:

@@ -1,8 +1,8 @@
 """One log line for each request, for a person who watches a node: TAILRACE_REQUEST_LOG=on.
 
 The line is written when the answer begins, because a stream may last for hours. It has the path
-without the query, which may hold ?access_token=. What a page asks for in its own interest, over and
-over, has no line: its files, and the state of the faults. Off, a node does no work for this.
+without the query, which may hold ?access_token=. Successful requests for page files, faults, probes
+and metrics have no line. With the setting off, a node does no extra work.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from api.hub.contracts import Connection, ReadingOutcome
 from shared.errors import Unavailable
 from shared.later.shares import Shares
 
-LOOK_EVERY_S = 1.0
+SHARE_CHECK_S = 1.0
 IDS_MAX = 1_000  # in one round trip
 
 
@@ -58,6 +58,6 @@ class ShareWatch:
     async def run(self) -> None:
         """Look once a second until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(SHARE_CHECK_S)
             with contextlib.suppress(Unavailable):
                 await self.look()

@@ -26,7 +26,7 @@ DELAY_S_MAX = 2.0
 ADDRESSES_MAX = 4_096
 DELAYED_MAX = 64
 
-# The level stops here, so that the same break makes up for any larger number of failures.
+# The level does not rise further, so the longest recovery time has a limit.
 _LEVEL_MAX = FREE_FAILURES + 8
 
 

@@ -1,4 +1,4 @@
-"""Refuses a success that only a former master may know of.
+"""Answers 503 instead of success if Sentinel has changed the master during the request.
 
 A handler may write to Redis in several steps. If Sentinel moves the master between two of them, the
 first step may be lost with the old master, although the last step succeeded at the new one. Then

@@ -20,13 +20,13 @@ UPLOADS_AT_ONCE = 16  # each keeps a few MB that the store has not taken yet
 UPLOADS_OF_OWNER = 4
 DOWNLOADS_AT_ONCE = 256  # each keeps one piece and an open object
 DOWNLOADS_OF_OWNER = 32
-TURN_WAIT_S = 30.0  # a transfer waits at most so long for its turn
+TRANSFER_TURN_WAIT_S = 30.0  # a transfer waits at most so long for its turn
 TRANSFER_S_MAX = 3_600.0
 RATE_CHECK_S = 1.0  # between two checks of the peer's rate
 TRANSFER_RETRY_AFTER_S = 5
 
 
-class Turn:
+class TransferTurn:
     """One transfer that has its turn.
 
     Attributes:
@@ -107,16 +107,16 @@ class TransferLimit:
         self._queue.owner_max = self._queue.turns_max
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[Turn]:
+    async def turn(self, owner: str) -> AsyncIterator[TransferTurn]:
         """Wait for a turn, and keep it for the duration of the block.
 
         Raises:
-            RequestError: 429, no turn within `TURN_WAIT_S`, or too many transfers wait; 408, the
-                block took longer than `TRANSFER_S_MAX`, or the peer is too slow; 503, the node
-                drains and cannot wait any longer.
+            RequestError: 429, no turn within `TRANSFER_TURN_WAIT_S`, or too many transfers wait;
+                408, the block took longer than `TRANSFER_S_MAX`, or the peer is too slow; 503, the
+                node drains and cannot wait any longer.
         """
         ticket = await self._enter(owner)
-        turn = Turn(lambda: self._queue.is_contended(owner))
+        turn = TransferTurn(lambda: self._queue.is_contended(owner))
         limit = asyncio.timeout(TRANSFER_S_MAX)
         try:
             if self._is_draining:
@@ -147,7 +147,7 @@ class TransferLimit:
         ticket = TurnTicket(owner, decide)
         try:
             self._queue.enter(ticket)
-            async with asyncio.timeout(TURN_WAIT_S):
+            async with asyncio.timeout(TRANSFER_TURN_WAIT_S):
                 if await decided:
                     return ticket
         except BaseException as exc:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WAITING_MAX = 256  # of all owners together
-# Within the 30 s of `TURN_WAIT_S`, 16 turns can end three times, because the rate of a contended
-# transfer is checked after `CONTENDED_RATE_WINDOW_S`.
+# Within the 30 s of `TRANSFER_TURN_WAIT_S`, 16 turns can end three times, because the rate of a
+# contended transfer is checked after `CONTENDED_RATE_WINDOW_S`.
 OWNER_WAITING_MAX = 48
 
 
@@ -42,7 +42,7 @@ class TurnQueue:
         self.turns_max = turns_max
         self.owner_max = owner_max
         self._running: Counter[str] = Counter()
-        # The first owner had a turn longest ago.
+        # In the order of their next turn: an owner goes to the end when it gets a turn.
         self._waiting: dict[str, deque[TurnTicket]] = {}
 
     def enter(self, ticket: TurnTicket) -> None:

@@ -28,7 +28,7 @@ from api.errors import request_error
 from api.grpc_port.arriving import SlowMessages, read_message
 from api.grpc_port.peer import peer_address
 from api.hub.contracts import ReadingOutcome
-from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
+from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, address_limit_error
 from api.transport.extensions import GRPC_CALL, OUTCOME, TRANSPORT
 from shared.errors import RequestError
 
@@ -84,7 +84,7 @@ class GrpcCall:
         host = scope["client"][0] if scope["client"] else None
         address = self._addresses.peers.limited_address(host, scope["headers"])
         if address is not None and not self._addresses.acquire(address):
-            error = too_many_connections()
+            error = address_limit_error()
             await self._fail(code_of(error).number, dict(trailers(error)))
             return
         try:

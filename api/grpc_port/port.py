@@ -31,7 +31,7 @@ from shared.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-CALLS_MAX = 10_000  # open calls of one node, at most; and at most `calls_max` of `serving`
+CALLS_MAX = 10_000  # open calls of one node; `calls_max` of `GrpcPort.start` may be lower
 STREAMS_OF_CONNECTION = 1_000  # the client opens further calls when one of these has ended
 METADATA_BYTES_MAX = 16_384
 PING_EVERY_S = 30.0  # a connection without traffic is asked whether it lives

@@ -34,10 +34,14 @@ class AudienceChange:
 
 @dataclass(slots=True)
 class _Seats:
-    """The readers of one generation. Times are those of the hub's clock, s."""
+    """The readers of one generation. Times are those of the hub's clock, s.
+
+    Attributes:
+        leaves_to_ignore: calls of `leave` that follow although their reader stays.
+    """
 
     taken: int = 0
-    staying: int = 0  # readers whose next `leave` is not theirs
+    leaves_to_ignore: int = 0
     joined: int = 0
     left: int = 0
     changed_at: float = 0.0
@@ -77,13 +81,17 @@ class Audience:
     def stay(self, generation_id: str) -> None:
         """Note that a reader goes on although it is about to `leave` once."""
         if (seats := self._seats.get(generation_id)) is not None and seats.taken:
-            seats.staying += 1
+            seats.leaves_to_ignore += 1
 
     def leave(self, generation_id: str, *, has_ended: bool) -> None:
-        """Note a reader that left; one that came after the end is ignored."""
+        """Note a reader that left.
+
+        A reader that came after the end was not counted. If such a reader leaves while an earlier
+        reader is still there, the earlier reader counts as gone from now on.
+        """
         seats = self._seats.get(generation_id)
-        if seats is not None and seats.staying:
-            seats.staying -= 1
+        if seats is not None and seats.leaves_to_ignore:
+            seats.leaves_to_ignore -= 1
         elif seats is not None and seats.taken:
             seats.note(self._clock())
             seats.taken -= 1

@@ -11,12 +11,13 @@ object to all its members, as it does without compression:
 A piece refers to bytes before it. A reader may join at the head only if its body has these bytes:
 
     - the context is at a key frame: the next piece refers to nothing before it; or
-    - the latest bytes of the body are the log's, at least as many as the window, or as follow the
-      last key frame.
+    - the last bytes of the body are bytes of the log, and they fill the window, or reach back to
+      the last key frame.
 
 Otherwise the reader asks for a key frame, which is the first piece after a restart of the context.
 A key frame costs bytes for all members, so two of them are `KEY_FRAME_ENTRIES` apart. Until then
-the reader gets fresh pieces, which readers at one place share as well.
+the reader gets *fresh pieces*: pieces that refer to nothing before them. Readers at one place share
+a fresh piece as well.
 
 Invariants: the pieces are the bytes of `EncodedLog`, in order. All rows stand between two pieces.
 Without members there is no context. Knows no reader and no HTTP.

@@ -208,5 +208,5 @@ class HubPort(Protocol):
     def note_unblocked(self, sink: BlockableSink) -> None: ...
 
     def await_place(self, reader: Reader) -> None:
-        """Wake `reader` at the next tick: time alone may decide its place."""
+        """Wake `reader` at the next tick: its wait for a cursor above the top may be over then."""
         ...

@@ -42,7 +42,10 @@ class Erasure:
             self.erase(generation_id)
 
     def erase(self, generation_id: str) -> None:
-        """Drop the copy of a generation at once. Readers get an end, and slow ones are cut."""
+        """Drop the copy of a generation at once.
+
+        Readers get an end. Blocked readers are broken off.
+        """
         relay = self._hub.relays.get(generation_id)
         if relay is None:
             return

@@ -39,10 +39,10 @@ from dataclasses import dataclass
 
 from api.hub.frame import LiveFrame
 from api.hub.id_index import IdIndex
+from shared.log.event_bytes import END_PREFIX
 from shared.log.ids import START, EventId
 from shared.log.records import Entry
 
-END_PREFIX = b'{"type":"end"'
 ENTRY_OVERHEAD_BYTES = 48  # Python's overhead for each entry in memory
 
 

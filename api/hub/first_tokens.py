@@ -15,12 +15,12 @@ from collections.abc import Callable
 from api.hub.contracts import ReadingOutcome
 from api.hub.position import Position
 from api.hub.relay import Relay
+from shared.log.event_bytes import END_PREFIX
 from shared.log.ids import START
 
 EXPECTED_MAX = 5_000  # accepted prompts whose logs are not open yet; the oldest are forgotten
 TOGETHER_S = 0.25  # a log that is opened so soon after its prompt was opened with it
 TOKEN = b'{"type":"token"'
-END = b'{"type":"end"'
 
 Observe = Callable[[str, float], None]
 
@@ -83,7 +83,11 @@ class _Watch:
             if self._counts:
                 self._found()
             self._stop()
-        elif feed.is_ended or feed.base > self._seen or any(raw.startswith(END) for raw in raws):
+        elif (
+            feed.is_ended
+            or feed.base > self._seen
+            or any(raw.startswith(END_PREFIX) for raw in raws)
+        ):
             self._stop()
         elif raws:
             self._seen, self._counts = feed.count, True

@@ -55,7 +55,7 @@ from shared.redis import keys
 
 logger = logging.getLogger(__name__)
 
-ENDED_LOG_READ_S = 4.0  # for reading an ended log; then the answer is 503
+LOG_READ_S = 4.0  # for reading a log to its end; then the answer is 503
 AGE_SHARE = (0.8, 1.0)  # of `connection_age_s`, drawn for each connection
 EXIT_S = 3.0  # for the errands that run at exit: mostly detaching readers
 
@@ -184,7 +184,7 @@ class Hub:
             NotFound: the generation is sealed.
             Expired: the generation has ended, and its log has expired.
             Unavailable: Redis did not answer, or an ended log was not read within
-                `ENDED_LOG_READ_S`.
+                `LOG_READ_S`.
         """
         if self.is_draining:
             raise Draining()
@@ -302,7 +302,7 @@ class Hub:
             await self._attach(relay)
         if relay.meta.is_ended:
             try:
-                async with asyncio.timeout(ENDED_LOG_READ_S):
+                async with asyncio.timeout(LOG_READ_S):
                     await relay.wait_settled()
             except TimeoutError:
                 raise Unavailable("the log could not be read in time") from None
@@ -369,7 +369,7 @@ class Hub:
         self.blocked_sinks.discard(sink)
 
     def await_place(self, reader: Reader) -> None:
-        """Wake `reader` at the next tick: time alone may decide its place."""
+        """Wake `reader` at the next tick: its wait for a cursor above the top may be over then."""
         self.unplaced_readers.append(reader)
 
     def admit(self, connection: Connection, transport: str) -> None:

@@ -65,7 +65,8 @@ class IdIndex:
     def seq_before_jump(self) -> int:
         """The `seq` of the last entry before the first jump of attempts; without a jump, `count`.
 
-        Attempts rise by one. Only after a loss in Redis does the next attempt jump. So the entries
+        Attempts rise by one. The next attempt jumps if Redis may have lost entries: after a
+        restart, a failover, a move of the slot to another server, or a known loss. So the entries
         before the first jump never had another text; the entries after it may have had one.
         """
         previous = 0

@@ -9,8 +9,8 @@ now on, and events that were published before have to be read from the log.
               ▲                                                                    │
               └───────────── pause 0.05 s, doubled up to 5 s, with jitter ◀────────┘
 
-A server of a cluster gets SSUBSCRIBE, SUNSUBSCRIBE and `smessage` instead (`Dialect`), with one
-channel in each command, because channels of two slots in one command are refused.
+A server of a cluster gets SSUBSCRIBE, SUNSUBSCRIBE and `smessage` instead (`PubSubCommands`), with
+one channel in each command, because channels of two slots in one command are refused.
 
 Invariant: `data_received` never waits. Knows channels and bytes, not generations.
 Source: redis.io/docs/reference/protocol-spec (RESP2), redis.io/docs/interact/pubsub.
@@ -55,8 +55,8 @@ class Listener(Protocol):
         ...
 
 
-class Dialect(NamedTuple):
-    """The words of plain or of sharded channels.
+class PubSubCommands(NamedTuple):
+    """The commands and reply types of plain or sharded pub/sub.
 
     Attributes:
         channels_max: of one command.
@@ -78,8 +78,8 @@ class Dialect(NamedTuple):
         return self.unsubscribe.lower()
 
 
-PLAIN = Dialect(b"SUBSCRIBE", b"UNSUBSCRIBE", b"message", BATCH_CHANNELS)
-SHARDED = Dialect(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"smessage", 1)
+PLAIN = PubSubCommands(b"SUBSCRIBE", b"UNSUBSCRIBE", b"message", BATCH_CHANNELS)
+SHARDED = PubSubCommands(b"SSUBSCRIBE", b"SUNSUBSCRIBE", b"smessage", 1)
 
 
 class LiveSource(Protocol):
@@ -116,7 +116,7 @@ class LiveConnection:
     Args:
         url: a Redis URL, as shared/config/redis_url.py reads it.
         listener: receives messages and state, on the event loop.
-        dialect: `SHARDED` for a server of a cluster.
+        commands: `SHARDED` for a server of a cluster.
         pause_s_max: the longest pause before a reconnect, s.
 
     Attributes:
@@ -131,13 +131,13 @@ class LiveConnection:
         url: str | RedisUrl,
         listener: Listener,
         *,
-        dialect: Dialect = PLAIN,
+        commands: PubSubCommands = PLAIN,
         pause_s_max: float = RECONNECT_PAUSES_S[1],
     ) -> None:
         self._address = RedisAddress(url)
         self._listener = listener
         self._pause_s_max = pause_s_max
-        self.dialect = dialect
+        self.commands = commands
         self._channels: set[bytes] = set()
         self._protocol: _Protocol | None = None
         self.reconnects = 0
@@ -151,13 +151,13 @@ class LiveConnection:
         """Receive the messages of `channel`, also after reconnects, until `unsubscribe`."""
         self._channels.add(channel)
         if self._protocol is not None:
-            self._protocol.command(self.dialect.subscribe, channel)
+            self._protocol.command(self.commands.subscribe, channel)
 
     def unsubscribe(self, channel: bytes) -> None:
         """Receive no more messages of `channel`; takes effect within about 20 ms."""
         self._channels.discard(channel)
         if self._protocol is not None:
-            self._protocol.command(self.dialect.unsubscribe, channel)
+            self._protocol.command(self.commands.unsubscribe, channel)
 
     def drop(self) -> None:
         """Close the connection; `run` opens another one."""
@@ -285,7 +285,7 @@ class _Protocol(Socket):
         `UNSUBSCRIBE_DELAY_S`.
         """
         loop = asyncio.get_running_loop()
-        if name == self._owner.dialect.unsubscribe:
+        if name == self._owner.commands.unsubscribe:
             if self._delayed_flush is None:
                 self._delayed_flush = loop.call_later(UNSUBSCRIBE_DELAY_S, self._flush)
         elif not self._is_flush_scheduled:
@@ -295,7 +295,7 @@ class _Protocol(Socket):
 
     def subscribe_many(self, channels: list[bytes]) -> None:
         for channel in channels:
-            self.command(self._owner.dialect.subscribe, channel)
+            self.command(self._owner.commands.subscribe, channel)
 
     def _flush(self) -> None:
         commands, self._commands = self._commands, []
@@ -307,7 +307,7 @@ class _Protocol(Socket):
             return
         request: list[bytes] = []
         for name, channel in commands:
-            if request and (request[0] != name or len(request) > self._owner.dialect.channels_max):
+            if request and (request[0] != name or len(request) > self._owner.commands.channels_max):
                 self._transport.write(encode(request))
                 request = []
             request = request or [name]
@@ -322,7 +322,7 @@ class _Protocol(Socket):
         try:
             self._reader.feed(data)
             gets, message = self._reader.gets, self._listener.message
-            kind = self._owner.dialect.message
+            kind = self._owner.commands.message
             while (reply := gets()) is not False:
                 if type(reply) is list and reply[0] == kind:
                     message(reply[1], reply[2])
@@ -339,9 +339,9 @@ class _Protocol(Socket):
                 self._fail(str(exc))
         elif isinstance(reply, list) and len(reply) == 3:
             kind, channel, _ = reply
-            if kind == self._owner.dialect.subscribed:
+            if kind == self._owner.commands.subscribed:
                 self._listener.subscribed(channel)
-            elif kind == self._owner.dialect.unsubscribed:
+            elif kind == self._owner.commands.unsubscribed:
                 self._owner.note_unsubscribed(channel)
         elif isinstance(reply, hiredis.ReplyError):
             if not (self.ready.done() and self._owner.takes_refusal(str(reply))):

@@ -49,7 +49,9 @@ class Sink(Protocol):
 
 
 class Broadcaster(Protocol):
-    """An object that says which bytes to write to which readers (api/hub/broadcast.py, `Row`).
+    """An object that says which bytes to write to which readers.
+
+    `FollowerRow` in api/hub/broadcast.py is one.
 
     Attributes:
         is_queued: the broadcaster waits for a turn. Only the pump sets it.

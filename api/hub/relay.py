@@ -1,6 +1,6 @@
 """One generation on this node: its feed, its encoded logs, its readers, and the reads of its log.
 
-    live message ──offer()──▶ feed.follow (plain frame) ──appended──▶ note_change(): wake readers
+    live message ──offer()──▶ feed.append_plain_frame ──appended──▶ note_change(): wake readers
                                    │ not plain
                                    ▼
                               parse_frame, feed.offer_frame / offer_top

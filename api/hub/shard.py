@@ -17,7 +17,7 @@ PING_LOOKS = 4
 DEAF_LOOKS = 10
 
 
-class Owner(Protocol):
+class ShardListener(Protocol):
     """Receives the reports of a shard; api/hub/sharded_live.py says what each call does."""
 
     def subscribed(self, channel: bytes, address: HostPort) -> None: ...
@@ -41,15 +41,19 @@ class Shard(LiveConnection):
     task: asyncio.Task[None]
 
     def __init__(
-        self, owner: Owner, listener: Listener, address: HostPort, topology: Topology
+        self,
+        shard_listener: ShardListener,
+        listener: Listener,
+        address: HostPort,
+        topology: Topology,
     ) -> None:
         super().__init__(
             topology.url_of(address),
             _ShardListener(self, listener),
-            dialect=SHARDED,
+            commands=SHARDED,
             pause_s_max=RECONNECT_PAUSE_S_MAX,
         )
-        self.owner = owner
+        self.shard_listener = shard_listener
         self.address = address
         self.confirmed: set[bytes] = set()
         self._seen_bytes = 0
@@ -71,15 +75,15 @@ class Shard(LiveConnection):
 
     def note_unsubscribed(self, channel: bytes) -> None:
         self.confirmed.discard(channel)
-        self.owner.left(channel, self.address)
+        self.shard_listener.left(channel, self.address)
 
     def takes_refusal(self, reason: str) -> bool:
         """Pass a refused SSUBSCRIBE on. False: the refusal concerns the whole connection."""
         word, _, rest = reason.partition(" ")
         if word == "MOVED":
-            self.owner.moved(*read_redirection(rest, self.address))
+            self.shard_listener.moved(*read_redirection(rest, self.address))
         elif word in WAITING:
-            self.owner.refused(self._channels - self.confirmed)
+            self.shard_listener.refused(self._channels - self.confirmed)
         else:
             return False
         return True
@@ -94,8 +98,8 @@ class _ShardListener:
 
     def subscribed(self, channel: bytes) -> None:
         self._shard.confirmed.add(channel)
-        self._shard.owner.subscribed(channel, self._shard.address)
+        self._shard.shard_listener.subscribed(channel, self._shard.address)
 
     def disconnected(self) -> None:
         self._shard.confirmed.clear()
-        self._shard.owner.doubt()
+        self._shard.shard_listener.doubt()

@@ -172,12 +172,12 @@ class ShardedLiveConnection:
         self._wake.set()
 
     def moved(self, slot: int, master: HostPort) -> None:
-        """Take a server's word that another one has a slot."""
+        """Note a MOVED reply: another server has the slot."""
         self._topology.slot_map.note_moved(slot, master)
         self._wake.set()
 
     def refused(self, channels: set[bytes]) -> None:
-        """Take a server's word that it cannot serve the slot of one of these channels now."""
+        """Note that a server cannot serve the slot of one of these channels now."""
         self._retries |= channels
         self._has_doubt = True
 

@@ -14,13 +14,19 @@ from typing import Any
 
 import msgspec
 
-from shared.config.credentials import ADMIN, CONTENT, LEEWAY_S, ORDINARY, Identity
+from shared.config.credentials import (
+    ADMIN,
+    CONTENT,
+    LEEWAY_S,
+    ORDINARY,
+    SESSION_CHARACTERS_MAX,
+    Identity,
+)
 from shared.config.limits import claim_problem
 from shared.config.owner_names import owner_name_problem
 
 TIME_MAX = 253_402_300_800  # the year 10000: a later time is a mistake, for instance milliseconds
 SESSIONS_MAX = 100  # names in the claim `sessions`
-SESSION_CHARACTERS_MAX = 128  # as of a session's name
 LIMITS_MAX = 32  # members of the claim `limits`
 GROUPS_MAX = 1_000  # names in the claim `groups`
 

@@ -20,7 +20,8 @@ ON_BEHALF_OF = "x-on-behalf-of"
 def act_for(identity: Identity, headers: Sequence[str]) -> Identity:
     """Return the identity of a user, with the scopes of the key that names the user.
 
-    A user is no operator and acts for nobody, so `admin` and `act` are left out.
+    `admin`, `act` and `content` are left out, because a user is no operator and acts for nobody. A
+    key with `admin` gives its users all ordinary scopes.
 
     Args:
         headers: the values of `X-On-Behalf-Of`, at least one, as latin-1 text of UTF-8 bytes.

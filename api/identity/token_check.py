@@ -17,7 +17,7 @@ from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.text.redaction import remember
 
-LOOK_EVERY_S = 1.0  # between two looks whether the public keys are due
+PUBLIC_KEY_CHECK_S = 1.0  # between two looks whether the public keys are due
 SECRET_BYTES_MIN = 32  # RFC 7518, 3.2: an HMAC of 256 bits; a shorter secret causes a warning
 # A public key in the place of a secret: everybody could sign with it.
 _PUBLIC_KEY = re.compile(r"-----BEGIN|^ssh-|^ecdsa-|^\s*\{")
@@ -95,4 +95,4 @@ class TokenCheck:
             return
         while True:
             await self._source.look()
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(PUBLIC_KEY_CHECK_S)

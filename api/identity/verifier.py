@@ -119,7 +119,9 @@ class TokenVerifier:
         if not isinstance(algorithm, str) or not isinstance(kind, str) or "crit" in header:
             raise TokenRefused("its header has members that this node cannot accept")
         if not isinstance(kid, str) or len(kid) > KID_CHARACTERS_MAX:
-            raise TokenRefused(f"its kid must be a string of at most {KID_CHARACTERS_MAX}")
+            raise TokenRefused(
+                f"its kid must be a string of at most {KID_CHARACTERS_MAX} characters"
+            )
         if kind.lower() not in _TYPES:
             raise TokenRefused("it is of a type for other purposes")
         for key in self._candidates(algorithm, kid):

@@ -36,8 +36,8 @@ async def read_body(
     """Return a request body of type application/json, of at most `bytes_max` bytes.
 
     A body whose Content-Length is too large is refused before it is read. A body with
-    Content-Encoding is decoded, and `bytes_max` bounds the bytes before and after. The result is
-    not copied: 32 MiB would block the event loop for 15 ms.
+    Content-Encoding is decoded, and `bytes_max` bounds the bytes before and after. A result above
+    `COPIED_BYTES_MAX` is not copied: a copy of 32 MiB would block the event loop for 15 ms.
 
     Args:
         hold: takes the bytes of the body from the node's budget while they arrive.

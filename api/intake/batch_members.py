@@ -30,7 +30,7 @@ WINDOW = re.compile(
 )
 WINDOW_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 FILE_ID_CHARACTERS_MAX = 128
-EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 30 * 86_400  # OpenAI's bounds
+FILE_EXPIRES_S_MIN, FILE_EXPIRES_S_MAX = 3_600, 30 * 86_400  # OpenAI's bounds, also of uploads
 
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
@@ -149,8 +149,10 @@ def _expires_s(value: Any) -> float | None:
     seconds = value.get("seconds")
     if isinstance(seconds, bool) or not isinstance(seconds, int):
         raise invalid_request("output_expires_after.seconds must be a whole number")
-    if not EXPIRES_S_MIN <= seconds <= EXPIRES_S_MAX:
-        raise invalid_request(f"output_expires_after.seconds: {EXPIRES_S_MIN} to {EXPIRES_S_MAX}")
+    if not FILE_EXPIRES_S_MIN <= seconds <= FILE_EXPIRES_S_MAX:
+        raise invalid_request(
+            f"output_expires_after.seconds: {FILE_EXPIRES_S_MIN} to {FILE_EXPIRES_S_MAX}"
+        )
     return float(seconds)
 
 

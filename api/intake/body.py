@@ -28,6 +28,7 @@ from api.intake.schedule_members import is_scheduled
 from api.intake.strict_json import decode_json
 from api.intake.time_limit_members import read_time_limits
 from api.intake.webhook_members import read_webhook
+from shared.config.credentials import SESSION_CHARACTERS_MAX
 from shared.config.models import ANY, Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
@@ -37,7 +38,6 @@ from shared.queue.accept import NewGeneration
 from shared.queue.allowance import estimated_tokens
 from shared.text.large import LongTexts, joined
 
-SESSION_CHARACTERS_MAX = 128
 METADATA_BYTES_MAX = 16 * 1024
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 GRACE_S_MAX = 86_400.0  # on_disconnect
@@ -212,9 +212,9 @@ class CheckedMembers:
         """
         new = self.new
         meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
-        # Without a webhook the digest stays equal to the digest of versions before webhooks.
         if new.producer is not None:
             meaning += ["producer"]
+        # Without a webhook the digest stays equal to the digest of versions before webhooks.
         return _encode_canonical(meaning if new.webhook is None else [*meaning, new.webhook])
 
 

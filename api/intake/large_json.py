@@ -10,7 +10,8 @@ all bytes of a body that large are in long strings. So the document is decoded i
 3. Each long string is decoded in slices, and replaces its mark.
 
 Invariant: the value is the same as `decode_json` gives for the whole document, and so is the
-decision whether the document is refused. Of two mistakes, another one may be named.
+decision whether the document is refused. If a document has two errors, the message may name another
+error than `decode_json` does.
 Source: RFC 8259.
 """
 

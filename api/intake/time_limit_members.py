@@ -23,7 +23,9 @@ _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 
 
 def read_time_limits(body: Mapping[str, Any]) -> TimeLimits:
-    """Return the time limits in a body. A longer one than the most counts as the most.
+    """Return the time limits in a body.
+
+    A limit above `TIME_LIMIT_S_MAX` counts as `TIME_LIMIT_S_MAX`.
 
     Raises:
         RequestError: 422, not a number above 0.

@@ -18,8 +18,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from api.edge.transfer_limit import Turn
+from api.edge.transfer_limit import TransferTurn
 from api.errors import request_error
+from api.intake.batch_members import FILE_EXPIRES_S_MAX, FILE_EXPIRES_S_MIN
 from api.intake.body import invalid_request
 from api.intake.content_coding import BodyDecoder
 from shared.errors import RequestError, TooLarge
@@ -33,7 +34,6 @@ PART_HEADER_BYTES_MAX = 4_096
 FIELD_BYTES_MAX = 1_024
 FILENAME_CHARACTERS_MAX = 255
 PURPOSES = ("batch", "user_data", "assistants", "fine-tune", "vision", "evals")
-EXPIRES_S_MIN, EXPIRES_S_MAX = 3_600, 2_592_000
 FILE = "file"
 FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
 # Characters that control a terminal, break a line, or change the direction of text.
@@ -151,9 +151,9 @@ class MultipartForm:
         if anchor != "created_at":
             raise invalid_request("expires_after[anchor] must be created_at")
         is_number = _SECONDS.fullmatch(seconds) is not None
-        if not is_number or not EXPIRES_S_MIN <= int(seconds) <= EXPIRES_S_MAX:
+        if not is_number or not FILE_EXPIRES_S_MIN <= int(seconds) <= FILE_EXPIRES_S_MAX:
             raise invalid_request(
-                f"expires_after[seconds] must be from {EXPIRES_S_MIN} to {EXPIRES_S_MAX}"
+                f"expires_after[seconds] must be from {FILE_EXPIRES_S_MIN} to {FILE_EXPIRES_S_MAX}"
             )
         return float(seconds)
 
@@ -240,7 +240,7 @@ def open_form(headers: Headers, *, bytes_max: int) -> MultipartForm:
 
 
 async def file_pieces(
-    form: MultipartForm, receive: Receive, turn: Turn, decoder: BodyDecoder
+    form: MultipartForm, receive: Receive, turn: TransferTurn, decoder: BodyDecoder
 ) -> AsyncIterator[bytes]:
     """Yield the file's bytes as they arrive. If it ends without an error, the form is complete.
 

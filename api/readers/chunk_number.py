@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from api.errors import request_error
 from api.hub.encoded import EncodedLog
-from api.hub.hub import ENDED_LOG_READ_S, Hub
+from api.hub.hub import LOG_READ_S, Hub
 from api.hub.position import CURSOR_WAIT_S
 from api.hub.relay import Relay
 from api.readers.log_waiter import Waiter
@@ -39,19 +39,19 @@ from shared.log.fold import Dialect
 from shared.log.ids import START, EventId
 
 
-class Place(NamedTuple):
+class ChunkPlace(NamedTuple):
     """Where an answer begins: `head` is sent first, then every entry after `cursor`."""
 
     cursor: EventId = START
     head: bytes = b""  # the rest of an entry (or of the opening) from chunk N on
 
 
-async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place:
+async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> ChunkPlace:
     """Return the place of chunk `number`, by the rules of this module.
 
     Raises:
         RequestError: `stream_reset`: the client has to read again from chunk 0.
-        Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
+        Unavailable: the log could not be read within `LOG_READ_S`, or it expired meanwhile.
     """
     log = relay.encoded_log(dialect)
     if number > log.chunks_up_to(0):
@@ -63,17 +63,17 @@ async def locate(hub: Hub, relay: Relay, dialect: Dialect, number: int) -> Place
             async with _read_timeout():
                 return await _find(relay, log, waiter, number)
     if number == log.chunks_up_to(0):
-        return Place()
+        return ChunkPlace()
     found = log.find_chunk(number)
     assert found is not None  # the opening is never trimmed
-    return Place(START, found[1])
+    return ChunkPlace(START, found[1])
 
 
 async def fold_all(hub: Hub, relay: Relay, dialect: Dialect) -> EncodedLog:
     """Return the log in `dialect`, with every present entry folded, so that `chunks` is complete.
 
     Raises:
-        Unavailable: the log could not be read within `ENDED_LOG_READ_S`, or it expired meanwhile.
+        Unavailable: the log could not be read within `LOG_READ_S`, or it expired meanwhile.
     """
     log = relay.encoded_log(dialect)
     with Waiter(relay, hub.now()) as waiter:
@@ -92,7 +92,7 @@ def stream_reset() -> RequestError:
 @asynccontextmanager
 async def _read_timeout() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(ENDED_LOG_READ_S):
+        async with asyncio.timeout(LOG_READ_S):
             yield
     except TimeoutError:
         raise Unavailable("the log could not be read in time") from None
@@ -134,12 +134,12 @@ async def _fold_new_entries(log: EncodedLog) -> None:
         log.encode()
 
 
-async def _find(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> Place:
+async def _find(relay: Relay, log: EncodedLog, waiter: Waiter, number: int) -> ChunkPlace:
     while number <= log.chunks_up_to(relay.feed.ids.seq_before_jump):
         found = log.find_chunk(number)
         if found is not None:
             seq, head = found
-            return Place(relay.feed.ids.at(seq), head)
+            return ChunkPlace(relay.feed.ids.at(seq), head)
         if relay.feed.base:
             relay.refill_soon()
             await waiter.changed()

@@ -47,9 +47,7 @@ logger = logging.getLogger(__name__)
 
 SUBSCRIPTIONS_MAX = 100  # open generations on one socket
 CLOSE_FRAME_S = 1.0  # for the close frame to leave; after it the connection is aborted
-# Close codes, RFC 6455 section 7.4 and IANA's registry.
-UNSUPPORTED_DATA = 1003
-TRY_AGAIN_LATER = 1013
+UNSUPPORTED_DATA = 1003  # a close code of RFC 6455, section 7.4
 
 T = TypeVar("T")
 
@@ -245,7 +243,7 @@ class Conversation(ABC):
             self._expiry.set(self.identity)
         if self.identity.share is not None:
             self.node.share_watch.add(self.identity.share.id, self.socket)
-        if self.node.authenticator.may_take_away(self.identity):
+        if self.node.authenticator.is_key_revocable(self.identity):
             self.node.key_watch.add(self.identity, self.socket)
 
     def _unwatch_expiry(self) -> None:
@@ -378,7 +376,7 @@ class Conversation(ABC):
         Raises:
             RequestError: 401, the key was taken away; 403, no scope.
         """
-        if self.node.authenticator.is_taken_away(self.identity):
+        if self.node.authenticator.is_key_revoked(self.identity):
             raise request_error("unauthorized", "the API key of this socket was taken away")
         needed = self.scopes.get(str(frame.get("type")), self.scopes.get(EVERY_FRAME))
         if needed is not None:
@@ -390,7 +388,7 @@ class Conversation(ABC):
         if error.code in ("draining", "unauthorized"):
             self.socket.close(CODES[error.code].close)
         elif error.code == "unavailable" and not self.socket.subscriptions:
-            self.socket.close(TRY_AGAIN_LATER)
+            self.socket.close(CODES[error.code].close)
 
 
 def _reason(code: int) -> str:

@@ -55,8 +55,9 @@ class EncodedBody(Protocol):
         ...
 
     def follow(self, seq: int, epoch: int) -> BroadcastGroup | None:
-        """Return the group whose rows the reader may join now, all entries up to `seq` given.
+        """Return the group whose rows the reader may join now.
 
+        The reader has all entries up to `seq`.
         None: the reader goes on by itself for now.
         """
         ...
@@ -88,8 +89,8 @@ class SharedBody:
         self._log: CompressedLog | None = None
         self._encoding = encoding
         self._crc = self._count = 0  # of the plain bytes; without those since `_entered`
-        self._run = 0  # the latest bytes are the log's: so many
-        self._epoch = -1  # of the run
+        self._run = 0  # how many of the body's last bytes are bytes of the log
+        self._epoch = -1  # of those bytes
         self._entered: Mark | None = None  # where it joined the row in which it follows
         self._is_begun = self._is_closed = False
 

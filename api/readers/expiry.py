@@ -53,13 +53,13 @@ def wait_s_max(identity: Identity | None) -> float:
     return left_s if identity.share is None else min(left_s, SHARE_WAIT_S)
 
 
-class Leash(NamedTuple):
-    """Ends a stream from outside; its owner calls `cancel` at the stream's end."""
+class ExpiryWatch(NamedTuple):
+    """Watches the credentials of a stream. The caller calls `cancel` when the stream ends."""
 
     cancel: Callable[[], None]
 
 
-def break_off_at_expiry(scope: Scope, connection: Connection) -> Leash | None:
+def break_off_at_expiry(scope: Scope, connection: Connection) -> ExpiryWatch | None:
     """Break `connection` off when the credentials of its request expire or are taken away.
 
     Returns:
@@ -69,14 +69,14 @@ def break_off_at_expiry(scope: Scope, connection: Connection) -> Leash | None:
     if identity is not None and KEY_WATCH in scope:
         key_watch = scope[KEY_WATCH]
         key_watch.add(identity, connection)
-        return Leash(functools.partial(key_watch.remove, identity, connection))
+        return ExpiryWatch(functools.partial(key_watch.remove, identity, connection))
     left_s = seconds_left_of(scope)
     if identity is None or left_s is None:
         return None
     loop = asyncio.get_running_loop()
     timer = loop.call_later(left_s, connection.break_off, ReadingOutcome.EXPIRED)
     if identity.share is None:
-        return Leash(timer.cancel)
+        return ExpiryWatch(timer.cancel)
     watch, share_id = scope[SHARE_WATCH], identity.share.id
     watch.add(share_id, connection)
 
@@ -84,7 +84,7 @@ def break_off_at_expiry(scope: Scope, connection: Connection) -> Leash | None:
         timer.cancel()
         watch.remove(share_id, connection)
 
-    return Leash(cancel)
+    return ExpiryWatch(cancel)
 
 
 class SocketExpiry:

@@ -35,8 +35,9 @@ async def wait_for_content(
 
     Args:
         relay: held by the caller.
-        left_s: until the credentials of the request expire; None: they do not expire. The stream
-            that begins then is broken off at once, as every stream is.
+        left_s: until the credentials of the request expire; None: they do not expire. After
+            `left_s` the stream begins and is broken off at once, like every stream whose
+            credentials have expired.
         receive: the ASGI `receive` of the request; it reports a disconnect.
         is_content: whether an entry, in JSON, shows the client a part of the answer.
         label: of the metrics: the connection counts as a reader of this transport.

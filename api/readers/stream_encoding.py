@@ -33,7 +33,7 @@ def choose_encoding(scope: Scope, encodings: Encodings, dialect: Dialect) -> Enc
 
 
 def encoding_headers(encodings: Encodings, dialect: Dialect, encoding: Encoding | None) -> Headers:
-    """Return the headers of a stream that say how it is compressed, and that it depends."""
+    """Return `Content-Encoding`, and `Vary`, because the encoding depends on the request."""
     if not encodings.by_name or not dialect.is_compressible:
         return ()
     if encoding is None:

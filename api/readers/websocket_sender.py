@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from starlette.types import Send
 
+from api.errors import CODES
 from api.hub.contracts import HubPort, ReadingOutcome, SocketWire, Transport
 from api.hub.relay import Relay
 from api.readers.asgi_step import Step
@@ -28,11 +29,11 @@ from shared.log.ids import EventId
 FRAMES_PER_TURN = 16
 REPLIES_MAX = 64  # with more unsent replies, no frame is read until half of these have left
 # Close codes: docs/protocol.md, "WebSocket".
-TOO_SLOW = 4008
-RESTARTING = 1012
+TOO_SLOW = CODES["too_slow"].close
+RESTARTING = CODES["draining"].close
 IDLE = 4000
-TOKEN_EXPIRED = 4001
-REVOKED = 4501
+TOKEN_EXPIRED = CODES["token_expired"].close
+REVOKED = CODES["unauthorized"].close
 NO_CLOSE_FRAME = 0  # not a code: the connection is broken, or will be aborted
 
 CLOSE_CODES = {
@@ -134,7 +135,10 @@ class Socket:
             self.wake()
 
     async def await_room(self) -> None:
-        """Return once fewer than `REPLIES_MAX` replies are unsent."""
+        """Return at once, unless more than `REPLIES_MAX` replies are unsent.
+
+        Then return when half of `REPLIES_MAX` are left.
+        """
         await self._has_room.wait()
 
     def subscribe(self, key: str, relay: Relay, cursor: EventId, fold: FrameFold) -> Subscription:

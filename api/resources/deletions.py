@@ -1,4 +1,6 @@
-"""The routes that delete: a generation, a session, all data of an owner.
+"""The routes that delete a session, and all data of an owner.
+
+api/dialects/native/routes.py has the route that deletes a generation.
 
 Source: docs/protocol.md, "Deleting".
 """
@@ -10,10 +12,10 @@ from starlette.types import ASGIApp
 
 from api.deadline import answer_deadline
 from api.errors import request_error
-from api.intake.body import SESSION_CHARACTERS_MAX, invalid_request
+from api.intake.body import invalid_request
 from api.node import Node
 from api.response import json_response
-from shared.config.credentials import EVERYBODY
+from shared.config.credentials import EVERYBODY, SESSION_CHARACTERS_MAX
 from shared.erasure.owner import OwnerEraser
 from shared.erasure.sessions import erase_session
 from shared.errors import NotFound

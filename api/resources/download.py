@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.edge.transfer_limit import Turn
+from api.edge.transfer_limit import TransferTurn
 from api.readers.disconnect import DisconnectWatcher
 from api.transport.extensions import TRANSPORT
 from api.transport.unacknowledged import unacknowledged_bytes
@@ -55,7 +55,7 @@ class Download:
         """
         self._first = await anext(self._pieces, b"")
 
-    async def run(self, turn: Turn, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(self, turn: TransferTurn, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the bytes; stop when the client disconnects.
 
         Raises:
@@ -80,7 +80,7 @@ class Download:
         finally:
             departure.close()
 
-    async def _send(self, piece: bytes, turn: Turn, send: Send) -> bool:
+    async def _send(self, piece: bytes, turn: TransferTurn, send: Send) -> bool:
         """Send one piece; return whether more bytes have to follow."""
         if not piece:
             raise FilesUnavailable("the object is too short")

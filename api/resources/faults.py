@@ -24,12 +24,10 @@ from api.errors import request_error
 from api.intake.body import invalid_request
 from api.node import Node
 from api.response import json_response
-from api.transport.peer import read_address
+from api.transport.peer import is_passed_on, read_address
 from shared.errors import NotFound
 
 TOKEN_HEADER = "x-break-token"
-# A proxy on this machine writes one of these, or else hides who asks.
-PROXY_HEADERS = ("x-forwarded-for", "x-forwarded-host", "x-real-ip", "forwarded", "via")
 CONTROL_S = 40.0  # a slot with many keys, and its tool, on a slow machine
 REPLY_BYTES_MAX = 262_144
 ACTIONS = ("node", "worker", "freeze", "redis", "slot")
@@ -101,7 +99,7 @@ class FaultRoutes:
         if (
             not is_near
             or not is_own_name
-            or any(name in request.headers for name in PROXY_HEADERS)
+            or is_passed_on(request.headers.raw)
             or request.headers.get("sec-fetch-site", "same-origin") != "same-origin"
         ):
             raise request_error("forbidden", "faults are only for the page of this machine itself")

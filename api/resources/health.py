@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from api.errors import RETRY_AFTER_S
 from api.node import Node
 from api.response import json_response
+from shared.config.settings import SILENT_LEASES_MAX
 from shared.errors import ConfigurationError, Unavailable
 from shared.later.lag import BEATS, JobsLag, read_lag
 from shared.queue.partitions import agree, partitions_of
@@ -32,7 +33,6 @@ from shared.text.redaction import redact
 
 READY_CHECK_S = 2.0  # for Redis to answer /readyz; after it the condition `redis` fails
 SERVER_CHECK_EVERY_S = 5.0  # until the server has passed once
-SILENT_LEASES_MAX = 3  # a worker that has sent no presence for so many leases does not count
 
 
 class HealthRoutes:

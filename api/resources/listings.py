@@ -18,11 +18,11 @@ from starlette.types import ASGIApp
 from api.deadline import answer_deadline
 from api.edge.path_forms import mend_name
 from api.errors import request_error
-from api.intake.body import SESSION_CHARACTERS_MAX, model_not_found
+from api.intake.body import model_not_found
 from api.node import Node
 from api.resources.health import jobs_content, workers_with_age_ms
 from api.response import json_response
-from shared.config.credentials import EVERYBODY, Identity
+from shared.config.credentials import EVERYBODY, SESSION_CHARACTERS_MAX, Identity
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.later.lag import read_lag

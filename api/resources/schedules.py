@@ -27,7 +27,7 @@ from shared.config.credentials import EVERYBODY
 from shared.errors import NotFound
 from shared.later.schedules import PREFIX, Schedule
 from shared.later.schedules import Schedules as Store
-from shared.log.ids import is_generation_id, new_generation_id
+from shared.log.ids import GENERATION_PREFIX, is_generation_id, new_generation_id
 from shared.queue.leaving import wake_jobs
 
 PAGE_SCHEDULES = 100
@@ -62,7 +62,7 @@ class ScheduleRoutes:
         """
         timing = read_timing(body, time.time())
         schedule = Schedule(
-            id=PREFIX + new_generation_id().removeprefix("gen_"),
+            id=PREFIX + new_generation_id().removeprefix(GENERATION_PREFIX),
             owner=owner,
             kind=kind,
             body=msgspec.json.encode(without_timing(body)),

@@ -22,6 +22,7 @@ from api.node import Node
 from api.response import json_response
 from shared.config.credentials import EVERYBODY
 from shared.errors import NotFound
+from shared.text.csv_cell import csv_cell
 from shared.usage.ledger import Ledger, day_of
 from shared.usage.report import COLUMNS, GROUPS, Report
 
@@ -31,8 +32,6 @@ OWNERS_AT_ONCE = 100  # in one round trip
 ROWS_MAX = 50_000  # of one answer
 JSON, CSV = "application/json", "text/csv"
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)  # not the other forms of ISO 8601
-# A spreadsheet takes a cell that begins so for a formula. Owners choose their names in part.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class UsageQuery(NamedTuple):
@@ -131,11 +130,5 @@ def as_csv(data: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
     for row in data:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        writer.writerow([csv_cell(row[name]) for name in COLUMNS])
     return out.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return "'" + value
-    return "" if value is None else value

@@ -111,7 +111,7 @@ class ConnectionLimit:
                 "this node has no room for one more connection: ask again, or another node",
                 retry_after_s=RETRY_AFTER_S,
             )
-        return None if is_counted else too_many_connections()
+        return None if is_counted else address_limit_error()
 
     def _evict_longest_idle(self) -> bool:
         """Close the longest idle connection; return whether there was an idle connection."""
@@ -183,7 +183,7 @@ class ConnectionLimit:
         logger.warning("connections full", extra=counts)
 
 
-def too_many_connections() -> RequestError:
+def address_limit_error() -> RequestError:
     """Return the 429 error for an address at its limit."""
     return request_error(
         "rate_limited",

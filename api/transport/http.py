@@ -25,7 +25,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from api.errors import send_error
 from api.transport.close_delimited import close_delimited
-from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
+from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, address_limit_error
 from api.transport.extensions import TRANSPORT, WIRE
 from api.transport.http_handover import HandoverHttpProtocol
 from api.transport.stalled_peer import CLOSING_STALL_S
@@ -193,4 +193,4 @@ class HttpProtocol(HandoverHttpProtocol):
 
 async def _refuse_address(scope: Scope, receive: Receive, send: Send) -> None:
     """The ASGI application for a request whose client address is at its limit: answer 429."""
-    await send_error(send, too_many_connections())
+    await send_error(send, address_limit_error())

@@ -25,6 +25,8 @@ PROXIES_VARIABLE = "TAILRACE_TRUSTED_PROXIES"
 IPV6_PREFIX = 64
 NO_ADDRESS = "unknown"  # a peer on a Unix socket, or a peer that has disconnected
 FORWARDED = b"x-forwarded-for"
+# A proxy that passes a request on writes one of these headers, unless it hides the client.
+PROXY_HEADERS = frozenset({FORWARDED, b"x-forwarded-host", b"x-real-ip", b"forwarded", b"via"})
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -116,6 +118,11 @@ def limit_key(address: Address) -> str:
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
+
+
+def is_passed_on(headers: Headers) -> bool:
+    """Whether a proxy has passed a request on, as far as its headers show."""
+    return any(name in PROXY_HEADERS for name, _ in headers)
 
 
 def _forwarded_entries(headers: Headers) -> list[str]:

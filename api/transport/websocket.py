@@ -22,7 +22,7 @@ from websockets.http11 import Request
 from websockets.protocol import CONNECTING, Protocol
 
 from api.errors import CODES
-from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, too_many_connections
+from api.transport.connection_limit import NO_LIMIT, ConnectionLimit, address_limit_error
 from api.transport.extensions import HANDOVER, TRANSPORT, WIRE
 from api.transport.peer import FORWARDED
 from api.transport.refusal import encode_refusal, invalid_http
@@ -149,7 +149,7 @@ class WebSocketProtocol(DeflatingProtocol):
 
     def handle_connect(self, event: Request) -> None:
         if not self._acquire_address(event):
-            self.refuse(too_many_connections())
+            self.refuse(address_limit_error())
             return
         # uvicorn would send the answer of websockets: text, and a status for each kind of mistake.
         if self.conn.accept(event).status_code != 101:

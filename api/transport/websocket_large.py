@@ -27,7 +27,7 @@ from api.transport.large_messages import (
 from api.transport.websocket_bounds import SLICE_BYTES, BoundedWebSocketProtocol
 
 LARGE_SLICE_BYTES = 262_144  # of a large payload in one step
-INFLATED_SLICE_BYTES = 512  # that may be compressed, in one step: they stand for up to 528 kB
+COMPRESSED_SLICE_BYTES = 512  # of a payload that may be compressed, in one step: up to 528 kB
 
 
 class _Memory:
@@ -86,7 +86,7 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
     @property
     def slice_bytes(self) -> int:
         left = 0 if self._sieve is None else self._sieve.large_bytes_left
-        least = INFLATED_SLICE_BYTES if self.inflates else SLICE_BYTES
+        least = COMPRESSED_SLICE_BYTES if self.inflates else SLICE_BYTES
         return max(least, min(left, LARGE_SLICE_BYTES))
 
     @property
@@ -104,7 +104,10 @@ class LargeMessageProtocol(BoundedWebSocketProtocol):
         return self._sieve is None or self._sieve.is_between_frames
 
     def has_progress(self) -> bool:
-        """Whether bytes of a large message have come since the last call: a pong cannot."""
+        """Whether bytes of a large frame have come since the last call.
+
+        Within a frame the client cannot send a pong.
+        """
         message = None if self._sieve is None else self._sieve.message
         before = self._received_at_ping
         self._received_at_ping = 0 if message is None else message.received

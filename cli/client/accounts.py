@@ -18,13 +18,12 @@ from cli.client.client import RequestRefused
 from cli.client.exit_code import EXIT_FAILED, EXIT_OK
 from cli.client.terminal import complain, run_client, say, table
 from shared.config.settings import Settings
+from shared.text.csv_cell import csv_cell
 from shared.text.plain_text import plain_line
 
 NUMBERS = (
     "prompts", "input_tokens", "output_tokens", "cached_tokens", "estimated_tokens", "seconds",
 )  # fmt: skip
-# A spreadsheet takes a cell that begins so for a formula.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def usage(settings: Settings, args: argparse.Namespace) -> int:
@@ -91,13 +90,7 @@ def _print_csv(rows: Sequence[dict[str, Any]]) -> None:
     writer = csv.writer(sys.stdout)
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in columns])
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return "'" + value
-    return "" if value is None else value
+        writer.writerow([csv_cell(row[name]) for name in columns])
 
 
 def _show_progress(deleted: Counter[str]) -> None:

@@ -190,9 +190,10 @@ class Client:
         return found
 
     def _again(self, error: TailraceError) -> None:
-        """Say once that the connection broke. Without an answer before, the first try may fail.
+        """Print one message when the connection breaks.
 
-        A network may have no WebSockets, and then the next try is a stream over HTTP.
+        Before the first event the first failed try is not reported, because the network may block
+        WebSockets. Then the next try is a stream over HTTP.
 
         Raises:
             ServerUnreachable: no server listens, or another program does, and no node has answered

@@ -28,11 +28,12 @@ from typing import Any, TypeVar
 from cli.client.client import Client, RequestRefused, ServerUnreachable
 from cli.client.exit_code import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
 from cli.client.typed_name import typed_name
-from shared.config.settings import Settings
+from shared.config.settings import SILENT_LEASES_MAX, Settings
 from shared.text.plain_text import plain_line, plain_text
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"  # SGR: faint, and reset
-DEAD_AFTER_S = 9.0  # a living worker reports every second
+# The server's own `lease_s` is not known here.
+DEAD_AFTER_S = SILENT_LEASES_MAX * Settings().lease_s
 PROMPT_CHARS_MAX = 40  # in a table
 
 ClientT = TypeVar("ClientT", bound=Client)

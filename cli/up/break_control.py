@@ -106,8 +106,8 @@ class BreakPlan:
     masters: Mapping[int, str]
 
 
-class Breaker:
-    """Does the faults, one at a time.
+class FaultInjector:
+    """Causes the faults, one at a time.
 
     Args:
         environ: the environment of the tools, that of the roles.
@@ -289,33 +289,33 @@ class Breaker:
 
 
 @contextlib.asynccontextmanager
-async def serve(breaker: Breaker) -> AsyncIterator[None]:
+async def serve(injector: FaultInjector) -> AsyncIterator[None]:
     """Answer the nodes' requests until the block ends."""
-    endpoint = breaker.plan.endpoint
+    endpoint = injector.plan.endpoint
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, ValueError):
             async with asyncio.timeout(ASK_S):
                 line = await reader.readline()
-            writer.write(json.dumps(await _answer(line, endpoint.token, breaker)).encode() + b"\n")
+            writer.write(json.dumps(await _answer(line, endpoint.token, injector)).encode() + b"\n")
             await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, sock=endpoint.listener, limit=LINE_BYTES_MAX)
-    async with breaker.running():
+    async with injector.running():
         try:
             yield
         finally:
             server.close()
 
 
-async def _answer(line: bytes, token: str, breaker: Breaker) -> dict[str, Any]:
+async def _answer(line: bytes, token: str, injector: FaultInjector) -> dict[str, Any]:
     asked = json.loads(line)
     if not isinstance(asked, dict):
         raise ValueError("not an object")
     if not secrets.compare_digest(str(asked.get("token", "")), token):
         return {"refused": "wrong token"}
     try:
-        return await breaker.do(asked)
+        return await injector.do(asked)
     except (Impossible, KeyError, TypeError, TimeoutError) as exc:
         return {"refused": str(exc) or type(exc).__name__}

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cli.up.break_control import Breaker, BreakPlan, Notes, serve
+from cli.up.break_control import BreakPlan, FaultInjector, Notes, serve
 from cli.up.keeper import Child
 from cli.up.output import open_screen, write_lines
 from cli.up.supervisor import Supervisor
@@ -68,8 +68,8 @@ async def supervise(
 
     async with contextlib.AsyncExitStack() as stack:
         if faults is not None:
-            breaker = Breaker(faults, supervisor, environ, notes)
-            await stack.enter_async_context(serve(breaker))
+            injector = FaultInjector(faults, supervisor, environ, notes)
+            await stack.enter_async_context(serve(injector))
         code = await supervisor.run(stages, on_ready)
     screen.say("ended")
     return code

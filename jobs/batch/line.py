@@ -16,7 +16,7 @@ from shared.config.limits import NO_LIMITS, OwnerLimits
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import RequestError
-from shared.log.ids import derived_id
+from shared.log.ids import GENERATION_PREFIX, derived_id
 from shared.queue.accept import NewGeneration
 
 
@@ -94,4 +94,4 @@ def _read_dialect(body: dict[str, Any], endpoint: str) -> DialectRequest:
 
 def line_generation_id(batch_id: str, line: int, tries: int) -> str:
     """Return the id of a line's generation, the same in every process."""
-    return derived_id("gen_", batch_id, line, tries)
+    return derived_id(GENERATION_PREFIX, batch_id, line, tries)

@@ -26,6 +26,7 @@ ORDINARY = frozenset({GENERATE, READ, BATCH, SCHEDULES})
 SCOPES = (ADMIN, CONTENT, GENERATE, READ, BATCH, SCHEDULES, ACT)
 KEY_CHARACTERS_MIN = 16  # a shorter key works, but causes a warning: it can be guessed
 OWNERS_SHOWN = 10  # names in one message
+SESSION_CHARACTERS_MAX = 128  # of the name of a session
 
 
 @dataclass(frozen=True, slots=True)

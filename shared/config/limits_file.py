@@ -17,7 +17,7 @@ from shared.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 1.0
+LIMITS_FILE_CHECK_S = 1.0
 
 
 class LimitsFile:
@@ -63,7 +63,7 @@ class LimitsFile:
     async def run(self) -> None:
         """Keep the limits up to date until cancelled."""
         while self._path:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(LIMITS_FILE_CHECK_S)
             if await asyncio.to_thread(self.look):
                 self._log()
 

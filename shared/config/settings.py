@@ -39,6 +39,7 @@ QUEUE_PARTITIONS_MAX = 64  # an idle worker looks at each of them
 STREAM_ENCODINGS = ("gzip", "br", "zstd")
 SWITCH = ("", "off", "on", "yes", "true", "1")  # the words of a setting that is off by default
 CLUSTER_PARTITIONS = 8  # of the queue on a cluster, if the setting is 0
+SILENT_LEASES_MAX = 3  # a worker without a report for so many `lease_s` counts as gone
 
 # Kubernetes gives every container variables for each Service of its namespace. Those of a Service
 # `tailrace` or `tailrace-api` begin as our settings do, and TAILRACE_PORT is the name of a setting.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from shared.config.settings import SILENT_LEASES_MAX
 from shared.console.board import Reading
 from shared.console.histogram import Counts, merged, quantile, since
 from shared.console.reports import POINT_MODELS_MAX, Event, ModelFigures, NodeReport, Point
@@ -20,8 +21,7 @@ WORKER_EVENTS = ("takeovers", "leases_lost", "handed_over", "attempts_failed", "
 NODE_EVENTS = ("resumes", "repairs", "cuts", "resets", "reconnects")
 EVENTS_MAX = 50  # of one point
 IDS_MAX = 5  # generations of one event
-SILENT_LEASES = 3  # without a report for so many leases, a worker counts as gone
-NODE_SILENT_MS = 15_000  # and a node after three reports
+NODE_SILENT_MS = 15_000  # a node counts as gone after three missing reports
 
 
 class QueueState(NamedTuple):
@@ -34,7 +34,7 @@ class QueueState(NamedTuple):
 
 def silent_ms_of(lease_s: float) -> int:
     """Return after how long without a report a worker counts as gone, ms."""
-    return round(SILENT_LEASES * lease_s * 1000)
+    return round(SILENT_LEASES_MAX * lease_s * 1000)
 
 
 def point_of(before: Reading, now: Reading, at_ms: int, queue: QueueState) -> Point:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from shared.config.credentials import READ, Identity, Share
 from shared.errors import RequestError
-from shared.log.ids import new_generation_id
+from shared.log.ids import GENERATION_PREFIX, new_generation_id
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -50,7 +50,8 @@ class Shares:
         Raises:
             RequestError: 409 `too_many_shares`.
         """
-        name, secret = new_generation_id().removeprefix("gen_"), secrets.token_urlsafe(24)
+        name = new_generation_id().removeprefix(GENERATION_PREFIX)
+        secret = secrets.token_urlsafe(24)
         share_id, expires_at = ID_PREFIX + name, int(time.time()) + ttl_s
         await self._count(identity.owner, share_id, expires_at)
         fields = {

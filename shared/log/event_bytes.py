@@ -4,6 +4,7 @@ from __future__ import annotations
 
 TOKEN_PREFIX = b'{"type":"token","text":"'
 TOKEN_SUFFIX = b'"}'
+END_PREFIX = b'{"type":"end"'
 RESET = b'{"type":"reset","reason":"log_rewritten"}'
 LOST = (
     b'{"type":"end","status":"failed","finish_reason":"error","error":{"code":"lost",'

@@ -19,6 +19,7 @@ GENERATION_ID = re.compile(r"[A-Za-z0-9_-]{8,64}", re.ASCII)
 # At most 19 digits, as in Redis entry ids; no leading zero, except in the number 0 itself.
 CURSOR = re.compile(r"(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,18})", re.ASCII)
 ID_PART_MAX = 2**63 - 1
+GENERATION_PREFIX = "gen_"
 BATCH_PREFIX = "batch_"
 
 
@@ -59,7 +60,7 @@ def parse_event_id(entry_id: bytes) -> EventId:
 
 def new_generation_id() -> str:
     """Return a new id: 130 random bits, 30 characters."""
-    return "gen_" + "".join([ALPHABET[byte & 31] for byte in secrets.token_bytes(26)])
+    return GENERATION_PREFIX + "".join([ALPHABET[byte & 31] for byte in secrets.token_bytes(26)])
 
 
 def is_generation_id(text: str) -> bool:

@@ -155,7 +155,7 @@ async def length_of(reader: asyncio.StreamReader) -> int:
 async def test_too_many_transfers_at_once_get_an_error_of_their_own(
     local_node: LocalNode, bob: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.edge.transfer_limit.TURN_WAIT_S", 0.2)
+    monkeypatch.setattr("api.edge.transfer_limit.TRANSFER_TURN_WAIT_S", 0.2)
     # The others must keep their turns meanwhile, however busy the machine is.
     for name in ("RATE_WINDOW_S", "CONTENDED_RATE_WINDOW_S"):
         monkeypatch.setattr(f"api.edge.transfer_rate.{name}", OVER_S)

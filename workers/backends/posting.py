@@ -17,6 +17,7 @@ from typing import TypedDict
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
+from shared.log.ids import GENERATION_PREFIX
 from shared.log.request import Request
 from workers.backends.contract import Backend, BackendItem, Finish, SetUpFault
 from workers.backends.http.cause import explain
@@ -152,7 +153,7 @@ class PostingBackend:
         body = self._wire.encode(request, prefix, form)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
-        reader = self._wire.reader(seed.removeprefix("gen_"))
+        reader = self._wire.reader(seed.removeprefix(GENERATION_PREFIX))
         try:
             exchange = await self._open(target, body, limits)
         except BackendError as error:

@@ -22,13 +22,13 @@ import msgspec
 from api.dialects.ag_ui.messages import read_messages
 from api.dialects.ag_ui.run import RUN, STATE, THREAD, VERSION, run_key
 from api.intake.body import (
-    SESSION_CHARACTERS_MAX,
     check_messages,
     check_params,
     has_controls,
     invalid_request,
 )
 from api.intake.dialect_request import DialectRequest
+from shared.config.credentials import SESSION_CHARACTERS_MAX
 from shared.log.request import Request
 
 NAME_CHARACTERS_MAX = 256  # of a thread, and of a run

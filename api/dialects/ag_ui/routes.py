@@ -34,11 +34,10 @@ from api.readers.lookup import CURSOR_NAMES, find_generation, read_query
 from api.response import json_response
 from shared.errors import NotFound, RequestError
 from shared.log.fold import Dialect
-from shared.log.ids import START, EventId, is_generation_id
+from shared.log.ids import GENERATION_PREFIX, START, EventId, is_generation_id
 from shared.log.records import Meta
 from shared.queue.endings import cancel
 
-GENERATION_PREFIX = "gen_"
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 _FORMS = {"text/event-stream": AG_UI, PROTO: AG_UI_PROTO}
 

@@ -17,8 +17,9 @@ import msgspec
 
 from api.dialects.ai_sdk.fold import MESSAGE_ID, RESET_STEP
 from api.dialects.ai_sdk.provider_metadata import details_in, with_extra
-from api.intake.body import SESSION_CHARACTERS_MAX, check_messages, check_params, invalid_request
+from api.intake.body import check_messages, check_params, invalid_request
 from api.intake.dialect_request import DialectRequest
+from shared.config.credentials import SESSION_CHARACTERS_MAX
 from shared.log.extra import REASONING_DETAILS
 from shared.log.request import Request
 

@@ -29,17 +29,16 @@ from api.hub.encoded import EncodedLog
 from api.hub.hub import Hub
 from api.hub.relay import Relay
 from api.node import Node
-from api.readers.chunk_number import Place, fold_all, locate
+from api.readers.chunk_number import ChunkPlace, fold_all, locate
 from api.readers.http_stream import Begin, Beginning, stream
 from api.readers.lookup import find_generation
 from shared.config.credentials import Identity
 from shared.errors import NotFound, RequestError
-from shared.log.ids import START, EventId, is_generation_id
+from shared.log.ids import GENERATION_PREFIX, START, EventId, is_generation_id
 from shared.log.records import Meta
 from shared.queue.chats import Chats
 
 START_INDEX = "startIndex"
-RUN_PREFIX = "gen_"
 JOINED_BYTES_MAX = 2**20  # of frames in a replay; later frames are sent unchanged
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 
@@ -88,7 +87,7 @@ class AiSdkRoutes:
     async def _find_run(self, identity: Identity, name: str, number: int) -> Meta:
         """Return the run with the id `name`, else the chat's running run, else its newest run."""
         # Clients make up names for chats. Such a name may look like an id except for the prefix.
-        is_run = name.startswith(RUN_PREFIX) and is_generation_id(name)
+        is_run = name.startswith(GENERATION_PREFIX) and is_generation_id(name)
         try:
             if is_run:
                 # A client that has counted chunks has seen the run: wait if Redis has just lost it.
@@ -158,7 +157,7 @@ def begin_at_chunk(hub: Hub, number: int, since_s: float | None = None) -> Begin
     return begin
 
 
-async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
+async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> ChunkPlace:
     """Return the place of chunk `number`; past the end of a finished log that of `finish`."""
 
     def is_past_end() -> bool:
@@ -176,7 +175,7 @@ async def _place_from_start(hub: Hub, relay: Relay, log: EncodedLog, number: int
     return place
 
 
-async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> Place:
+async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) -> ChunkPlace:
     """Return the place of chunk `number`, which was counted here from the end.
 
     The client has counted nothing itself, so a loss cannot have made the number wrong.
@@ -185,7 +184,7 @@ async def _place_from_end(hub: Hub, relay: Relay, log: EncodedLog, number: int) 
     if found is None:  # the node has dropped this part of the log: read it again
         return await locate(hub, relay, AI_SDK, number)
     seq, head = found
-    return Place(relay.feed.ids.at(seq) if seq else START, head)
+    return ChunkPlace(relay.feed.ids.at(seq) if seq else START, head)
 
 
 def parse_start_index(text: str) -> int:

@@ -15,13 +15,12 @@ from __future__ import annotations
 from api.dialects.durable_streams.cursor import next_cursor
 from api.dialects.durable_streams.event_stream import control_event, data_event
 from api.dialects.native.fold import as_one_line
+from shared.log.event_bytes import END_PREFIX
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 from shared.streams.content import JSON_TYPE
 from shared.streams.place import Place
-
-END_PREFIX = b'{"type":"end"'
 
 
 def place_of(event_id: EventId) -> Place:

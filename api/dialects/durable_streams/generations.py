@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.deadline import answer_deadline
 from api.dialects.durable_streams.fold import (
-    END_PREFIX,
     EVENT_STREAM,
     DurableStreamFold,
     event_id_of,
@@ -35,6 +34,7 @@ from api.dialects.durable_streams.replies import (
 )
 from api.dialects.durable_streams.request import ReadQuery, read_query
 from api.hub.contracts import ReadingOutcome
+from api.hub.hub import LOG_READ_S
 from api.hub.relay import Relay
 from api.node import Node
 from api.readers.disconnect import DisconnectWatcher
@@ -45,12 +45,12 @@ from api.readers.lookup import find_generation
 from api.readers.place import take_place
 from api.transport.extensions import IDENTITY
 from shared.errors import Expired, Unavailable
+from shared.log.event_bytes import END_PREFIX
 from shared.log.ids import START, EventId
 from shared.log.records import Entry, Meta
 from shared.streams.content import JSON_TYPE, join
 
 PAGE_ENTRIES = 2_000
-SETTLE_S = 4.0  # a log is read to its end within this time
 
 
 class Page(NamedTuple):
@@ -128,7 +128,7 @@ class GenerationStreamRoutes:
         Raises:
             Unavailable: the log could not be read in time.
         """
-        top = await self._until(request, meta, lambda relay: relay.feed.is_up_to_date, SETTLE_S)
+        top = await self._until(request, meta, lambda relay: relay.feed.is_up_to_date, LOG_READ_S)
         if top is None:
             raise Unavailable("the log could not be read in time")
         return top

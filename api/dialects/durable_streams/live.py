@@ -128,15 +128,15 @@ class EventStream:
             reader = LiveReader(tail)
             self._live.hub.admit(reader, "sse")
             departure = DisconnectWatcher(receive, reader.left)
-            leash = break_off_at_expiry(scope, reader)
+            expiry_watch = break_off_at_expiry(scope, reader)
             try:
                 start = {"type": "http.response.start", "status": 200, "headers": self._headers}
                 await send(start)
                 wire = scope.get("extensions", {}).get(WIRE)
                 is_whole = await _Sending(self._live, request, tail, reader, send, wire=wire).run()
             finally:
-                if leash is not None:
-                    leash.cancel()
+                if expiry_watch is not None:
+                    expiry_watch.cancel()
                 departure.close()
                 self._live.hub.dismiss(reader)
         if is_whole:

@@ -1,7 +1,7 @@
-"""Tells subscriptions of appends, in the background, once at a time for each stream.
+"""Notifies subscriptions of appends, in the background, once at a time for each stream.
 
-An append that comes while its stream is being told of makes one more round, however many come. A
-notice that is lost with this node is made good by the jobs role.
+If appends arrive while the subscriptions of their stream are being notified, one more notification
+follows for all of them. If this node dies before a notification, the jobs role sends it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The readers of a stream on a node that have all entries: the next one is written to all of them.
+"""The readers of a stream on a node that have all entries.
 
-A reader in the row has no turn of its own: no wake-up of its task, no timer, no encoding. The bytes
-are made once for all readers that sent the same cursor, and go past the server's `send`. A long row
-is served in slices, so that other work of the node waits for no row. Invariant: a follower gets an
-entry only behind the entry before it; otherwise it leaves the row and reads on by itself.
+The next entry is written to all of them. A reader in the row has no turn of its own: no wake-up of
+its task, no timer, no encoding. The bytes are made once for all readers that sent the same cursor,
+and go past the server's `send`. A long row is served in slices, so that other work of the node
+waits for no row. Invariant: a follower gets an entry only behind the entry before it; otherwise it
+leaves the row and reads on by itself.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Follower(Protocol):
 
 
 class Row:
-    """The row of one stream. In its order: readers join at its end."""
+    """The row of one stream. Readers are in the order in which they joined."""
 
     def __init__(self) -> None:
         self._followers: dict[Follower, None] = {}

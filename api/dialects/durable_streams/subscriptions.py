@@ -1,7 +1,8 @@
 """The reserved paths below /ds/v1/stream/__ds: subscriptions, and the key of their webhooks.
 
-A worker that was woken comes with the token of its wake instead of an API key: the token names the
-owner, and is good for one subscription and one generation.
+A worker that was woken sends the token of its wake instead of an API key. The token names the
+owner, and is valid for one subscription and one wake. Here `generation` is the number of a wake,
+and not a generation of text.
 """
 
 from __future__ import annotations

@@ -22,12 +22,11 @@ import msgspec
 from api.dialects.grpc.installed import messages
 from api.dialects.grpc.status import connect_end, trailer_frame
 from api.dialects.grpc.wire import field_bytes, frame
-from shared.log.event_bytes import plain_text
+from shared.log.event_bytes import END_PREFIX, plain_text
 from shared.log.fold import ByteFold, Dialect
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 
-_END_PREFIX = b'{"type":"end"'
 _BACKSLASH, _ESCAPED_UNIT = b"\\", b"\\u"
 ID, TOKEN, TEXT = 1, 4, 1  # numbers of the fields in tailrace.proto
 # Encodes an entry: its id, its JSON.
@@ -107,7 +106,7 @@ class GrpcFold(ByteFold):
 
 def is_end(raw: bytes) -> bool:
     """Whether an entry is the `end` of its log."""
-    if raw.startswith(_END_PREFIX):
+    if raw.startswith(END_PREFIX):
         return True
     if b'"end"' not in raw:
         return False

@@ -1,4 +1,4 @@
-r"""The WebSocket protocol of /lobe/ws, known from articles: flat frames with a `messageId`.
+r"""The WebSocket protocol of /lobe/ws: flat frames with a `messageId`.
 
     {"type":"token","content":" Hello","messageId":"m1","id":"1-42"}
 

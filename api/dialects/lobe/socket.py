@@ -1,4 +1,6 @@
-"""GET /lobe/ws: a WebSocket protocol that front ends know from articles.
+"""GET /lobe/ws: a WebSocket protocol of flat JSON frames, one `messageId` for each answer.
+
+LobeHub's own clients use another protocol: that of its agent gateway (api/dialects/lobe_gateway).
 
 This module gives the frames of a client their meaning; the bytes are api/dialects/lobe/fold.py's. A
 `messageId` is the client's name for a generation. It is stored as an idempotency key of its owner:
@@ -24,13 +26,12 @@ from api.readers.conversation import Command, Conversation, Frame, error_frame
 from api.readers.lookup import find_generation
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.errors import Draining, NotFound, RequestError
-from shared.log.ids import START, EventId, new_generation_id, parse_cursor
+from shared.log.ids import GENERATION_PREFIX, START, EventId, new_generation_id, parse_cursor
 from shared.log.records import Meta
 from shared.queue.endings import cancel
 
 PATH = "/lobe/ws"
 MESSAGE_ID_CHARACTERS_MAX = 256
-GENERATION_PREFIX = "gen_"
 
 
 def lobe_socket(node: Node) -> SocketEndpoint:

@@ -28,6 +28,7 @@ from api.intake.body import check_idempotency_key, invalid_request, read_object,
 from api.intake.strict_json import mend_surrogates
 from shared.errors import RequestError
 from shared.log.events import encode as encode_entry
+from shared.log.ids import GENERATION_PREFIX
 
 BODY_BYTES_MAX = 4_194_304  # of one POST: an event may have the whole conversation
 EVENTS_MAX = 1_000  # of one POST
@@ -35,7 +36,6 @@ NAME_CHARACTERS_MAX = 255  # of a tool call or a request
 META_BYTES_MAX = 16_384  # of `meta` of an operation
 WAIT_S = 60.0  # for a reply, without `timeout`
 WAIT_S_MAX = 600.0
-GENERATION_PREFIX = "gen_"
 INPUTS = uuid.UUID("5f1c9a52-7d0c-4b58-9d0b-3a5f8b7d6c11")  # names inputs by Idempotency-Key
 META_MEMBERS = (
     "topicId", "threadId", "agentId", "groupId", "taskId", "scope", "parentOperationId",

@@ -20,7 +20,7 @@ from api.access import FRAMES
 from api.dialects.lobe_gateway.feed_body import Entries, now_ms
 from api.dialects.lobe_gateway.messages import executor_entry
 from api.dialects.lobe_gateway.mux_fold import MuxFrameFold
-from api.dialects.lobe_gateway.operation import GENERATION_PREFIX, find_operation, read_number
+from api.dialects.lobe_gateway.operation import find_operation, read_number
 from api.dialects.lobe_gateway.operation_log import fed_members
 from api.dialects.lobe_gateway.socket import ReplyingConversation
 from api.errors import request_error
@@ -30,6 +30,7 @@ from api.readers.lookup import read_query
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.config.credentials import GENERATE, Identity
 from shared.errors import NotFound, RequestError, Unavailable
+from shared.log.ids import GENERATION_PREFIX
 from shared.log.records import Meta
 
 PATH = "/lobe-gateway/v2/ws"

@@ -14,10 +14,9 @@ from api.node import Node
 from api.readers.lookup import find_generation
 from shared.config.credentials import Identity
 from shared.errors import NotFound
-from shared.log.ids import START, EventId
+from shared.log.ids import GENERATION_PREFIX, START, EventId
 from shared.log.records import Meta
 
-GENERATION_PREFIX = "gen_"
 NAME_CHARACTERS_MAX = 255  # of an Idempotency-Key
 _NUMBER = re.compile(r"[0-9]{1,15}", re.ASCII)
 

@@ -26,6 +26,7 @@ from api.dialects.lobe_gateway.messages import (
     Message,
     read_message,
 )
+from shared.log.event_bytes import END_PREFIX
 from shared.log.events import End, Failure, decode_known
 from shared.log.records import Meta
 
@@ -98,7 +99,7 @@ class FedLog(OperationLog):
             self.has_said_complete |= found.message.kind == SESSION_COMPLETE
             self.has_said_end |= found.status in ENDS
             return [found.message], False
-        event = decode_known(raw) if raw.startswith(b'{"type":"end"') else None
+        event = decode_known(raw) if raw.startswith(END_PREFIX) else None
         if not isinstance(event, End):
             return [], False
         self.status = STATUSES[event.status]

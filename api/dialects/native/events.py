@@ -38,9 +38,9 @@ DIALECTS = {"sse": SSE, "ndjson": NDJSON}
 # The delay before an EventSource reconnects. It is random, so that the readers of a node that died
 # do not all reconnect in the same second.
 RETRY_MS = (500, 1_500)
-# An EventSource over its owner's limit of readers is told so, and comes back; the refusal with this
-# number has a status, which ends it for good.
-TOLD_AT_MOST = 3
+# An EventSource beyond its owner's limit of readers first gets an `error` event, and reconnects.
+# Its third refusal is HTTP status 429, after which a browser does not reconnect.
+REFUSAL_WITH_STATUS = 3
 
 
 async def respond_with_events(
@@ -84,9 +84,9 @@ async def respond_with_events(
                 hub, scope, receive, send, meta=meta, cursor=cursor, transport=transport
             )
     except TooManyConnections as exc:
-        if not 0 < exc.told < TOLD_AT_MOST:
+        if not 0 < exc.refusal_count < REFUSAL_WITH_STATUS:
             raise
-        await _ask_to_reconnect(hub, scope, receive, send, _told(exc))
+        await _ask_to_reconnect(hub, scope, receive, send, _refusal_block(exc))
     except (RequestError, Unavailable) as exc:
         error = unavailable() if isinstance(exc, Unavailable) else exc
         if error.status != 503 or transport != "sse" or cursor == START:
@@ -165,7 +165,7 @@ def _name_of_reader(scope: Scope, generation_id: str) -> str:
     return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
-def _told(error: TooManyConnections) -> bytes:
+def _refusal_block(error: TooManyConnections) -> bytes:
     """Return the block that tells an EventSource why it gets no events, and when to come back."""
     members = {"code": error.code, "message": error.message, "retryable": error.retryable}
     retry_ms = (error.retry_after_s or 0) * 1000

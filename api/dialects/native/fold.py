@@ -23,13 +23,12 @@ from api.compression.deflated_messages import (
     lone_frame,
     text_frame,
 )
-from shared.log.event_bytes import TOKEN_PREFIX
+from shared.log.event_bytes import END_PREFIX, TOKEN_PREFIX
 from shared.log.fold import ByteFold, DeflatedDialects, Dialect, FrameFold
 from shared.log.ids import START, EventId
 from shared.log.records import Meta
 
 TYPE_PREFIX = b'{"type":"'
-END_PREFIX = b'{"type":"end"'
 TYPE_START = len(TYPE_PREFIX)
 TOKEN_MEMBERS_START = len(b'{"type":"token",')
 COMMA = 0x2C

@@ -18,7 +18,7 @@ from starlette.types import Receive
 from api.dialects.native.fold import NDJSON
 from api.errors import request_error
 from api.hub.contracts import ReadingOutcome
-from api.hub.hub import Hub
+from api.hub.hub import LOG_READ_S, Hub
 from api.hub.position import Placement, Position
 from api.hub.relay import Relay
 from api.readers.disconnect import DisconnectWatcher
@@ -31,7 +31,6 @@ WAIT_S_MAX = 60.0
 REPLY_BYTES_MAX = 1_048_576
 # Every form in which JSON and scripts write a number: also 1e-7, and a random number's many digits.
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,32})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-LOG_READ_S = 4.0  # more time while the log is not read yet, so that a wait of 0 can be answered
 
 
 def parse_wait(text: str) -> float:
@@ -122,7 +121,10 @@ class _LongPollReader:
         return bool(self._lines or self._is_done or self._outcome)
 
     async def _wait(self, until: float) -> None:
-        """Wait for lines, an end or a break-off; `LOG_READ_S` longer while the log is not read."""
+        """Wait for lines, an end or a break-off.
+
+        While the log is not read, wait for `LOG_READ_S` more, so that a wait of 0 can be answered.
+        """
         while not self._has_content:
             left_s = until + (0.0 if self._is_settled else LOG_READ_S) - self._hub.now()
             if left_s <= 0:

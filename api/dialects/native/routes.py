@@ -1,4 +1,4 @@
-"""One generation over HTTP: its snapshot, its events, and its cancellation.
+"""One generation over HTTP: its snapshot, its events, its cancellation and its deletion.
 
 Each handler checks the credentials first, and only then looks for the generation.
 """

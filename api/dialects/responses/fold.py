@@ -54,7 +54,7 @@ from shared.log.events import (
 )
 from shared.log.extra import ExtraSoFar, merge, take_kept
 from shared.log.fold import ByteFold, Dialect
-from shared.log.ids import EventId
+from shared.log.ids import GENERATION_PREFIX, EventId
 from shared.log.records import Meta
 from shared.log.request import dialect_of
 
@@ -93,7 +93,7 @@ class ResponsesFold(ByteFold):
         self._namespaced = dialect_of(meta).get(NAMESPACED, {})
         is_summarized = self._head["reasoning"]["summary"] is not None
         self._reasoning_kind = SUMMARY_TEXT if is_summarized else REASONING
-        self._id_part = meta.generation_id.removeprefix("gen_")
+        self._id_part = meta.generation_id.removeprefix(GENERATION_PREFIX)
         self._status = "queued"
         self._items: list[OutputItem] = []  # since the last reset
         self._next_index = 0

@@ -29,7 +29,7 @@ from api.dialects.responses.response_object import (
 )
 from api.dialects.responses.tool_groups import placed_tools
 from api.dialects.responses.tools import chat_tools, choose_tools, names_of
-from api.dialects.responses.turn_key import Turn, turn_of
+from api.dialects.responses.turn_key import ClientTurn, turn_of
 from api.intake.body import invalid_request, upstream_priority
 from api.intake.dialect_request import DialectRequest
 from shared.log.request import Request
@@ -76,7 +76,7 @@ class ResponseRequest(DialectRequest):
     references: tuple[str, ...] = ()
     items: tuple[Any, ...] = ()
     ignored: tuple[str, ...] = ()
-    turn: Turn | None = None
+    turn: ClientTurn | None = None
 
     @property
     def is_answered_from_log(self) -> bool:
@@ -204,7 +204,7 @@ def _summary(reasoning: dict[str, Any]) -> str:
     """Return which summary of the reasoning is asked for; empty: none.
 
     Raises:
-        InvalidRequest: it is no string.
+        RequestError: 422, it is no string.
     """
     for name in ("summary", "generate_summary"):  # the second is OpenAI's older name
         value = reasoning.get(name)

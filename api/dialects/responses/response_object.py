@@ -17,6 +17,7 @@ from api.dialects.responses.custom_tools import CUSTOM_TOOL, input_of
 from api.dialects.responses.kept_reasoning import encrypted_content
 from api.dialects.responses.tool_groups import NAMESPACE
 from shared.log.events import Counts, Usage
+from shared.log.ids import GENERATION_PREFIX
 from shared.log.records import Meta
 from shared.log.request import decode_request
 
@@ -36,19 +37,19 @@ MESSAGE, REFUSAL, REASONING, SUMMARY_TEXT, CALL, CUSTOM_CALL = (
 )  # fmt: skip
 _TYPES = {REFUSAL: MESSAGE, SUMMARY_TEXT: REASONING}  # of the others the kind is the type
 _PREFIXES = {MESSAGE: "msg", REASONING: "rs", CALL: "fc", CUSTOM_CALL: "ctc"}  # of ids, by type
-_GENERATION, _RESPONSE = "gen_", "resp_"
+_RESPONSE = "resp_"
 
 
 def response_id(generation_id: str) -> str:
     """Return the id of a generation as a response."""
-    return _RESPONSE + generation_id.removeprefix(_GENERATION)
+    return _RESPONSE + generation_id.removeprefix(GENERATION_PREFIX)
 
 
 def generation_id(response_id: str) -> str:
     """Return the id of a response's generation; empty: `response_id` is not a response's id."""
     if not response_id.startswith(_RESPONSE):
         return ""
-    return _GENERATION + response_id.removeprefix(_RESPONSE)
+    return GENERATION_PREFIX + response_id.removeprefix(_RESPONSE)
 
 
 class OutputItem:
@@ -143,7 +144,7 @@ def generation_of_item(item_id: str) -> str:
     parts = item_id.split("_")
     if len(parts) != 3 or parts[0] not in (*_PREFIXES.values(), "fco"):
         return ""
-    return _GENERATION + parts[1]
+    return GENERATION_PREFIX + parts[1]
 
 
 def response_head(meta: Meta) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """GET /v1/responses as a WebSocket: OpenAI's WebSocket mode of Responses.
 
-Events of a client give requests to streams (lanes.py); each running request has a task of the hub,
-which sends its response and then lets the next request of its stream run. The socket may die: the
-responses go on, and another socket on any node reads on by number. Source:
+Events of a client give requests to streams (socket_streams.py). Each running request has a task of
+the hub, which sends its response and then lets the next request of its stream run. The socket may
+die: the responses go on, and another socket on any node reads on by number. Source:
 docs/dialects/responses-websocket.md.
 """
 
@@ -22,8 +22,8 @@ from api.dialects.prompt import accept_members
 from api.dialects.responses.creation import Creation, read_number, read_order
 from api.dialects.responses.fold import RESPONSES, status_of
 from api.dialects.responses.frames import ResponsesFrameFold, SocketError, error_frame
-from api.dialects.responses.lanes import DEFAULT, Lanes
 from api.dialects.responses.response_object import UNSTORED, response_id
+from api.dialects.responses.socket_streams import DEFAULT, SocketStreams
 from api.dialects.responses.steering import (
     HELD_MAX,
     STEERS_MAX,
@@ -42,7 +42,7 @@ from api.dialects.responses.stored import StoredResponses
 from api.dialects.waiting_frame import WaitingFrame
 from api.errors import CODES, unavailable
 from api.node import Node
-from api.readers.chunk_number import Place, locate
+from api.readers.chunk_number import ChunkPlace, locate
 from api.readers.conversation import Command, Conversation, Frame
 from api.readers.socket_endpoint import SocketEndpoint
 from api.readers.websocket_sender import RESTARTING
@@ -68,7 +68,7 @@ def responses_socket(node: Node) -> SocketEndpoint:
     return SocketEndpoint(node, PATH, ResponsesConversation)
 
 
-class _Turn(WaitingFrame):
+class _WaitingRequest(WaitingFrame):
     """A `response.create` or `response.resume` that waits or runs.
 
     Attributes:
@@ -102,8 +102,8 @@ class ResponsesConversation(Conversation):
         super().__init__(node, identity, scope, send)
         self._stored = StoredResponses(node)
         self._creation = Creation(node, self._stored)
-        self._lanes: Lanes[_Turn] = Lanes()
-        self._tasks: dict[asyncio.Task[None], _Turn] = {}
+        self._streams: SocketStreams[_WaitingRequest] = SocketStreams()
+        self._tasks: dict[asyncio.Task[None], _WaitingRequest] = {}
         self._numbers = itertools.count()
         self._running: dict[str, _Running] = {}  # by the id of the response
         self._known: dict[str, None] = {}  # ids of responses; the oldest first
@@ -120,11 +120,12 @@ class ResponsesConversation(Conversation):
     def leave(self) -> None:
         if self._aging is not None:
             self._aging.cancel()
-        for task, turn in self._tasks.items():
+        for task, request in self._tasks.items():
             task.cancel()
-            turn.release()  # a task that has not started yet never gets there
-        for turn in self._lanes.clear():
-            turn.release()
+            # A cancelled task that has not started does not release its memory itself.
+            request.release()
+        for request in self._streams.clear():
+            request.release()
         super().leave()
 
     def send_error(self, frame: Any, error: RequestError) -> None:
@@ -148,7 +149,7 @@ class ResponsesConversation(Conversation):
         self._close_if_old()
 
     def _close_if_old(self) -> None:
-        if self._is_old and self._lanes.is_idle:
+        if self._is_old and self._streams.is_idle:
             self.send_error(None, self._too_old())
             self.socket.close(RESTARTING)
 
@@ -168,9 +169,9 @@ class ResponsesConversation(Conversation):
             raise Draining()
         if self._is_old:
             raise self._too_old()
-        turn = _Turn(frame, self.frame_bytes)
-        self._lanes.add(turn.stream_id, turn)
-        turn.release = self.keep_memory(turn.give_up)
+        request = _WaitingRequest(frame, self.frame_bytes)
+        self._streams.add(request.stream_id, request)
+        request.release = self.keep_memory(request.give_up)
         self._run_ready()
 
     async def _cancel(self, frame: Frame) -> None:
@@ -227,23 +228,23 @@ class ResponsesConversation(Conversation):
     def _run_ready(self) -> None:
         if not self.socket.is_open:  # requests that wait are dropped with the socket
             return
-        for turn in self._lanes.take_ready():
-            task = self.hub.spawn(self._serve(turn))
+        for request in self._streams.take_ready():
+            task = self.hub.spawn(self._serve(request))
             if task is None:  # the hub is closed, and breaks this socket off
-                turn.release()
+                request.release()
                 continue
-            self._tasks[task] = turn
+            self._tasks[task] = request
             task.add_done_callback(self._tasks.pop)
 
-    async def _serve(self, turn: _Turn) -> None:
+    async def _serve(self, request: _WaitingRequest) -> None:
         """Send the responses of one request: its own, and those of its steers."""
-        names = {"stream_id": turn.stream_id}
+        names = {"stream_id": request.stream_id}
         try:
-            meta, number = await self._begin(turn, names)
+            meta, number = await self._begin(request, names)
             while True:
                 names["response_id"] = response_id(meta.generation_id)
-                running = await self._send_response(turn, meta, number)
-                successor = await self._succeed(running, meta)
+                running = await self._send_response(request, meta, number)
+                successor = await self._continue_with_steers(running, meta)
                 if successor is None:
                     break
                 meta, number = successor, 0
@@ -255,29 +256,29 @@ class ResponsesConversation(Conversation):
             self.socket.close(CODES["internal"].close)
             raise
         finally:
-            turn.release()
-            self._lanes.finish(turn.stream_id)
+            request.release()
+            self._streams.finish(request.stream_id)
             self._run_ready()
             self._close_if_old()
 
-    async def _begin(self, turn: _Turn, names: dict[str, str]) -> tuple[Meta, int]:
+    async def _begin(self, request: _WaitingRequest, names: dict[str, str]) -> tuple[Meta, int]:
         """Return the generation of a request, with its request, and the first number to send."""
-        body = turn.take_body()
-        if turn.kind == RESUME:
+        body = request.take_body()
+        if request.kind == RESUME:
             response, number = _read_response_id(body), read_number(body.get("starting_after"))
             names["response_id"] = response
             # A client with a number has seen the response: wait if Redis has just lost it.
             meta = await self._find(response, EventId(1, 1) if number else START)
             return await self._stored.with_request(meta), number
-        steers = self._take_held(turn, body)
+        steers = self._take_held(request, body)
         try:
-            order = read_order(body, turn.size)
+            order = read_order(body, request.size)
             meta = await self._creation.accept(order, self.identity, self._known)
         except (RequestError, Unavailable) as exc:
             self._fail_steers(None, steers, "successor_creation_failed", str(exc))
             raise
         finally:
-            turn.release()
+            request.release()
         return meta, order.number
 
     async def _find(self, response: str, cursor: EventId = START) -> Meta:
@@ -289,20 +290,20 @@ class ResponsesConversation(Conversation):
             raise NotFound("response")
         return meta
 
-    async def _send_response(self, turn: _Turn, meta: Meta, number: int) -> _Running:
+    async def _send_response(self, request: _WaitingRequest, meta: Meta, number: int) -> _Running:
         """Send a response from event `number` on, to its end; without events a frame says so."""
         async with answer_deadline():
             relay = await self.hub.hold(meta)
             try:
-                place = await locate(self.hub, relay, RESPONSES, number) if number else Place()
+                place = await locate(self.hub, relay, RESPONSES, number) if number else ChunkPlace()
             except BaseException:
                 self.hub.release(relay)
                 raise
-        fold = ResponsesFrameFold(meta, turn.stream_id, first=number, found_at=place.cursor)
+        fold = ResponsesFrameFold(meta, request.stream_id, first=number, found_at=place.cursor)
         subscription = self.socket.subscribe(str(next(self._numbers)), relay, START, fold)
         for frame in fold.opening():  # a reply leaves before the events that wait
             self.socket.say_text(frame.decode())
-        running = self._running[fold.response_id] = _Running(fold, turn.stream_id)
+        running = self._running[fold.response_id] = _Running(fold, request.stream_id)
         self._know(fold.response_id)
         try:
             await subscription.ended()
@@ -321,7 +322,7 @@ class ResponsesConversation(Conversation):
 
     # Steering
 
-    async def _succeed(self, running: _Running, meta: Meta) -> Meta | None:
+    async def _continue_with_steers(self, running: _Running, meta: Meta) -> Meta | None:
         """Return the generation that continues a response with its steers; None: none does."""
         steers, fold = running.steers, running.fold
         if not steers or not self.socket.is_open:
@@ -356,13 +357,13 @@ class ResponsesConversation(Conversation):
             del self._held[next(iter(self._held))]
             self._fail_steers(None, oldest, "too_many_pending_steers", "too many responses wait")
 
-    def _take_held(self, turn: _Turn, body: Frame) -> list[Steer]:
+    def _take_held(self, request: _WaitingRequest, body: Frame) -> list[Steer]:
         """Put the steers of the previous response before the input of a request."""
         previous = body.get("previous_response_id")
         if not isinstance(previous, str) or previous not in self._held:
             return []
         stream_id, steers = self._held[previous]
-        if stream_id != turn.stream_id:
+        if stream_id != request.stream_id:
             return []
         del self._held[previous]
         body["input"] = joined_input(steers, body.get("input"))

@@ -26,7 +26,7 @@ from api.readers.lookup import find_generation
 from shared.config.credentials import Identity
 from shared.errors import Expired, NotFound
 from shared.log.events import End
-from shared.log.ids import START, EventId
+from shared.log.ids import GENERATION_PREFIX, START, EventId
 from shared.log.log_reader import read_log
 from shared.log.records import Meta
 from shared.log.request import decode_request, dialect_of
@@ -200,4 +200,4 @@ def input_items(meta: Meta) -> list[dict[str, Any]]:
     """Return the input of a response, without its instructions, as items with ids."""
     stored = decode_request(meta.request)
     messages = stored.messages[1 if INSTRUCTED in stored.dialect else 0 :]
-    return items_of(messages, meta.generation_id.removeprefix("gen_"))
+    return items_of(messages, meta.generation_id.removeprefix(GENERATION_PREFIX))

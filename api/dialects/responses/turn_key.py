@@ -22,24 +22,24 @@ from shared.text.large import LARGE_BYTES, LongTexts
 _encode_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
-class Turn(NamedTuple):
+class ClientTurn(NamedTuple):
     """A turn of a client, and the model that it asks."""
 
     name: str
     model: Any
 
 
-def turn_of(body: dict[str, Any]) -> Turn | None:
+def turn_of(body: dict[str, Any]) -> ClientTurn | None:
     """Return the turn of a request; None: the client names none."""
     metadata = body.get("client_metadata")
     if not isinstance(metadata, dict):
         return None
     thread, turn = metadata.get("thread_id"), metadata.get("turn_id")
     is_named = isinstance(thread, str) and isinstance(turn, str) and thread and turn
-    return Turn(f"{thread}\n{turn}", body.get("model")) if is_named else None
+    return ClientTurn(f"{thread}\n{turn}", body.get("model")) if is_named else None
 
 
-async def turn_key(turn: Turn, request: Request) -> str:
+async def turn_key(turn: ClientTurn, request: Request) -> str:
     """Return the key of a request of a turn. Large requests are encoded and hashed in steps.
 
     Args:

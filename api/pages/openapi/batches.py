@@ -5,7 +5,12 @@ Source: docs/batches.md.
 
 from __future__ import annotations
 
-from api.intake.batch_members import EXPIRES_S_MAX, EXPIRES_S_MIN, FILE_ID_CHARACTERS_MAX, WINDOW
+from api.intake.batch_members import (
+    FILE_EXPIRES_S_MAX,
+    FILE_EXPIRES_S_MIN,
+    FILE_ID_CHARACTERS_MAX,
+    WINDOW,
+)
 from api.pages.openapi.dialects import IDEMPOTENCY_KEY
 from api.pages.openapi.schedules import WEBHOOK, WHEN
 from api.pages.openapi.schemas import (
@@ -81,8 +86,8 @@ SCHEMAS: Json = {
                         "anchor": {"const": "created_at"},
                         "seconds": {
                             "type": "integer",
-                            "minimum": EXPIRES_S_MIN,
-                            "maximum": EXPIRES_S_MAX,
+                            "minimum": FILE_EXPIRES_S_MIN,
+                            "maximum": FILE_EXPIRES_S_MAX,
                         },
                     }
                 )

@@ -5,7 +5,8 @@ Source: docs/protocol.md, "Files".
 
 from __future__ import annotations
 
-from api.intake.upload import EXPIRES_S_MAX, EXPIRES_S_MIN, PURPOSES
+from api.intake.batch_members import FILE_EXPIRES_S_MAX, FILE_EXPIRES_S_MIN
+from api.intake.upload import PURPOSES
 from api.pages.openapi.schemas import (
     INTEGER,
     SHARED,
@@ -32,7 +33,7 @@ SCHEMAS: Json = {
         {
             "expires_after[anchor]": {"const": "created_at"},
             "expires_after[seconds]": {
-                "type": "integer", "minimum": EXPIRES_S_MIN, "maximum": EXPIRES_S_MAX,
+                "type": "integer", "minimum": FILE_EXPIRES_S_MIN, "maximum": FILE_EXPIRES_S_MAX,
             },
         },
     )

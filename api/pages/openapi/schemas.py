@@ -14,9 +14,9 @@ from api.intake.body import (
     PRIORITIES,
     RESERVED_PARAMS,
     ROLES,
-    SESSION_CHARACTERS_MAX,
 )
 from api.intake.producer_members import MODEL_CHARACTERS_MAX
+from shared.config.credentials import SESSION_CHARACTERS_MAX
 from shared.log.ids import GENERATION_ID
 from shared.log.producing import LEASE_S_MAX, LEASE_S_MIN
 

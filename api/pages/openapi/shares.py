@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from api.intake.body import SESSION_CHARACTERS_MAX
 from api.pages.openapi.schemas import (
     ID,
     INTEGER,
@@ -15,6 +14,7 @@ from api.pages.openapi.schemas import (
     errors,
     record,
 )
+from shared.config.credentials import SESSION_CHARACTERS_MAX
 from shared.later.shares import TTL_S_MAX
 
 NULL: Json = {"type": "null"}  # the same as absent

@@ -123,7 +123,7 @@ def test_the_room_is_never_exceeded_and_empty_in_the_end(
 async def test_large_bodies_have_turns_and_small_ones_need_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(body_room, "TURN_WAIT_S", 0.0)
+    monkeypatch.setattr(body_room, "LARGE_BODY_TURN_WAIT_S", 0.0)
     room = BodyRoom(8 * MIB, 4 * MIB)
     turns = [room.turn(2 * MIB) for _ in range(LARGE_AT_ONCE)]
     for turn in turns:

@@ -9,7 +9,7 @@ from pathlib import Path
 import fakeredis
 import pytest
 
-from jobs.owners import LOG_APART_S, LOGGED_MAX, LOOK_EVERY_S, Owners
+from jobs.owners import KEY_FILE_CHECK_S, LOG_APART_S, LOGGED_MAX, Owners
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError
 from shared.later.token_owners import note_planner
@@ -91,7 +91,7 @@ def test_a_key_that_is_taken_from_the_file_takes_its_owner(tmp_path: Path) -> No
     new.replace(path)
     assert owners.is_named("alice"), "the file is looked at once a second"
 
-    now_s = LOOK_EVERY_S
+    now_s = KEY_FILE_CHECK_S
 
     assert not owners.is_named("alice")
     assert owners.is_named("bob")

@@ -20,6 +20,7 @@ import msgspec
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
+from shared.log.ids import GENERATION_PREFIX
 from shared.log.request import Request
 from workers.backends.background import AnswerGone
 from workers.backends.contract import Backend, BackendItem
@@ -122,7 +123,7 @@ class ResponsesBackend(PostingBackend):
             log.warning("cancel at the model server failed", extra=data | {"reason": str(exc)})
 
     def _begin(self, seed: str) -> tuple[UpstreamAddress, ResponsesReader, Limits]:
-        reader = self._responses.reader(seed.removeprefix("gen_"))
+        reader = self._responses.reader(seed.removeprefix(GENERATION_PREFIX))
         limits = Limits(self._settings, asyncio.get_running_loop().time())
         return self._usable_target(), reader, limits
 

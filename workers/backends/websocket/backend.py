@@ -17,6 +17,7 @@ from websockets.uri import WebSocketURI, parse_uri
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
+from shared.log.ids import GENERATION_PREFIX
 from shared.log.request import Request
 from workers.backends.contract import Backend, BackendItem, Finish, SetUpFault
 from workers.backends.http.cause import explain
@@ -71,7 +72,8 @@ class WebSocketBackend:
         message = encode_message(self._model, request, prefix)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
-        reader = MessageReader(self._model.options.get("answer"), seed=seed.removeprefix("gen_"))
+        id_part = seed.removeprefix(GENERATION_PREFIX)
+        reader = MessageReader(self._model.options.get("answer"), seed=id_part)
         try:
             exchange = await self._open(self._uri, self._origin, limits)
         except BackendError as error:

@@ -249,7 +249,8 @@ class AsyncTailrace:
         """Send the audio of a generation that was started with `audio`; return at its end.
 
         Each piece of `audio` leaves as one chunk (of at most 64 KiB), and waits until the server
-        takes it. Lost connections and nodes are made up for; nothing is sent twice.
+        takes it. After a lost connection the client sends the unconfirmed chunks again. The server
+        stores each chunk once.
 
         Args:
             audio: yields bytes, for example of a microphone.

@@ -1,8 +1,8 @@
 """The state of a reader of one generation: the cursor, the text, the end. Without I/O.
 
-Invariant: each event is accepted once and in order, whatever connections deliver; only a `reset`
-with the id `0-0` lets ids fall. The end is an event, or the server's word that the cursor is the
-end. Silence is never an end.
+Invariant: each event is accepted once and in order, whatever connections deliver. Only after a
+`reset` with the id `0-0` may event ids start again from a lower value. The end is an event, or the
+server's word that the cursor is the end. Silence is never an end.
 """
 
 from __future__ import annotations

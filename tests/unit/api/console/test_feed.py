@@ -127,7 +127,7 @@ async def test_the_stream_ends_when_the_key_is_taken_away(shell, monkeypatch):
     page = Page(shell)
     opened = asyncio.create_task(page.open())
     await page.until("rows")
-    monkeypatch.setattr(shell.node.authenticator, "is_taken_away", lambda identity: True)
+    monkeypatch.setattr(shell.node.authenticator, "is_key_revoked", lambda identity: True)
     await asyncio.wait_for(opened, WITHIN_S)
 
     assert page.sent[-1]["more_body"] is False

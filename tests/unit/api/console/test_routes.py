@@ -270,9 +270,20 @@ async def test_an_ordinary_key_does_nothing_to_many(shell, path):
         ("10.0.0.9", {}, 403),
         ("127.0.0.1", {"x-forwarded-for": "203.0.113.5"}, 403),
         ("127.0.0.1", {"forwarded": "for=203.0.113.5"}, 403),
+        ("127.0.0.1", {"via": "1.1 proxy.example"}, 403),
+        ("127.0.0.1", {"x-forwarded-host": "tailrace.example"}, 403),
         ("127.0.0.1", {"sec-fetch-site": "cross-site"}, 403),
     ],
-    ids=["loopback", "loopback v6", "another machine", "proxy", "proxy 2", "another site"],
+    ids=[
+        "loopback",
+        "loopback v6",
+        "another machine",
+        "proxy",
+        "proxy 2",
+        "proxy 3",
+        "proxy 4",
+        "another site",
+    ],
 )
 async def test_without_credentials_the_console_is_open_on_loopback_only(address, headers, status):
     shell = Shell(api_keys="")

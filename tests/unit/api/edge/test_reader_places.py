@@ -28,7 +28,7 @@ async def is_refused(places, most=4, reader=""):
         await places.take("alice", most, reader)
     except TooManyConnections as exc:
         assert exc.retry_after_s == 5
-        return exc.told or True
+        return exc.refusal_count or True
     return False
 
 

@@ -30,7 +30,7 @@ async def test_at_most_turns_max_transfers_run() -> None:
 
 
 async def test_a_transfer_without_a_turn_in_time_is_429(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer_limit, "TURN_WAIT_S", 0.02)
+    monkeypatch.setattr(transfer_limit, "TRANSFER_TURN_WAIT_S", 0.02)
     turns = TransferLimit(1, 1)
     async with turns.turn("ann"):
         with pytest.raises(RequestError) as caught:

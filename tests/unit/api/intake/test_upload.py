@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from api.edge.transfer_limit import Turn
+from api.edge.transfer_limit import TransferTurn
 from api.intake.content_coding import BodyDecoder
 from api.intake.upload import (
     FIELD_BYTES_MAX,
@@ -164,7 +164,7 @@ async def test_an_endless_body_is_refused() -> None:
 
     with pytest.raises(RequestError) as caught:
         async for _ in file_pieces(
-            MultipartForm(BOUNDARY), receive, Turn(lambda: False), BodyDecoder("")
+            MultipartForm(BOUNDARY), receive, TransferTurn(lambda: False), BodyDecoder("")
         ):
             pass
     assert caught.value.status == 400

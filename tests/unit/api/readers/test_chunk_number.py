@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from api.hub.encoded import EncodedLog
 from api.hub.feed import Feed
 from api.hub.frame import LiveFrame
-from api.readers.chunk_number import Place, fold_all, locate
+from api.readers.chunk_number import ChunkPlace, fold_all, locate
 from shared.errors import RequestError, Unavailable
 from shared.log.events import Event, Progress, Reset, Start, Token, ToolCall, encode
 from shared.log.ids import START, EventId
@@ -31,7 +31,7 @@ async def hub_harness() -> AsyncIterator[HubHarness]:
         yield hub_harness
 
 
-async def place_of(hub_harness: HubHarness, number: int) -> Place:
+async def place_of(hub_harness: HubHarness, number: int) -> ChunkPlace:
     meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
     async with hub_harness.hub.reading(meta) as relay:
@@ -81,7 +81,7 @@ async def test_a_chunk_of_the_opening_is_placed_without_redis(hub_harness: HubHa
     async with hub_harness.hub.reading(meta) as relay:
         place = await locate(hub_harness.hub, relay, TOY, 1)
 
-    assert place == Place(START, b'data: {"n":1,"at":"opening","part":1}\n\n')
+    assert place == ChunkPlace(START, b'data: {"n":1,"at":"opening","part":1}\n\n')
 
 
 async def test_the_number_after_the_opening_is_placed_at_the_start(hub_harness: HubHarness) -> None:
@@ -90,7 +90,7 @@ async def test_the_number_after_the_opening_is_placed_at_the_start(hub_harness: 
     async with hub_harness.hub.reading(meta) as relay:
         await fold_all(hub_harness.hub, relay, TOY)
 
-        assert await locate(hub_harness.hub, relay, TOY, 2) == Place(START, b"")
+        assert await locate(hub_harness.hub, relay, TOY, 2) == ChunkPlace(START, b"")
 
 
 async def test_a_number_is_placed_as_an_entry_and_the_rest_of_its_bytes(
@@ -107,7 +107,7 @@ async def test_a_number_is_placed_as_an_entry_and_the_rest_of_its_bytes(
 
 
 async def test_the_next_number_is_placed_after_the_last_entry(hub_harness: HubHarness) -> None:
-    assert await place_of(hub_harness, 7) == Place(EventId(1, 4), b"")
+    assert await place_of(hub_harness, 7) == ChunkPlace(EventId(1, 4), b"")
 
 
 async def test_a_number_beyond_the_log_waits_for_the_missing_tail(hub_harness: HubHarness) -> None:
@@ -133,7 +133,7 @@ async def test_a_number_beyond_an_ended_log_is_refused_at_once(
     monkeypatch.setattr("api.readers.chunk_number.CURSOR_WAIT_S", 60.0)
     hub_harness.log.append(*last)  # chunk 7
     async with asyncio.timeout(5):
-        assert await place_of(hub_harness, 8) == Place(EventId(1, 5), b"")
+        assert await place_of(hub_harness, 8) == ChunkPlace(EventId(1, 5), b"")
         assert await refusal(hub_harness, 9) == "stream_reset"
 
 
@@ -169,7 +169,7 @@ async def test_only_the_opening_is_placed_when_the_first_attempt_jumps(
     hub_harness.log.attempt = AFTER_A_LOSS
     hub_harness.log.create()
     hub_harness.log.append(Start(AFTER_A_LOSS, "demo"))
-    assert await place_of(hub_harness, 2) == Place(START, b"")
+    assert await place_of(hub_harness, 2) == ChunkPlace(START, b"")
     assert await refusal(hub_harness, 3) == "stream_reset"
 
 
@@ -201,7 +201,7 @@ async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
 async def test_a_log_that_cannot_be_read_in_time_is_unavailable(
     hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.readers.chunk_number.ENDED_LOG_READ_S", 0.01)
+    monkeypatch.setattr("api.readers.chunk_number.LOG_READ_S", 0.01)
     meta = await hub_harness.log.meta(GENERATION)
     assert meta is not None
     hub_harness.log.is_away = True

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cli.up import break_control
-from cli.up.break_control import Breaker, BreakPlan, Endpoint, Impossible, Notes, serve
+from cli.up.break_control import BreakPlan, Endpoint, FaultInjector, Impossible, Notes, serve
 from cli.up.keeper import Child
 
 
@@ -48,7 +48,7 @@ class KeptAll:
 MADE: list[Endpoint] = []
 
 
-def breaker_of(supervisor: Any, **changes: Any) -> Breaker:
+def injector_of(supervisor: Any, **changes: Any) -> FaultInjector:
     MADE.append(Endpoint())
     plan = BreakPlan(
         MADE[-1],
@@ -60,7 +60,7 @@ def breaker_of(supervisor: Any, **changes: Any) -> Breaker:
             **changes,
         },
     )
-    return Breaker(plan, supervisor, dict(os.environ), Notes())
+    return FaultInjector(plan, supervisor, dict(os.environ), Notes())
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +101,11 @@ async def ask(endpoint: Endpoint, **asked: Any) -> dict[str, Any]:
 
 async def test_without_the_token_nothing_happens() -> None:
     worker = Kept("worker 1", 1, "vm-1")
-    breaker = breaker_of(KeptAll(worker))
-    async with serve(breaker):
-        refused = await ask(breaker.plan.endpoint, token="wrong", do="worker", worker="vm-1")
+    injector = injector_of(KeptAll(worker))
+    async with serve(injector):
+        refused = await ask(injector.plan.endpoint, token="wrong", do="worker", worker="vm-1")
         done = await ask(
-            breaker.plan.endpoint, token=breaker.plan.endpoint.token, do="worker", worker="vm-1"
+            injector.plan.endpoint, token=injector.plan.endpoint.token, do="worker", worker="vm-1"
         )
 
     assert refused == {"refused": "wrong token"}
@@ -115,20 +115,20 @@ async def test_without_the_token_nothing_happens() -> None:
 
 async def test_only_the_worker_with_this_name_is_killed() -> None:
     workers = [Kept("worker 1", 11, "vm-1"), Kept("worker 2", 12, "vm-2")]
-    breaker = breaker_of(KeptAll(*workers))
-    await breaker.do({"do": "worker", "worker": "vm-2"})
+    injector = injector_of(KeptAll(*workers))
+    await injector.do({"do": "worker", "worker": "vm-2"})
 
     assert [worker.struck for worker in workers] == [0, 1]
     with pytest.raises(Impossible):
-        await breaker.do({"do": "worker", "worker": "vm-3"})
+        await injector.do({"do": "worker", "worker": "vm-3"})
 
 
 async def test_a_node_can_kill_only_children() -> None:
     node = Kept("api 8000", 21)
-    breaker = breaker_of(KeptAll(node))
+    injector = injector_of(KeptAll(node))
     with pytest.raises(Impossible):
-        await breaker.do({"do": "node", "pid": 1})
-    await breaker.do({"do": "node", "pid": 21})
+        await injector.do({"do": "node", "pid": 1})
+    await injector.do({"do": "node", "pid": 21})
 
     assert node.struck == 1
 
@@ -139,11 +139,11 @@ async def test_a_node_can_kill_only_children() -> None:
 async def test_a_fault_that_this_installation_cannot_do_is_refused(
     changes: dict[str, Any], what: str
 ) -> None:
-    breaker = breaker_of(KeptAll(), **changes)
+    injector = injector_of(KeptAll(), **changes)
 
-    assert what not in breaker.actions
+    assert what not in injector.actions
     with pytest.raises(Impossible):
-        await breaker.do({"do": what, "id": "gen_a"})
+        await injector.do({"do": what, "id": "gen_a"})
 
 
 async def test_a_frozen_worker_is_thawed_after_its_lease(
@@ -151,24 +151,24 @@ async def test_a_frozen_worker_is_thawed_after_its_lease(
 ) -> None:
     worker = Kept("worker 1", process.pid, "vm-1")
     supervisor = KeptAll(worker)
-    breaker = breaker_of(supervisor)
-    async with breaker.running():
-        said = await breaker.do({"do": "freeze", "worker": "vm-1"})
+    injector = injector_of(supervisor)
+    async with injector.running():
+        said = await injector.do({"do": "freeze", "worker": "vm-1"})
         assert await is_stopped(process)
         with pytest.raises(Impossible):
-            await breaker.do({"do": "freeze", "worker": "vm-1"})
+            await injector.do({"do": "freeze", "worker": "vm-1"})
         assert await is_thawed(process)
 
     assert "is frozen by SIGSTOP" in said["done"]
     assert supervisor.added == ["worker spare"]
-    assert "is thawed by SIGCONT" in breaker._notes.after(0)[-1]["text"]
+    assert "is thawed by SIGCONT" in injector._notes.after(0)[-1]["text"]
 
 
 async def test_a_frozen_worker_is_thawed_when_up_ends(process: subprocess.Popen[bytes]) -> None:
     supervisor = KeptAll(Kept("worker 1", process.pid, "vm-1"), Kept("worker 2", 1, "vm-2"))
-    breaker = breaker_of(supervisor, lease_s=3_600.0)
-    async with breaker.running():
-        await breaker.do({"do": "freeze", "worker": "vm-1"})
+    injector = injector_of(supervisor, lease_s=3_600.0)
+    async with injector.running():
+        await injector.do({"do": "freeze", "worker": "vm-1"})
         assert await is_stopped(process)
 
     assert await is_thawed(process)
@@ -181,9 +181,9 @@ async def test_the_only_worker_stays_frozen_until_another_is_ready(
     """Otherwise it would write on, and a slow machine would show no takeover."""
     supervisor = KeptAll(Kept("worker 1", process.pid, "vm-1"))
     supervisor.is_slow = True
-    breaker = breaker_of(supervisor)
-    async with breaker.running():
-        await breaker.do({"do": "freeze", "worker": "vm-1"})
+    injector = injector_of(supervisor)
+    async with injector.running():
+        await injector.do({"do": "freeze", "worker": "vm-1"})
         assert await is_stopped(process)
         thawing = asyncio.create_task(is_thawed(process))
         done, _ = await asyncio.wait([thawing], timeout=0.3)
@@ -193,13 +193,13 @@ async def test_the_only_worker_stays_frozen_until_another_is_ready(
 
 
 async def test_faults_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    breaker = breaker_of(KeptAll(Kept("worker 1", 1, "vm-1")))
+    injector = injector_of(KeptAll(Kept("worker 1", 1, "vm-1")))
     for _ in range(break_control.PER_MINUTE_MAX):
-        await breaker.do({"do": "worker", "worker": "vm-1"})
+        await injector.do({"do": "worker", "worker": "vm-1"})
 
     with pytest.raises(Impossible, match="wait"):
-        await breaker.do({"do": "worker", "worker": "vm-1"})
-    assert await breaker.do({"do": "notes"})  # costs nothing
+        await injector.do({"do": "worker", "worker": "vm-1"})
+    assert await injector.do({"do": "notes"})  # costs nothing
 
 
 async def test_a_fenced_worker_becomes_a_note() -> None:
@@ -214,9 +214,9 @@ async def test_a_fenced_worker_becomes_a_note() -> None:
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"[]\n", b"{}\n", b"x" * 10_000])
 async def test_a_request_that_cannot_be_read_is_refused(line: bytes) -> None:
-    breaker = breaker_of(KeptAll())
-    async with serve(breaker):
-        host, port = breaker.plan.endpoint.listener.getsockname()
+    injector = injector_of(KeptAll())
+    async with serve(injector):
+        host, port = injector.plan.endpoint.listener.getsockname()
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(line)
         writer.write_eof()

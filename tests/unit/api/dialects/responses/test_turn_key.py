@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.dialects.responses.turn_key import Turn, turn_key, turn_of
+from api.dialects.responses.turn_key import ClientTurn, turn_key, turn_of
 from shared.log.request import Request
 
 HELLO = [{"role": "user", "content": "Hi"}]
@@ -16,7 +16,7 @@ LONG = [{"role": "user", "content": "x" * 300_000}]
 @pytest.mark.parametrize(
     ("metadata", "turn"),
     [
-        ({"thread_id": "t", "turn_id": "u", "x": 1}, Turn("t\nu", "demo")),
+        ({"thread_id": "t", "turn_id": "u", "x": 1}, ClientTurn("t\nu", "demo")),
         ({"thread_id": "t", "turn_id": ""}, None),
         ({"thread_id": "t"}, None),
         ({"thread_id": 7, "turn_id": "u"}, None),
@@ -24,14 +24,14 @@ LONG = [{"role": "user", "content": "x" * 300_000}]
         (None, None),
     ],
 )
-def test_a_turn_is_named_by_its_thread_and_its_id(metadata: Any, turn: Turn | None) -> None:
+def test_a_turn_is_named_by_its_thread_and_its_id(metadata: Any, turn: ClientTurn | None) -> None:
     assert turn_of({"client_metadata": metadata, "model": "demo"}) == turn
 
 
 async def test_a_repeat_has_the_same_key_whatever_it_continues() -> None:
     first = Request(HELLO, {"a": 1, "b": 2}, dialect={"previous_response_id": "resp_1"})
     again = Request([dict(HELLO[0])], {"b": 2, "a": 1})
-    turn = Turn("t", "demo")
+    turn = ClientTurn("t", "demo")
     key = await turn_key(turn, first)
 
     assert key == await turn_key(turn, again)
@@ -40,7 +40,7 @@ async def test_a_repeat_has_the_same_key_whatever_it_continues() -> None:
 
 async def test_another_request_has_another_key() -> None:
     requests = [Request(HELLO), Request([*HELLO, *HELLO]), Request(HELLO, {"a": 1}), Request(LONG)]
-    keys = [await turn_key(Turn("t", "demo"), request) for request in requests]
-    keys += [await turn_key(Turn(*turn), requests[0]) for turn in (("u", "demo"), ("t", "m"))]
+    keys = [await turn_key(ClientTurn("t", "demo"), request) for request in requests]
+    keys += [await turn_key(ClientTurn(*turn), requests[0]) for turn in (("u", "demo"), ("t", "m"))]
 
     assert len(set(keys)) == len(keys)

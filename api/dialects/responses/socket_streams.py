@@ -19,7 +19,7 @@ DEFAULT = ""  # the name of the default stream
 T = TypeVar("T")
 
 
-class Lanes(Generic[T]):
+class SocketStreams(Generic[T]):
     """The requests of one socket that wait, and the streams that are busy."""
 
     def __init__(self) -> None:
