@@ -32,6 +32,7 @@ from shared.config.settings import SILENT_LEASES_MAX, Settings
 from shared.text.plain_text import plain_line, plain_text
 
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"  # SGR: faint, and reset
+DEAD = "dead"  # the state of a worker
 # The server's own `lease_s` is not known here.
 DEAD_AFTER_S = SILENT_LEASES_MAX * Settings().lease_s
 PROMPT_CHARS_MAX = 40  # in a table
@@ -258,7 +259,7 @@ def printer_of(args: argparse.Namespace) -> Printer:
 def state_of(worker: dict[str, Any]) -> str:
     """Return what a worker does; `dead`: it has not reported for three leases of the default."""
     if worker["seen_s"] > DEAD_AFTER_S:
-        return "dead"
+        return DEAD
     return "draining" if worker["draining"] else "working"
 
 

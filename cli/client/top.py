@@ -26,7 +26,7 @@ from rich.text import Text
 
 from cli.client.client import Client, RequestRefused
 from cli.client.exit_code import EXIT_INTERRUPTED, EXIT_OK
-from cli.client.terminal import jobs_line, run_command, state_of
+from cli.client.terminal import DEAD, jobs_line, run_command, state_of
 from cli.client.trace import console, span
 from shared.config.settings import Settings
 from shared.text.plain_text import plain_line
@@ -131,13 +131,18 @@ async def take(client: Client) -> Picture:
 
 
 def frame(picture: Picture, lines: Lines, out: Console) -> RenderableType:
-    """Return one picture for a console, cut to its height."""
+    """Return one picture for a console, cut to its height.
+
+    In a terminal the workers have at most half of the rows, so that generations stay in sight.
+    """
     parts: list[RenderableType] = [*_head(picture), _sparklines(lines, out.width)]
-    workers = picture.workers.get("workers", [])
+    workers = sorted(picture.workers.get("workers", []), key=lambda each: state_of(each) == DEAD)
+    room = out.height - HEAD_LINES
+    workers_max = max(1, room // 2) if out.is_terminal else len(workers)
     if workers:
-        parts.append(_workers(workers))
-    room = out.height - HEAD_LINES - len(workers) if out.is_terminal else ROWS_MAX
-    parts.append(_generations(picture.generations, max(1, min(ROWS_MAX, room)), out.width))
+        parts.append(_workers(workers, workers_max))
+    rows_max = room - min(len(workers), workers_max) if out.is_terminal else ROWS_MAX
+    parts.append(_generations(picture.generations, max(1, min(ROWS_MAX, rows_max)), out.width))
     return Group(*parts)
 
 
@@ -177,13 +182,16 @@ def sparkline(values: list[float]) -> str:
     return "".join(BARS[max(1, round(steps * value / highest))] for value in values)
 
 
-def _workers(workers: list[dict[str, Any]]) -> Table:
+def _workers(workers: list[dict[str, Any]], rows_max: int) -> Table:
     table = _table("WORKER", "STATE", "RUNNING", "SEEN")
-    for worker in workers:
+    shown = workers if len(workers) <= rows_max else workers[: rows_max - 1]
+    for worker in shown:
         running = f"{worker['running']}/{worker['slots']}"
         seen = f"{worker['seen_s']:.0f}s ago"
         state = state_of(worker)
         _row(table, [worker["id"], state, running, seen], "" if state == "working" else "yellow")
+    if len(shown) < len(workers):
+        _row(table, [f"and {len(workers) - len(shown)} more", "", "", ""], "dim")
     return table
 
 

@@ -57,6 +57,24 @@ def test_a_picture_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int
     assert re.search(r"and \d+ more", text)
 
 
+def test_many_workers_leave_room_for_generations(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = [
+        WORKERS["workers"][0] | {"id": f"dead-{n:02}", "seen_s": 60.0, "running": 0}
+        for n in range(30)
+    ]
+    found = WORKERS | {"workers": [*dead, *WORKERS["workers"]]}
+    lines = Lines()
+    for second in range(3):
+        lines.add(Picture(second, [], found, 40.0 * second))
+
+    text = shown(Picture(3, [GENERATION], found, 120.0), lines, width=80, monkeypatch=monkeypatch)
+
+    assert len(text.splitlines()) <= 24
+    assert GENERATION["id"] in text
+    assert "gpu-1-812-9c0a4f  working" in text, "those that work come before the dead ones"
+    assert "and 26 more" in text
+
+
 def test_the_rate_of_tokens_is_never_negative_when_a_worker_goes() -> None:
     lines = Lines()
     for at_s, tokens in enumerate([1_000.0, 0.0, 50.0]):
