@@ -1,7 +1,7 @@
 """Checks waiting webhooks for subjects whose end was not noted.
 
 The code that ends a generation also notes its webhook as due (`forget` in shared/queue/leaving.py),
-unless the process dies in between. The ends of other subjects are found only here. A webhook whose
+unless the process dies in between. The ends of batches are found only here. A webhook whose
 subject was never accepted is dropped; a subject that existed and is absent is reported as lost.
 The checks of one owner are spaced (`OWNER_CHECKS_PER_S` in shared/later/webhooks.py), so that an
 owner with very many waiting webhooks does not delay the others.
@@ -29,7 +29,7 @@ from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
 
 GENERATION_CHECK_S = 30.0  # until an unfinished generation is checked again
-FINDER_CHECK_S = 2.0  # until another unfinished subject is checked: only a check finds its end
+FINDER_CHECK_S = 2.0  # until another unfinished subject is checked: no process notes a batch's end
 MISSING_MAX = 2  # checks in a row without the subject, after which it is lost
 CHECKS_MAX = 500  # in one call of `Ends.check`
 UNFINISHED = (b"queued", b"running")

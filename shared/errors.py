@@ -1,4 +1,6 @@
-"""Every error that this system raises on purpose.
+"""The errors that several packages raise or catch.
+
+An error that only one module's callers catch is defined in that module.
 
 * TailraceError
     * ConfigurationError        start-up only; the process must not run

@@ -1,8 +1,9 @@
 """A worker: reads queue entries, runs them concurrently, renews their leases, and drains.
 
-Loops in one TaskGroup: *dispatch* reads entries that may start now; the renewal renews all leases
-(workers/renewal.py); *sweep* claims entries of silent workers and moves delayed entries to their
-lanes; the appender writes; the cancel listener stops runs.
+One TaskGroup owns the runs, and *dispatch* reads the entries that may start now. A second TaskGroup
+around it owns the loops: the renewal renews all leases (workers/renewal.py); *sweep* claims entries
+of silent workers and moves delayed entries to the lane `resume`; the appender writes; the cancel
+listener stops runs.
 
 Invariant: this module never decides who may write a generation; the scripts in Redis do.
 """

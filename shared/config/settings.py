@@ -106,7 +106,7 @@ class Settings:
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
     request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
-    log_level: str = "info"  # debug, info, warning or error; token text only at debug
+    log_level: str = "info"  # debug, info, warning or error; none logs prompts or answers
 
     worker_slots: int = 100  # generations that one worker runs at once
     lease_s: float = 3.0  # a worker without a renewal for this long loses its generations
@@ -266,7 +266,11 @@ class Settings:
 
     @property
     def generation_s_max(self) -> float:
-        """The longest time from the acceptance of a generation to its end, s."""
+        """How long a generation takes from its acceptance to its end, unless it waits anew, s.
+
+        One wait for a worker, and the longest attempts. A generation lasts longer if it waits for
+        a worker again after a failed attempt or a drain, or if an outside producer writes it.
+        """
         attempts_max = self.attempts_max + UPSTREAM_BREAKS_MAX
         return self.queue_wait_s + attempts_max * (self.upstream_total_s + self.upstream_outage_s)
 

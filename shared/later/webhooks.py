@@ -14,7 +14,8 @@ A kind of subject other than generations needs:
 
     await register(redis, id, "batch", webhook, about, owner=owner)     before it is accepted
     a `Finder` for jobs/webhooks.py                                     returns its end
-    await end(redis, id, webhook, WebhookEvent(type, data), owner=owner)     to deliver at once
+
+A kind may also call `end` to deliver at once; batches do not.
 
 Delivery is at least once. The header `webhook-id` is the same in every repeat of an event.
 Source: standardwebhooks.com, "Specification".
@@ -38,7 +39,7 @@ from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
 FIRST_CHECK_S = 10.0  # until the first check of a generation whose end was not noted
-FIRST_CHECK_OTHER_S = 2.0  # until the first check of another subject: only a check finds its end
+FIRST_CHECK_OTHER_S = 2.0  # until the first check of another subject
 RECORD_KEPT_S = 10 * 86_400.0  # until an unchanged record expires; a batch may take seven days
 OWNER_CHECKS_PER_S = 100.0  # checks of the waiting webhooks of one owner
 SECRET_PREFIX = "whsec_"

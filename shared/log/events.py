@@ -106,7 +106,7 @@ class Reset(Event, frozen=True, tag="reset"):
 
 
 class Usage(Event, frozen=True, tag="usage"):
-    """Token counts that the backend reported."""
+    """The tokens of the whole answer so far, as the backends counted them, or estimated."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -4,8 +4,9 @@
     {…,"function":{…}}                         of tool_call: unknown members of the call
     {…}                                        of usage: unknown members
 
-Each part is left out when it is empty. `clean` makes values storable, `merge` joins the extras of
-several events into one. Pure; knows no vendor. Source: docs/protocol.md, "Events".
+Each part is left out when it is empty. `clean` makes values storable. `merge` joins two objects;
+`merge_extra` and `ExtraSoFar` join the extras of events. Pure; knows no vendor.
+Source: docs/protocol.md, "Events".
 """
 
 from __future__ import annotations

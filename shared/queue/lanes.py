@@ -253,12 +253,16 @@ class Queue:
 
     # Beside the lanes
 
-    async def note_begun(self, ticket: LaneEntry, now_ms: int) -> None:
-        """Record that a worker runs a generation, which no longer waits."""
+    async def note_begun(self, ticket: LaneEntry, created_at_ms: int) -> None:
+        """Record that a worker runs a generation, which no longer waits.
+
+        Args:
+            created_at_ms: when it was accepted. `note_running` replaces this time.
+        """
         tag = self.partitions.of(ticket.id)
         await self.pipeline.run(
             [
-                ("ZADD", keys.running(tag), now_ms, ticket.id),
+                ("ZADD", keys.running(tag), created_at_ms, ticket.id),
                 ("ZREM", keys.waiting(ticket.priority, tag), ticket.id),
             ]
         )

@@ -74,7 +74,11 @@ def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
 
 
 async def leave_many(store: Store, ids: Sequence[str]) -> None:
-    """Remove ended generations from the indexes, and do nothing else."""
+    """Remove ended generations from the indexes; unlike `forget`, change no other record of them.
+
+    If usage is counted, they leave all indexes, and their usage is noted. Otherwise they leave only
+    the indexes of waiting generations: the worker or the janitor removes them from `running`.
+    """
     partitions = partitions_of(store.settings)
     if store.settings.usage_days:
         await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])

@@ -1,4 +1,4 @@
-"""Says why a server cannot be reached: one sentence for clients, one for the operator."""
+"""Raises and logs failures to reach a model's server. http/cause.py explains them."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ class RoutedAnswer:
             self._parts.metrics.asked(self._routed.model.name, name, what)
 
     def _begin(self, call: Call, items: Items) -> Items:
-        """Return the items, with `start` before them if another backend wrote before.
+        """Return the items, with `start` before them unless this backend wrote the items before.
 
         What a stage says before the backend is asked, such as the answer of a cache, gets a `start`
         without a backend.

@@ -1,4 +1,4 @@
-"""Describes a kind: the members that its tables in the models file may have. Data, no branches.
+"""Describes a kind: the members that its tables in the models file may have, and their checks.
 
 A kind is a way to get answers: the wire of a family of servers, or a source in the worker itself.
 Its code is the folder `workers/backends/<name>/`. API nodes read the same models file and must not
