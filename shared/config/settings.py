@@ -119,7 +119,7 @@ class Settings:
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
     schedules_max: int = 100  # unfinished schedules of one owner
     queue_max: int = 10_000  # waiting generations per priority before `queue_full`
-    # of the queue; the same number for all roles on one Redis. 0: 1, and 8 with a cluster
+    # Partitions of the queue. All roles on one Redis need the same number. 0: 1, or 8 in a cluster
     queue_partitions: int = 0
 
     retention_s: float = 3_600.0  # a log is kept this long after its end

@@ -1,7 +1,7 @@
 """Computes a point of the history from two readings of all reports. Pure.
 
-A process that is in the later reading only has begun in between, so that all its counts belong to
-the point. What a process counts after its last report is lost with it.
+A process that only the later reading has began between the readings, so all its counts belong to
+the point. When a process ends, the counts after its last report are lost.
 """
 
 from __future__ import annotations

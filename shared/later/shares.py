@@ -41,7 +41,8 @@ class Shares:
         """Create a share of one generation or of one session.
 
         Args:
-            identity: who shares; of a session that its token covers, all owners' generations.
+            identity: the client that shares. If its token covers the session, the share shows the
+                generations of all owners in the session.
             ttl_s: from 1 to `TTL_S_MAX`.
 
         Returns:

@@ -1,10 +1,10 @@
 """Remembers which owners plan work with tokens, so that the jobs role may start that work.
 
-A key names its owner for as long as it stands in the file of keys. A token names its owner only
-when a request brings it, and planned work starts without a request; the same holds for an owner for
-whom a trusted key asks. So a node notes the owner of a
-token that plans work, and notes again that the owner still comes with good tokens. The work of an
-owner who has brought none for `KNOWN_S` is held, as that of an owner whose key was taken away.
+The file of keys names the owners of keys at any time. A request brings a token, and only the token
+names its owner; but planned work starts without a request. So a node notes the owner of each token
+that plans work, and renews the note when a valid token of this owner comes again. The jobs role
+suspends the work of an owner without a token for `KNOWN_S`, as if the owner's key were removed. A
+trusted key that acts for an owner counts as a token of this owner.
 
     tr:{jobs}:token-owners  zset  <digest of the owner> -> when a token last named the owner, Unix s
 """

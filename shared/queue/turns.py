@@ -98,9 +98,10 @@ async def weight_of(pipeline: Pipeline, lane: str, owner: str, tag: str) -> int:
 
 
 async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
-    """Return those ids whose entries wait in the lines of their owners, so that they are not lost.
+    """Return the ids whose entries wait in the lines of their owners.
 
-    An owner that has a line and, after a loss, no turn gets a turn.
+    The caller must not treat them as lost. If Redis has lost the turn of such an owner, this call
+    opens a turn.
     """
     places = await _places(store, ids, priority)
     with translated():

@@ -81,7 +81,10 @@ class Reach:
 
 
 def _is_away(exc: OSError) -> bool:
-    """Whether the server may come back by itself. A wrong name, TLS and a proxy's no do not."""
+    """Whether the server may come back by itself.
+
+    A wrong name, a TLS error or a refusal by the proxy does not go away by itself.
+    """
     if isinstance(exc, socket.gaierror):
         return exc.errno == socket.EAI_AGAIN
     return not isinstance(exc, (SSLError, ProxyRefused))

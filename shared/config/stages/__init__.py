@@ -41,7 +41,7 @@ def plugin_names() -> dict[str, str]:
 
 
 def class_of(stage: str) -> str:
-    """Return the class that `stage` names, as `package.module:Class`; empty: no third party's."""
+    """Return the class that `stage` names, `package.module:Class`; empty: built in, or unknown."""
     return stage if CLASS.fullmatch(stage) else plugin_names().get(stage, "")
 
 

@@ -221,7 +221,7 @@ def _explain_proxy(exc: ProxyRefused, origin: Origin) -> Cause:
         advice += ": put user and password into the proxy's URL"
     else:
         advice += f": check that this proxy lets {_server(origin)} through"
-    return Cause(str(exc), advice)  # names no host: see there
+    return Cause(str(exc), advice)  # the message of `ProxyRefused` names no host
 
 
 def _server(origin: Origin) -> str:

@@ -1,8 +1,8 @@
 """Decompresses the body of a response, piece by piece. Pure.
 
-Requests ask for no compression, but some servers and gateways compress all the same. Read are gzip
-(RFC 1952) with any number of members, zlib (RFC 1950), and raw deflate (RFC 1951), which some
-servers send as `deflate`. The first two bytes say which form it is.
+Requests ask for no compression, but some servers and gateways compress all the same. This module
+reads gzip (RFC 1952) with any number of members, zlib (RFC 1950), and raw deflate (RFC 1951), which
+some servers send as `deflate`. The first two bytes say which form it is.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy) -
     """Ask the proxy behind a connected socket for a tunnel; then the socket leads to the server.
 
     Raises:
-        ProxyRefused: see there.
+        ProxyRefused: the proxy did not open the tunnel.
         OSError: the connection broke.
     """
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 r"""Decodes the data of one event of a chat stream, and separates known members from unknown ones.
 
-An odd value must not end an answer that was paid for. So only these members are load-bearing; a
-value of another type there is a failure:
+An odd value must not end an answer that was paid for. So only these members are required to have
+their type; a value of another type there is a failure:
 
     the chunk, each choice, `delta`, `message`, each tool call, its `function`    an object or null
     `choices`, `tool_calls`                  a list or null; `tool_calls` may also be one object
@@ -117,7 +117,7 @@ def _is_decoded(text: str) -> bool:
 
 
 def as_object(value: Any, name: str) -> dict[str, Any]:
-    """Return a load-bearing member that must be an object or null.
+    """Return a required member that must be an object or null.
 
     Raises:
         BackendError: it is another value.
@@ -131,7 +131,7 @@ def as_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def as_list(value: Any, name: str) -> list[Any]:
-    """Return a load-bearing member that must be a list or null; raises as `as_object`."""
+    """Return a required member that must be a list or null; raises as `as_object`."""
     if value is None:
         return []
     if not isinstance(value, list):

@@ -130,7 +130,7 @@ class PluginBackend:
         """Do nothing: a thread ends with its answer."""
 
     def _check(self, pieces: list[object]) -> tuple[list[BackendItem], BackendError | None]:
-        """Return the items up to `Finish`, or up to the first piece that is none."""
+        """Return the items up to `Finish`, or up to the first piece that is not valid."""
         items: list[BackendItem] = []
         for piece in pieces:
             try:

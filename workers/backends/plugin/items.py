@@ -30,7 +30,7 @@ def check_piece(piece: Any) -> BackendItem:
     """Return the item for one piece of an answer.
 
     Raises:
-        BackendError: the piece is none; not retryable, because the plug-in has a mistake.
+        BackendError: the piece is not valid; not retryable, because the plug-in has a mistake.
     """
     if type(piece) is str:
         return Token(piece if piece.isascii() else join_halves(piece))
@@ -50,5 +50,5 @@ def check_piece(piece: Any) -> BackendItem:
 
 
 def rubbish(found: str) -> BackendError:
-    """Return the failure for a piece that is none."""
+    """Return the failure for a piece that is not valid."""
     return BackendError("upstream_error", f"the plug-in yielded {found}", retryable=False)

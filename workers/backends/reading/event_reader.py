@@ -43,7 +43,8 @@ class EventReader(StreamReader):
     def take_running_usage(self) -> Usage | None:
         """Return the counts of an unfinished answer, if the server has reported other ones.
 
-        The first report, which has the prompt, and each `USAGES_EVERY`th of the later ones.
+        Returns the first report, which has the tokens of the prompt, and each `USAGES_EVERY`th of
+        the later reports.
         """
         if self._reason is not None or 0 <= self._new_usages < USAGES_EVERY:
             return None
