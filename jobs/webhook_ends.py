@@ -14,6 +14,7 @@ from typing import Any
 
 from shared.errors import NotFound
 from shared.later.webhooks import (
+    FINDER_CHECK_S,
     Webhook,
     WebhookEvent,
     WebhookRecord,
@@ -29,7 +30,6 @@ from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
 
 GENERATION_CHECK_S = 30.0  # until an unfinished generation is checked again
-FINDER_CHECK_S = 2.0  # until another unfinished subject is checked: no process notes a batch's end
 MISSING_MAX = 2  # checks in a row without the subject, after which it is lost
 CHECKS_MAX = 500  # in one call of `Ends.check`
 UNFINISHED = (b"queued", b"running")

@@ -21,9 +21,9 @@ from shared.later.webhooks import decode_webhook, register
 from shared.log.events import Counts
 from shared.log.ids import is_batch_id
 from shared.queue.idempotency import reserve
-from shared.queue.leaving import wake_jobs
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
+from shared.redis.jobs_wake import wake_jobs
 from shared.redis.scripts import Scripts
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/generations")

@@ -24,6 +24,7 @@ PREFIX = "TAILRACE_"
 # Answers that a model server may break off without a counted failure. More would let a prompt that
 # makes its server crash restart the server again and again.
 UPSTREAM_BREAKS_MAX = 2
+NUMBERS_END = 2**40  # each number of the settings is below this
 
 NO_CLUSTER_FOR_ARQ = (
     "arq cannot use a cluster: name a single server, as redis:// or redis+sentinel://"
@@ -177,7 +178,7 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, int | float) and field.name != "port":
                 may_be_zero = field.name in MAY_BE_ZERO and value == 0
-                if not (may_be_zero or 0 < value < 2**40):  # also refuses nan and inf
+                if not (may_be_zero or 0 < value < NUMBERS_END):  # also refuses nan and inf
                     bound = "0 or more" if field.name in MAY_BE_ZERO else "positive"
                     raise ConfigurationError(
                         f"{PREFIX}{field.name.upper()} must be {bound}, got {value!r}"

@@ -39,7 +39,7 @@ from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
 FIRST_CHECK_S = 10.0  # until the first check of a generation whose end was not noted
-FIRST_CHECK_OTHER_S = 2.0  # until the first check of another subject
+FINDER_CHECK_S = 2.0  # until another subject is checked: no process notes the end of a batch
 RECORD_KEPT_S = 10 * 86_400.0  # until an unchanged record expires; a batch may take seven days
 OWNER_CHECKS_PER_S = 100.0  # checks of the waiting webhooks of one owner
 SECRET_PREFIX = "whsec_"
@@ -111,7 +111,7 @@ async def register(
         "kind", kind, "url", webhook.url, "secret", webhook.secret, "owner", owner,
         "about", msgspec.json.encode(about),
     ]  # fmt: skip
-    first_s = FIRST_CHECK_S if kind == "generation" else FIRST_CHECK_OTHER_S
+    first_s = FIRST_CHECK_S if kind == "generation" else FINDER_CHECK_S
     call = check_call(subject_id, kind, owner, after_s=first_s, is_new=True, fields=fields)
     await Scripts(redis).run("hook_wait", *call)
 

@@ -16,6 +16,7 @@ from shared.errors import Refusal
 
 Status = Literal["completed", "cancelled", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error"]
+TOKENS_MAX = 2**52  # of one answer: Lua and JavaScript represent the sum of two counts exactly
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):

@@ -23,7 +23,6 @@ from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
 from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # for callers of the queue
-from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
 from shared.queue.time_limits import end_hopeless
 from shared.queue.turns import in_line

@@ -20,7 +20,8 @@ from shared.log.store import Store
 from shared.queue.allowance import MARK, SETTLE, settlement, tokens_of
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Command, translated
+from shared.redis.jobs_wake import wake_jobs
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
@@ -124,12 +125,3 @@ async def follow_up(
             await redis.zrem(keys.due(tag), generation_id)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
-
-
-async def wake_jobs(redis: Client) -> None:
-    """Wake one jobs process. Each also looks for due work once a second."""
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.lpush(keys.JOBS_WAKE, b"1")
-        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
-        await pipeline.execute()

@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 
 from shared.backends.slots import leave_backends
 from shared.config.credentials import ANONYMOUS
-from shared.config.limits import WEIGHT_MAX
+from shared.config.limits import OWNER_WEIGHT_MAX
 from shared.log.store import Store
 from shared.queue.entries import Delivery, encode_entry
 from shared.queue.partitions import partitions_of
@@ -53,7 +53,7 @@ def entering(
     digest = keys.digest_of(owner)
     names += [keys.turns(priority, tag), keys.line(priority, digest, tag)]
     entry = encode_entry(generation_id, priority, model, digest)
-    return names, entry, [digest, max(1, min(WEIGHT_MAX, weight))]
+    return names, entry, [digest, max(1, min(OWNER_WEIGHT_MAX, weight))]
 
 
 async def advance(

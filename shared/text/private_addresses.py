@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from shared.text.addresses import as_address, is_plainly_private, is_public
+from shared.text.redaction import MASK
 
-MASK = "***"
 _PRIVATE_ENDINGS = (".svc", ".lan", ".corp", ".test", ".invalid")
 
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://)([^\s/\"'<>\\?#,;)]+)", re.IGNORECASE)

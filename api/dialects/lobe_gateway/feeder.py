@@ -31,6 +31,7 @@ from shared.log.feeding import (
     feed,
     operation_status,
 )
+from shared.log.owner_bytes import OWNER_COUNT_STEP_BYTES
 from shared.log.producing import (
     Appended,
     Denied,
@@ -44,7 +45,7 @@ from shared.queue.allowance import Allowance
 from shared.queue.fed_names import find_fed, name_fed
 from shared.queue.leaving import forget
 from shared.queue.new_generation import NewGeneration
-from shared.queue.producer_bytes import STEP_BYTES, count_bytes
+from shared.queue.producer_bytes import count_bytes
 
 MODEL = "lobehub"  # of the generation, in listings and in the usage
 # Events may overtake `init`, which older versions of LobeHub do not wait for.
@@ -190,7 +191,8 @@ class Feeder:
         """Count the stored bytes at each step of growth, and leave the indexes at the end."""
         store, status = self.node.store, outcome.status
         if isinstance(outcome, Appended) and status == "running":
-            if outcome.bytes_before // STEP_BYTES == outcome.bytes_after // STEP_BYTES:
+            step = OWNER_COUNT_STEP_BYTES
+            if outcome.bytes_before // step == outcome.bytes_after // step:
                 return
             meta = await store.meta(generation_id)
             if meta is not None:

@@ -77,13 +77,6 @@ class StageSpec:
 # Checks that several stages use
 
 
-def switch(value: Any, where: str) -> bool:
-    """Check a boolean."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{where}: must be true or false")
-    return value
-
-
 def number(least: float, most: float) -> Check:
     """Return a check that a value is a number from `least` to `most`."""
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.webhook_slots import KNOWN_MAX, KNOWN_S, OWNER_MAX, RUNNING_MAX, Experience, Hope, Slots
+from jobs.webhook_slots import (
+    KNOWN_MAX,
+    OWNER_MAX,
+    RESULT_KNOWN_S,
+    RUNNING_MAX,
+    Experience,
+    Hope,
+    Slots,
+)
 
 
 def taken(slots: Slots, owner: str, hope: Hope) -> int:
@@ -51,7 +59,7 @@ def test_experience_is_per_owner_and_expires() -> None:
 
     assert known.of("a host", 1.0) == Hope.LITTLE
     assert known.of("b host", 1.0) == Hope.SOME
-    assert known.of("a host", KNOWN_S + 1) == Hope.SOME
+    assert known.of("a host", RESULT_KNOWN_S + 1) == Hope.SOME
     known.note("a host", 2.0, is_well=True)
     assert known.of("a host", 3.0) == Hope.MUCH
 

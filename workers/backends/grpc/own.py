@@ -17,6 +17,7 @@ from workers.backends.grpc.generated import backend_pb2 as wire
 from workers.backends.reading.parts import refused
 from workers.backends.reading.tools import Fragment, ToolCalls
 from workers.backends.reading.usage import UsageCounter
+from workers.backends.token_limits import token_limit
 
 RESERVED = ("model", "messages", "stream", "stream_options", "n")
 INT64 = range(-(2**63), 2**63)
@@ -45,9 +46,7 @@ class OwnSpeech:
             continue_last_message=bool(prefix),
             stop=_stops(params.get("stop")),
         )
-        limits = (params.get("max_completion_tokens"), params.get("max_tokens"))
-        limit = next((limit for limit in limits if limit is not None), None)
-        for name, value in (("max_tokens", limit), ("seed", params.get("seed"))):
+        for name, value in (("max_tokens", token_limit(params)), ("seed", params.get("seed"))):
             if value is not None:
                 setattr(asked, name, _whole(value, name))
         for name in ("temperature", "top_p"):

@@ -34,7 +34,7 @@ from workers.stages.filter.symbols import SEPARATOR, symbols_of
 from workers.stages.filter.words import Words
 
 WORDS_FILE_BYTES_MAX = 4_194_304
-CHANNELS = ["answer", "reasoning"]  # the default
+DEFAULT_FILTER_CHANNELS = ["answer", "reasoning"]  # the default
 _CONTENT = Token | Reasoning | ToolCall | File
 Channel = tuple[str, str, int]  # a member of `channels`, the agent, the index of a tool call
 
@@ -46,7 +46,7 @@ class Filter:
         options = table.options
         self.mask = options.get("mask", "*")
         self.stops = options.get("action", "mask") == "stop"
-        self.channels = frozenset(options.get("channels", CHANNELS))
+        self.channels = frozenset(options.get("channels", DEFAULT_FILTER_CHANNELS))
         self.finders: list[Finder] = []
         if words := _words(table, self.mask):
             is_whole = options.get("whole_words", False)
