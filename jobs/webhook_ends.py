@@ -19,9 +19,9 @@ from shared.later.webhooks import (
     WebhookEvent,
     WebhookRecord,
     check_call,
-    end,
     generation_event,
     lost_event,
+    make_due,
     read_event_fields,
     read_record,
 )
@@ -111,7 +111,7 @@ class Ends:
             pause_s = FINDER_CHECK_S if record.kind in self.finders else GENERATION_CHECK_S
             await self._put_off({subject_id: record.owner}, record.kind, pause_s)
         else:
-            await end(self.redis, subject_id, record.webhook, event, owner=record.owner)
+            await make_due(self.redis, subject_id, record.webhook, event, owner=record.owner)
 
     async def _miss(
         self, subject_id: str, record: WebhookRecord, webhook: Webhook, now_ms: int
@@ -125,7 +125,7 @@ class Ends:
                 await pipeline.execute()
         elif record.is_seen:
             event = lost_event(subject_id, record.kind, record.about)
-            await end(self.redis, subject_id, webhook, event, owner=record.owner)
+            await make_due(self.redis, subject_id, webhook, event, owner=record.owner)
         else:
             await self._drop(subject_id, with_record=True)  # the subject was never accepted
 

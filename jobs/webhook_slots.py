@@ -28,7 +28,7 @@ class Hope(IntEnum):
 _SHARES = {Hope.LITTLE: 0.5, Hope.SOME: 0.75, Hope.MUCH: 1.0}
 
 
-class Slots:
+class WebhookSlots:
     """The slots of one process."""
 
     def __init__(self) -> None:

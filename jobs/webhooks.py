@@ -25,7 +25,7 @@ from jobs.connector import ATTEMPT_S, BODY_WAIT_S, REPLY_BYTES_MAX, AddressRefus
 from jobs.source import Job
 from jobs.webhook_due import TO_ONE_HOST_MAX, DueHooks
 from jobs.webhook_ends import Ends, Finder
-from jobs.webhook_slots import Experience, Hope, Slots
+from jobs.webhook_slots import Experience, Hope, WebhookSlots
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.later.dead_letters import DEAD_MAX
@@ -79,7 +79,7 @@ class Webhooks:
         self.settings = settings
         self.ends = Ends(redis, finders or {})
         self.scripts = Scripts(redis)
-        self.slots = Slots()
+        self.slots = WebhookSlots()
         self.experience = Experience()
         self._due = DueHooks(redis)
         self.functions: Sequence[Function] = [

@@ -44,7 +44,7 @@ async def end_audio(scripts: Scripts, owner: str, generation_id: str) -> None:
     await scripts.run("audio_end", [keys.meta(generation_id), audio], [])
     with translated():
         await scripts.redis.unlink(audio)
-    await scripts.run(SCRIPT, *owner_bytes.over(owner, _entry(generation_id), _GONE_MS))
+    await scripts.run(SCRIPT, *owner_bytes.ended_unsized(owner, _entry(generation_id), _GONE_MS))
 
 
 def _entry(generation_id: str) -> str:

@@ -69,7 +69,7 @@ class Granted:
 NO_WAITER = Waiter("")
 
 
-class Slots:
+class BackendSlots:
     """The slots of one backend.
 
     Args:

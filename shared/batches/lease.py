@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared.batches.record import Batch, DeadLetter, batch_keys, parse_batch
+from shared.batches.record import Batch, FailedLine, batch_keys, parse_batch
 from shared.config.settings import Settings
 from shared.errors import LeaseLost, Unavailable
 from shared.log.events import End, Event, encode
@@ -215,6 +215,6 @@ def flight_words(flying: InFlightLine) -> str:
     return f"{flying.offset} {flying.length} {flying.tries}"
 
 
-def encode_dead_letter(dead: DeadLetter) -> str:
+def encode_dead_letter(dead: FailedLine) -> str:
     """Return the JSON of a dead letter."""
     return msgspec.json.encode(dead).decode()

@@ -53,7 +53,7 @@ class Shares:
         """
         name, secret = new_generation_id().removeprefix("gen_"), secrets.token_urlsafe(24)
         share_id, expires_at = ID_PREFIX + name, int(time.time()) + ttl_s
-        await self._count(identity.owner, share_id, expires_at)
+        await self._register(identity.owner, share_id, expires_at)
         fields = {
             "owner": identity.owner,
             "generation": generation,
@@ -70,7 +70,7 @@ class Shares:
             await pipeline.execute()
         return share_id, f"{TOKEN_PREFIX}{name}_{secret}", expires_at
 
-    async def _count(self, owner: str, share_id: str, expires_at: int) -> None:
+    async def _register(self, owner: str, share_id: str, expires_at: int) -> None:
         """Add a share to those of its owner, if there is room.
 
         Requests that come at the same moment may pass the bound by their number.

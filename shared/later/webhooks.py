@@ -15,7 +15,7 @@ A kind of subject other than generations needs:
     await register(redis, id, "batch", webhook, about, owner=owner)     before it is accepted
     a `Finder` for jobs/webhooks.py                                     returns its end
 
-A kind may also call `end` to deliver at once; batches do not.
+A kind may also call `make_due` to deliver at once; batches do not.
 
 Delivery is at least once. The header `webhook-id` is the same in every repeat of an event.
 Source: standardwebhooks.com, "Specification".
@@ -132,7 +132,7 @@ def check_call(
     return names, [subject_id, "NX" if is_new else "XX", *when, *fields]
 
 
-async def end(
+async def make_due(
     redis: Client, subject_id: str, webhook: Webhook, event: WebhookEvent, *, owner: str = ""
 ) -> bool:
     """Make the delivery of an ended subject due now. False: it was due or done already.
@@ -167,7 +167,9 @@ async def end_generation(redis: Client, generation_id: str) -> bool:
     if event is None or not fields.get(b"webhook"):
         return False
     owner = fields.get(b"owner", b"").decode()
-    return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner)
+    return await make_due(
+        redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner
+    )
 
 
 async def read_event_fields(redis: Client, generation_id: str) -> dict[bytes, bytes]:

@@ -70,7 +70,7 @@ def ended(kept: GenerationBytes, retention_ms: int) -> Call:
     return _call(kept, str(kept.log), retention_ms, retention_ms)
 
 
-def over(owner: str, generation_id: str, retention_ms: int) -> Call:
+def ended_unsized(owner: str, generation_id: str, retention_ms: int) -> Call:
     """Return the call that records an end without a size: the recorded size stays."""
     return _call(GenerationBytes(owner, generation_id, 0, 0), _SAME, retention_ms, retention_ms)
 

@@ -25,7 +25,7 @@ from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # for callers of the queue
 from shared.queue.partitions import Partitions, partitions_of
 from shared.queue.time_limits import end_hopeless
-from shared.queue.turns import in_line
+from shared.queue.turns import ensure_turns
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
@@ -350,7 +350,7 @@ async def requeue(store: Store, generation_id: str, priority: str) -> bool:
     All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
     entries do not accumulate.
     """
-    if await in_line(store, [generation_id], priority):
+    if await ensure_turns(store, [generation_id], priority):
         return False  # it has its entry, and its owner is not on turn
     guard = keys.requeued(generation_id, partitions_of(store.settings).of(generation_id))
     with translated():

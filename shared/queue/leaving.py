@@ -14,7 +14,7 @@ from shared.audio.record import FIELD as AUDIO
 from shared.audio.record import end_audio
 from shared.errors import Unavailable
 from shared.later.webhooks import end_generation
-from shared.log.owner_bytes import SCRIPT, over
+from shared.log.owner_bytes import SCRIPT, ended_unsized
 from shared.log.request_pieces import PIECES
 from shared.log.store import Store
 from shared.queue.allowance import MARK, SETTLE, settlement, tokens_of
@@ -107,7 +107,7 @@ async def follow_up(
     idempotency, webhook, owner, wait, pieces, audio, is_limited, end, *time_limits = found
     records: list[tuple[str, Call]] = []
     if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
-        records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
+        records.append((SCRIPT, ended_unsized(owner.decode(), generation_id, retention_ms)))
     if owner and is_limited:
         records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end))))
     await scripts.run_all([record for record in records if record[0] not in recorded])

@@ -97,11 +97,11 @@ async def weight_of(pipeline: Pipeline, lane: str, owner: str, tag: str) -> int:
     return max(1, int(turn.partition(b" ")[2]))
 
 
-async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
-    """Return the ids whose entries wait in the lines of their owners.
+async def ensure_turns(store: Store, ids: Sequence[str], priority: str) -> set[str]:
+    """Open a turn for each of these owners that has a line and, after a loss, no turn.
 
-    The caller must not treat them as lost. If Redis has lost the turn of such an owner, this call
-    opens a turn.
+    Returns:
+        the ids whose entries wait in lines. The caller must not treat them as lost.
     """
     places = await _places(store, ids, priority)
     with translated():

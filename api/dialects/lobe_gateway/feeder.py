@@ -38,7 +38,7 @@ from shared.log.producing import (
     ProducerTerms,
     begin_producing,
     draw_token,
-    first_token,
+    initial_holder_token,
 )
 from shared.log.request import Request, encode_request
 from shared.queue.allowance import Allowance
@@ -114,9 +114,9 @@ class Feeder:
             if found.owner != owner.owner:
                 raise invalid_request("this operationId belongs to another userId")
         accepted = await node.acceptance.accept(new, owner, is_read=False, note=note)
-        generation_id, token = accepted.generation_id, terms.first_token
+        generation_id, token = accepted.generation_id, terms.initial_holder_token
         if not accepted.is_new:
-            token = await first_token(node.store, generation_id)
+            token = await initial_holder_token(node.store, generation_id)
         await name_fed(node.store, _feeder_name(identity), operation, generation_id)
         begun = await begin_producing(node.store, generation_id, token, is_first=True)
         if isinstance(begun, Denied) and begun.reason != "ended":

@@ -23,8 +23,8 @@ RESERVED = ("model", "messages", "stream", "stream_options", "n")
 INT64 = range(-(2**63), 2**63)
 
 
-class OwnSpeech:
-    """See `Speech`."""
+class TailraceProtocol:
+    """See `GrpcProtocol`."""
 
     method = "/tailrace.backend.v1.Backend/Generate"
     is_two_way = False
@@ -60,7 +60,7 @@ class OwnSpeech:
 
 
 class OwnReader:
-    """See `SpeechReader`."""
+    """See `ProtocolReader`."""
 
     def __init__(self, seed: str) -> None:
         self.is_done = False

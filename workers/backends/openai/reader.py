@@ -117,7 +117,7 @@ class ChatReader(StreamReader):
         if text is None:
             begun = len(items)
             self._take_chunk(chunk, payload, items)
-            text = self._repeats_facts(chunk, items[begun:])
+            text = self._text_beside_facts(chunk, items[begun:])
         elif text:
             self._text.add_any(text)
             items.append(Token(text))
@@ -131,8 +131,8 @@ class ChatReader(StreamReader):
     def _learn(self, payload: bytes, text: str) -> ChunkTemplate | None:
         return learn(payload, text)
 
-    def _repeats_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
-        """Return the text of a chunk that said nothing else but facts that were known before."""
+    def _text_beside_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
+        """Return the text of a chunk that has only a text and facts that were known before."""
         if len(items) != 1 or self._is_special or chunk.get("usage"):
             return None
         (item,), (choice, *others) = items, chunk["choices"]

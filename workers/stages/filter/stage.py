@@ -27,7 +27,7 @@ from shared.log.events import (
 from workers.backends.contract import BackendItem, Finish
 from workers.stages.contract import Answer, AnswerStage, Items, Services
 from workers.stages.filter.extras import without_text
-from workers.stages.filter.known import Finder, Known
+from workers.stages.filter.finder_cache import Finder, FinderCache
 from workers.stages.filter.matcher import Matcher
 from workers.stages.filter.patterns import Patterns
 from workers.stages.filter.symbols import SEPARATOR, symbols_of
@@ -55,7 +55,7 @@ class Filter:
             where = f"{table.where}.patterns"
             max_match = options.get("max_match", 256)
             self.finders.append(Patterns(patterns, where, max_match=max_match, mask=self.mask))
-        self._known = [Known(finder) for finder in self.finders]
+        self._known = [FinderCache(finder) for finder in self.finders]
 
     def open(self, answer: Answer) -> AnswerFilter:
         """Return the filter of one attempt."""

@@ -51,7 +51,7 @@ class Finder(Protocol):
         ...
 
 
-class Known:
+class FinderCache:
     """What is known of one finder.
 
     A piece and a seam are searched for this when they come the second time, because a text of new
