@@ -13,12 +13,12 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from cli.finding import Finding
-from shared.config.redis_hosts import named_host
 from shared.errors import ConfigurationError, Unavailable
 from shared.redis.client import open_pool, translated
 from shared.redis.cluster.client import ClusterClient
 from shared.redis.cluster.topology import NoCluster
 from shared.redis.server_check import NO_CLUSTER_MODE
+from shared.text.addresses import format_authority
 
 # A master counts as lost after up to 1.5 node timeouts; the others agree, and the replica waits
 # for up to a second before it asks for votes. On loopback a failover took 1.6 to 2.1 timeouts.
@@ -61,7 +61,7 @@ async def ask_masters(cluster: ClusterClient) -> list[MasterReport]:
         raise ConfigurationError(NO_CLUSTER_MODE) from exc
     reports = []
     for url in urls:
-        name = named_host(url.host, url.port)
+        name = format_authority(url.host, url.port)
         try:
             async with Redis.from_pool(open_pool(url)) as master:
                 with translated():

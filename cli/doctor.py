@@ -46,7 +46,7 @@ from shared.text.redaction import redact
 from workers.backends.contract import SetUpFault
 from workers.backends.http.cause import explain
 from workers.backends.http.exchange import AnswerIsTls, ExchangeError
-from workers.backends.http.proxy import ProxyRefused, format_authority
+from workers.backends.http.proxy import ProxyRefused
 from workers.backends.http.tls import client_context
 from workers.backends.http.upstream_http import UpstreamAddress
 from workers.backends.reading.failure import refusal
@@ -374,7 +374,7 @@ def _way(route: Route, *, is_tls: bool) -> dict[str, Any]:
     """Return aiohttp's arguments for a request on this route."""
     way: dict[str, Any] = {"ssl": client_context(route.tls), "headers": dict(route.headers)}
     if route.proxy is not None:
-        way["proxy"] = f"http://{format_authority(*route.proxy[:2])}"
+        way["proxy"] = f"http://{route.proxy.authority}"
         if route.proxy.authorization:
             # aiohttp sends `proxy_headers` only with a CONNECT.
             for_proxy = way.setdefault("proxy_headers", {}) if is_tls else way["headers"]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cli.finding import Finding
-from shared.config.redis_hosts import named_host
 from shared.redis.client import Client, client_follower
 from shared.redis.sentinel.record import View
 from shared.redis.sentinel.session import SentinelFault
+from shared.text.addresses import format_authority
 
 SENTINELS_ENOUGH = 3  # two cannot outvote one that is cut off
 # From the moment when the master counts as down: the vote, up to 1 s of delay at random, the
@@ -41,7 +41,7 @@ def judge_sentinels(
     if not views:
         return [Finding("FAIL", "sentinel", "; ".join(["no sentinel answers", *map(str, faults)]))]
     best = max(views, key=lambda view: view.epoch)
-    text = f"{len(views)} sentinels answer; the master is {named_host(*best.master)}"
+    text = f"{len(views)} sentinels answer; the master is {format_authority(*best.master)}"
     findings = [Finding("ok", "sentinel", text)]
     if faults:
         findings.append(Finding("warn", "sentinel", "; ".join(map(str, faults))))

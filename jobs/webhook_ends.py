@@ -1,7 +1,7 @@
 """Checks waiting webhooks for subjects whose end was not noted.
 
 The code that ends a generation also notes its webhook as due (`forget` in shared/queue/leaving.py),
-unless the process dies in between. The ends of other subjects are found only here. A webhook whose
+unless the process dies in between. The ends of batches are found only here. A webhook whose
 subject was never accepted is dropped; a subject that existed and is absent is reported as lost.
 The checks of one owner are spaced (`OWNER_CHECKS_PER_S` in shared/later/webhooks.py), so that an
 owner with very many waiting webhooks does not delay the others.
@@ -14,13 +14,14 @@ from typing import Any
 
 from shared.errors import NotFound
 from shared.later.webhooks import (
+    FINDER_CHECK_S,
     Webhook,
     WebhookEvent,
     WebhookRecord,
     check_call,
-    end,
     generation_event,
     lost_event,
+    make_due,
     read_event_fields,
     read_record,
 )
@@ -29,7 +30,6 @@ from shared.redis.client import Client, translated
 from shared.redis.scripts import Scripts
 
 GENERATION_CHECK_S = 30.0  # until an unfinished generation is checked again
-FINDER_CHECK_S = 2.0  # until another unfinished subject is checked: only a check finds its end
 MISSING_MAX = 2  # checks in a row without the subject, after which it is lost
 CHECKS_MAX = 500  # in one call of `Ends.check`
 UNFINISHED = (b"queued", b"running")
@@ -111,7 +111,7 @@ class Ends:
             pause_s = FINDER_CHECK_S if record.kind in self.finders else GENERATION_CHECK_S
             await self._put_off({subject_id: record.owner}, record.kind, pause_s)
         else:
-            await end(self.redis, subject_id, record.webhook, event, owner=record.owner)
+            await make_due(self.redis, subject_id, record.webhook, event, owner=record.owner)
 
     async def _miss(
         self, subject_id: str, record: WebhookRecord, webhook: Webhook, now_ms: int
@@ -125,7 +125,7 @@ class Ends:
                 await pipeline.execute()
         elif record.is_seen:
             event = lost_event(subject_id, record.kind, record.about)
-            await end(self.redis, subject_id, webhook, event, owner=record.owner)
+            await make_due(self.redis, subject_id, webhook, event, owner=record.owner)
         else:
             await self._drop(subject_id, with_record=True)  # the subject was never accepted
 

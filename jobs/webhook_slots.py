@@ -13,7 +13,7 @@ from enum import IntEnum
 
 RUNNING_MAX = 48  # attempts of one process
 OWNER_MAX = RUNNING_MAX // 4  # attempts of one owner in one process
-KNOWN_S = 3_600.0  # how long the result of an attempt is remembered
+RESULT_KNOWN_S = 3_600.0  # how long the result of an attempt is remembered
 KNOWN_MAX = 10_000  # places whose last result is remembered; the oldest are forgotten first
 
 
@@ -28,7 +28,7 @@ class Hope(IntEnum):
 _SHARES = {Hope.LITTLE: 0.5, Hope.SOME: 0.75, Hope.MUCH: 1.0}
 
 
-class Slots:
+class WebhookSlots:
     """The slots of one process."""
 
     def __init__(self) -> None:
@@ -74,6 +74,6 @@ class Experience:
     def note(self, place: str, now_s: float, *, is_well: bool) -> None:
         """Remember the result of an attempt."""
         self._known.pop(place, None)
-        self._known[place] = (now_s + KNOWN_S, Hope.MUCH if is_well else Hope.LITTLE)
+        self._known[place] = (now_s + RESULT_KNOWN_S, Hope.MUCH if is_well else Hope.LITTLE)
         if len(self._known) > KNOWN_MAX:
             del self._known[next(iter(self._known))]

@@ -25,7 +25,7 @@ from jobs.connector import ATTEMPT_S, BODY_WAIT_S, REPLY_BYTES_MAX, AddressRefus
 from jobs.source import Job
 from jobs.webhook_due import TO_ONE_HOST_MAX, DueHooks
 from jobs.webhook_ends import Ends, Finder
-from jobs.webhook_slots import Experience, Hope, Slots
+from jobs.webhook_slots import Experience, Hope, WebhookSlots
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.later.dead_letters import DEAD_MAX
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 NAME = "deliver_webhook"
 # Between two attempts, by the number of the attempt before.
-PAUSES_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
+DELIVERY_PAUSES_S = (5.0, 300.0, 1_800.0, 7_200.0, 18_000.0, 36_000.0, 50_400.0)
 RETRY_AFTER_S_MAX = 86_400.0  # the longest pause that a receiver may ask for
 JITTER = 0.2  # of a pause, at most, in addition
 LEASE_S = ATTEMPT_S + 5.0  # of one attempt
@@ -79,7 +79,7 @@ class Webhooks:
         self.settings = settings
         self.ends = Ends(redis, finders or {})
         self.scripts = Scripts(redis)
-        self.slots = Slots()
+        self.slots = WebhookSlots()
         self.experience = Experience()
         self._due = DueHooks(redis)
         self.functions: Sequence[Function] = [
@@ -206,9 +206,9 @@ class Webhooks:
 
 def pause_after(number: int, reply: Reply) -> float | None:
     """Return the pause after attempt `number`, s; None: no further attempt."""
-    if reply.status == GONE or number > len(PAUSES_S):
+    if reply.status == GONE or number > len(DELIVERY_PAUSES_S):
         return None
-    pause_s = max(PAUSES_S[number - 1], min(reply.retry_after_s, RETRY_AFTER_S_MAX))
+    pause_s = max(DELIVERY_PAUSES_S[number - 1], min(reply.retry_after_s, RETRY_AFTER_S_MAX))
     return pause_s * random.uniform(1.0, 1.0 + JITTER)
 
 

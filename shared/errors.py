@@ -1,4 +1,6 @@
-"""Every error that this system raises on purpose.
+"""The errors that several packages raise or catch.
+
+An error that only one module's callers catch is defined in that module.
 
 * TailraceError
     * ConfigurationError        start-up only; the process must not run
@@ -30,8 +32,10 @@ import msgspec
 from shared.text.private_addresses import hide_private
 from shared.text.redaction import redact
 
-QUOTED_CHARACTERS_MAX = 4_000  # of a backend's text before redaction: no credential is cut
-MESSAGE_CHARACTERS_MAX = 600  # of a backend's error after redaction
+# A backend's text is cut to this length, redacted, then cut to `MESSAGE_CHARACTERS_MAX`. So a
+# credential is redacted whole.
+QUOTED_CHARACTERS_MAX = 4_000
+MESSAGE_CHARACTERS_MAX = 600
 
 
 class TailraceError(Exception):

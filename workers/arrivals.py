@@ -26,7 +26,7 @@ NO_WAIT_S = 0.002  # a blocking read that returns faster found an entry that was
 
 
 def own_partitions(tags: Sequence[str], worker: str) -> list[str]:
-    """Return the partitions that this worker waits on: all, or a choice that workers share out."""
+    """Return the partitions that this worker waits on: all, or a random part of its own."""
     if len(tags) <= CONNECTIONS_MAX:
         return list(tags)
     return random.Random(worker).sample(list(tags), CONNECTIONS_MAX)
@@ -77,7 +77,7 @@ class Arrivals:
         return self.reserved[0] == streams
 
     def unread(self) -> list[str]:
-        """Return the partitions without an open read. They take turns in the first place.
+        """Return the partitions without an open read. Each call begins with another partition.
 
         Of a cluster with some shards away, only the partitions on the others.
         """

@@ -57,8 +57,8 @@ async def _serve(settings: Settings) -> int:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     metrics, port = _metrics(settings)
     worker = Worker(redis, settings, name=name, models=models, backends=backends, metrics=metrics)
-    http.on_limit = worker.care.note_limit
-    probing = Probing(worker.care.health, redis, models, settings, os.environ)
+    http.on_limit = worker.access.note_limit
+    probing = Probing(worker.access.health, redis, models, settings, os.environ)
     lists = ModelList(redis, models, settings, os.environ) if models.pattern else None
     ready = asyncio.Event()
     settle()

@@ -224,7 +224,7 @@ class Run:
         has_answered = self.timeline.connected_s is not None
         if attempt.may_wait:
             now_ms = await self.parts.store.now_ms()
-            self._postponed = attempt.wait_for_server(has_answered=has_answered, now_ms=now_ms)
+            self._postponed = attempt.server_wait(has_answered=has_answered, now_ms=now_ms)
         is_postponed = self._postponed is not None
         self.parts.count(attempt.report(is_postponed=is_postponed), self.id)
         if not is_postponed and attempt.is_final:
@@ -357,7 +357,7 @@ class Run:
         else:
             assert self.begun is not None
             failed = self._failed(self.begun, error)
-            waiting = self._postponed or failed.try_again(outcome.failures)
+            waiting = self._postponed or failed.next_try(outcome.failures)
             self.timeline.story.again_s = waiting.pause_s
             at_ms = await store.now_ms() + int(1000 * waiting.pause_s)
             await queue.try_later(waiting.ticket, at_ms)

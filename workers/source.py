@@ -12,7 +12,7 @@ from shared.log.request import Request
 from workers.audio.input import open_audio
 from workers.backends import Backend, BackendItem
 from workers.parts import WorkerParts
-from workers.routing.legs import Plans
+from workers.routing.candidates import Plans
 from workers.routing.routed_answer import RoutedAnswer, RoutedRequest
 from workers.stages.pipeline import Pipeline
 from workers.takeover.answer import Asked, read_answer
@@ -138,8 +138,8 @@ def can_hand_over(parts: WorkerParts, model: Model, log: Sequence[Entry], reques
         member = parts.models[name]
         if model.route is not None:
             member = member_model(model, member)
-        leg = plans.leg(member, parts.backends[name], parts.verdicts.form_of(member))
-        if leg.plan.can_hand_over:
+        candidate = plans.candidate(member, parts.backends[name], parts.verdicts.form_of(member))
+        if candidate.plan.can_hand_over:
             return True
     return False
 

@@ -102,7 +102,7 @@ class AttemptTimeline:
                 self.metrics.first_token(self.model, self.waited_s + self.first_token_s)
 
     def note_output(self, now_s: float) -> None:
-        """Note that the backend gave something: text, reasoning or a part of a call."""
+        """Note that the backend gave an item of any kind, not only text."""
         if self.output_s is not None:
             gap_s = now_s - self.output_s
             if gap_s > self.longest_gap_s:

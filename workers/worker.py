@@ -1,8 +1,9 @@
 """A worker: reads queue entries, runs them concurrently, renews their leases, and drains.
 
-Loops in one TaskGroup: *dispatch* reads entries that may start now; the renewal renews all leases
-(workers/renewal.py); *sweep* claims entries of silent workers and moves delayed entries to their
-lanes; the appender writes; the cancel listener stops runs.
+One TaskGroup owns the runs, and *dispatch* reads the entries that may start now. A second TaskGroup
+around it owns the loops: the renewal renews all leases (workers/renewal.py); *sweep* claims entries
+of silent workers and moves delayed entries to the lane `resume`; the appender writes; the cancel
+listener stops runs.
 
 Invariant: this module never decides who may write a generation; the scripts in Redis do.
 """
@@ -34,7 +35,7 @@ from shared.timeline.writer import TimelineWriter
 from workers.arrivals import Arrivals, own_partitions
 from workers.backends import Backend
 from workers.hand_over import hand_over
-from workers.health.care import BackendCare
+from workers.health.access import BackendAccess
 from workers.notices import receive_notices
 from workers.parts import COUNTERS, Takeover, WorkerParts
 from workers.renewal import Renewal
@@ -92,7 +93,7 @@ class Worker:
         self.appender = open_appender(self.store, self._calls)
         self.counters = dict.fromkeys(COUNTERS, 0.0)
         self.verdicts = Verdicts(redis, models)
-        self.care = BackendCare(self.queue, models, settings)
+        self.access = BackendAccess(self.queue, models, settings)
         self.parts = WorkerParts(
             worker=name,
             settings=settings,
@@ -102,7 +103,7 @@ class Worker:
             models=models,
             backends=backends,
             verdicts=self.verdicts,
-            health=self.care.health,
+            health=self.access.health,
             clock=time.monotonic,
             takeover=lambda: self._takeover,
             counters=self.counters,
@@ -155,7 +156,7 @@ class Worker:
             renew_by = (self.parts, self.runs, self._presence, self._note_away)
             renewal = Renewal(*renew_by, drain=self.drain)
             loops = (self.appender.run(), renewal.run(), self._sweep(), self.verdicts.follow())
-            background = (self.parts.timeline.run(), *self.care.loops(), listen)
+            background = (self.parts.timeline.run(), *self.access.loops(), listen)
             own = [services.create_task(loop) for loop in (*loops, *background)]
             async with asyncio.TaskGroup() as self._tasks:
                 try:
@@ -168,7 +169,7 @@ class Worker:
         await self.parts.timeline.close()
         with suppress(Unavailable):  # the presence record soon counts as old
             await withdraw(self.redis, self.parts.worker)
-            await self.care.withdraw()
+            await self.access.withdraw()
 
     @property
     def is_connected(self) -> bool:
@@ -331,7 +332,7 @@ class Worker:
     async def _run(self, run: Run) -> None:
         logs.generation_id.set(run.id)
         try:
-            await self.care.execute(run)
+            await self.access.execute(run)
         except Exception:  # the boundary of a run: an error in one must not stop the others
             log.exception("run failed", extra={"generation_id": run.id})
         finally:

@@ -26,7 +26,7 @@ from api.identity.on_behalf import ON_BEHALF_OF, act_for
 from api.identity.token_check import TokenCheck
 from api.identity.verifier import KeyUnknown, has_form
 from shared.config.credentials import (
-    NOBODY_IN_PARTICULAR,
+    ANONYMOUS_IDENTITY,
     VARIABLE,
     Identity,
     named,
@@ -250,7 +250,7 @@ class Authenticator:
     async def _check_share(self, credential: bytes) -> Identity:
         """Return who comes with the token of a share; it costs one read of Redis."""
         if not self.is_configured:
-            return NOBODY_IN_PARTICULAR
+            return ANONYMOUS_IDENTITY
         identity = None if self.shares is None else await self.shares.identify(credential)
         if identity is None:
             raise request_error("unauthorized", "the share has ended, or its token is wrong")
@@ -259,7 +259,7 @@ class Authenticator:
     def _find(self, credential: bytes) -> Identity:
         """Return the identity of a credential; raises RequestError or TokenRefused."""
         if not self.is_configured:
-            return NOBODY_IN_PARTICULAR
+            return ANONYMOUS_IDENTITY
         if not credential:
             raise request_error(
                 "unauthorized", "an API key or a token is needed: Authorization: Bearer <key>"

@@ -28,7 +28,7 @@ from api.body_room import BodyRoom
 from api.edge.backend_metrics import BackendCollector
 from api.hub.statistics import HubStatistics
 from shared.backends.overview import BackendView, backend_views
-from shared.config.redis_hosts import HostPort, named_host
+from shared.config.redis_hosts import HostPort
 from shared.errors import FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
 from shared.metrics.jobs import JobsMetrics
@@ -39,6 +39,7 @@ from shared.queue.presence import Presence, workers_seen
 from shared.redis.client import Client
 from shared.redis.cluster.shard_states import ShardState
 from shared.redis.shards import is_partly_away
+from shared.text.addresses import format_authority
 
 SCRAPE_S = 1.0  # for one source of a scrape: Redis, or the disk
 LAG_INTERVAL_S = 0.5  # between two measurements of the event loop's lag
@@ -260,7 +261,7 @@ class ShardCollector(Collector):
         )
         states = self._states()
         for address, state in states.items():
-            name = named_host(*address)
+            name = format_authority(*address)
             up.add_metric([name], float(not state.is_away))
             ping.add_metric([name], state.ping_s)
             errors.add_metric([name], state.errors)

@@ -28,7 +28,7 @@ from shared.errors import NotFound
 from shared.later.schedules import PREFIX, Schedule
 from shared.later.schedules import Schedules as Store
 from shared.log.ids import GENERATION_PREFIX, is_generation_id, new_generation_id
-from shared.queue.leaving import wake_jobs
+from shared.redis.jobs_wake import wake_jobs
 
 PAGE_SCHEDULES = 100
 

@@ -98,7 +98,7 @@ class InputCheck:
         """Check the next line."""
         self.total += 1
         if self.total > LINES_MAX:
-            message = f"a batch has at most {LINES_MAX} lines: make several of it"
+            message = f"a batch has at most {LINES_MAX} lines: split it into several batches"
             self.complaints.append(Complaint("too_many_lines", line.number, message))
         elif (complaint := self._check(line)) is not None:
             self.complaints.append(complaint)
@@ -129,7 +129,7 @@ class InputCheck:
             return Complaint("invalid_custom_id", number, message, "custom_id")
         digest = hashlib.blake2b(query.custom_id.encode(), digest_size=16).digest()
         if digest in self._seen:
-            message = f"custom_id {query.custom_id[:64]!r} is used before"
+            message = f"custom_id {query.custom_id[:64]!r} is used by an earlier line"
             return Complaint("duplicate_custom_id", number, message, "custom_id")
         self._seen.add(digest)
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from jobs.batch.result import Result
 from shared.batches.lease import Commit, InFlightLine, encode_dead_letter, flight_words
-from shared.batches.record import DeadLetter
+from shared.batches.record import FailedLine
 from shared.log.events import Data, Progress, encode
 
 RESULTS_MAX = 250  # results of one commit
@@ -70,7 +70,7 @@ class Gathering:
         else:
             self._failed += 1
             self.error += result.raw
-            dead = DeadLetter(at.line, at.offset, at.length, custom_id, result.code)
+            dead = FailedLine(at.line, at.offset, at.length, custom_id, result.code)
             self._dead.append(encode_dead_letter(dead))
         self._usage = [a + b for a, b in zip(self._usage, result.usage, strict=True)]
         self._model = self._model or result.model

@@ -1,4 +1,6 @@
-"""Batches that this process holds, because no key names their owner any more.
+"""Batches whose owner's work this process holds.
+
+The owner has no credentials any more, or has used up the tokens of the day (jobs/owners.py).
 
 A slice of a held batch collects the results of lines in flight, asks no lines and ends. Each slice
 writes a `start` to the batch's log. So the next slice waits until there is work: another status, or

@@ -36,8 +36,8 @@ from shared.log.records import ENDED, Top
 from shared.log.store import Store
 from shared.queue.accept import Acceptor
 from shared.queue.endings import cancel_many
-from shared.queue.leaving import wake_jobs
 from shared.redis.client import Client
+from shared.redis.jobs_wake import wake_jobs
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 CHARACTERS_MAX = 127
 PCM = "audio/pcm"
 RATES_HZ = range(4_000, 192_001)
-CHANNELS = range(1, 9)
+AUDIO_CHANNELS = range(1, 9)
 SAMPLE_BYTES = 2
 
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]+"
@@ -65,7 +65,7 @@ def parse_media_type(text: str) -> AudioFormat:
     if unknown := values.keys() - {"rate", "channels"}:
         raise ValueError(f"{PCM} has no parameter {min(unknown)}: give rate and channels")
     rate = _number(values.get("rate"), RATES_HZ, "rate")
-    return AudioFormat(text, rate, _number(values.get("channels", "1"), CHANNELS, "channels"))
+    return AudioFormat(text, rate, _number(values.get("channels", "1"), AUDIO_CHANNELS, "channels"))
 
 
 def _number(text: str | None, allowed: range, name: str) -> int:

@@ -1,7 +1,7 @@
 """The bytes of an audio input in the record of its owner, and the end of the input.
 
 An input has an entry of its own beside that of its generation (shared/log/owner_bytes.py), because
-it is gone when the generation has ended. It is recorded in steps of `STEP_BYTES`, rounded up.
+it is gone when the generation has ended. It is recorded in steps of `AUDIO_STEP_BYTES`, rounded up.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from shared.redis.scripts import Scripts
 from shared.redis.shards import serves
 
 FIELD = "audio"  # of meta: the media type of the input
-STEP_BYTES = 262_144  # growth of an input between two records
+AUDIO_STEP_BYTES = 262_144  # growth of an input between two records
 _GONE_MS = 1  # until an entry expires whose input is deleted
 
 
 def audio_charge(owner: str, generation_id: str, size: int, settings: Settings) -> Call:
     """Return the call that records an input of `size` bytes; it returns the owner's sum."""
-    rounded = -(-size // STEP_BYTES) * STEP_BYTES
+    rounded = -(-size // AUDIO_STEP_BYTES) * AUDIO_STEP_BYTES
     kept = GenerationBytes(owner, _entry(generation_id), rounded, 0)
     return owner_bytes.unfinished(kept, settings)
 
@@ -44,7 +44,7 @@ async def end_audio(scripts: Scripts, owner: str, generation_id: str) -> None:
     await scripts.run("audio_end", [keys.meta(generation_id), audio], [])
     with translated():
         await scripts.redis.unlink(audio)
-    await scripts.run(SCRIPT, *owner_bytes.over(owner, _entry(generation_id), _GONE_MS))
+    await scripts.run(SCRIPT, *owner_bytes.ended_unsized(owner, _entry(generation_id), _GONE_MS))
 
 
 def _entry(generation_id: str) -> str:

@@ -1,7 +1,7 @@
 """The names of audit records in the file store, which say how long and for whom they are kept.
 
     audit/<digest of the owner>/<rule>/<day of the request>/<id>.json
-    <rule>: `365` is kept for so many days; `365-kept` also when the owner is forgotten
+    <rule>: `365`: kept for 365 days. `365-kept`: kept even if the owner is erased
 
 Pure, except for `forget` and `sweep`. These may raise `FilesUnavailable`.
 """

@@ -19,7 +19,9 @@ import msgspec
 
 State = Literal["closed", "open", "half_open"]
 
-STRIKE = 2  # of a failure; a first token takes one strike off, so half of all calls may fail
+# Of a failure. A first token takes one strike off, so strikes do not grow while at most a third of
+# the calls fail.
+STRIKE = 2
 STRIKES_MAX = 6  # opens the breaker: three failures in a row
 STRIKES_LAST_MS = 60_000  # older strikes do not count
 STEADY_MS = 60_000  # closed for so long: the next cool-down is short again

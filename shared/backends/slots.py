@@ -69,7 +69,7 @@ class Granted:
 NO_WAITER = Waiter("")
 
 
-class Slots:
+class BackendSlots:
     """The slots of one backend.
 
     Args:
@@ -117,7 +117,7 @@ async def slotted(redis: Client) -> list[str]:
 
 
 async def waiting_in_line(redis: Client, ids: Sequence[str]) -> set[str]:
-    """Return those ids that wait for a slot, so that their queue entries are not lost."""
+    """Return the ids that wait for a slot. The caller must not treat them as lost."""
     backends = await slotted(redis) if ids else []
     if not backends:
         return set()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared.batches.record import Batch, DeadLetter, batch_keys, parse_batch
+from shared.batches.record import Batch, FailedLine, batch_keys, parse_batch
 from shared.config.settings import Settings
 from shared.errors import LeaseLost, Unavailable
 from shared.log.events import End, Event, encode
@@ -25,7 +25,8 @@ from shared.log.store import Store
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-ENDLESS = 10**9  # attempts: each slice is one, and its end is no failure
+# Each slice of a batch is an attempt, and the end of a slice is not a failure.
+ENDLESS = 10**9
 
 
 class InFlightLine(NamedTuple):
@@ -49,8 +50,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
         completed, failed: numbers of lines.
         usage: prompt, completion and total tokens.
         events: for the log, JSON.
-        before, line, offset: 0; or the cursor now and after the commit. `done` then holds the lines
-            between.
+        before, line, offset: the cursor before and after the commit, or 0 for no move. If the
+            cursor moves, `done` holds the lines between.
     """
 
     name: str
@@ -214,6 +215,6 @@ def flight_words(flying: InFlightLine) -> str:
     return f"{flying.offset} {flying.length} {flying.tries}"
 
 
-def encode_dead_letter(dead: DeadLetter) -> str:
+def encode_dead_letter(dead: FailedLine) -> str:
     """Return the JSON of a dead letter."""
     return msgspec.json.encode(dead).decode()

@@ -21,9 +21,9 @@ from shared.later.webhooks import decode_webhook, register
 from shared.log.events import Counts
 from shared.log.ids import is_batch_id
 from shared.queue.idempotency import reserve
-from shared.queue.leaving import wake_jobs
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
+from shared.redis.jobs_wake import wake_jobs
 from shared.redis.scripts import Scripts
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/generations")
@@ -105,7 +105,7 @@ class BatchProgress(NamedTuple):
     expires_at_ms: int
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
+class FailedLine(msgspec.Struct, frozen=True):
     """A line that failed for good: its place in the input, and the code of the failure."""
 
     line: int
@@ -115,7 +115,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     code: str
 
 
-_dead_letters = msgspec.json.Decoder(DeadLetter)
+_dead_letters = msgspec.json.Decoder(FailedLine)
 
 
 class Batches:
@@ -225,7 +225,7 @@ class Batches:
         await self.scripts.run("batch_cancel", [keys.batch(batch_id)], [])
         await wake_jobs(self.redis)
 
-    async def dead_letters(self, batch_id: str, start: int, count: int) -> list[DeadLetter]:
+    async def dead_letters(self, batch_id: str, start: int, count: int) -> list[FailedLine]:
         """Return up to `count` failed lines from number `start` on, in the order of failure."""
         with translated():
             raws: Sequence[bytes] = await self.redis.lrange(  # type: ignore[misc]

@@ -73,7 +73,7 @@ class AnswerCache:
     async def store(
         self, model: str, key: str, raw: bytes, rules: CacheRules, *, owner: str, generation: str
     ) -> bool:
-        """Store an answer of a completed generation; False: it has no such end, or is deleted."""
+        """Store an answer. False: the generation did not complete, or is deleted."""
         name, index = cache_keys.cached(model, key), cache_keys.cache_index(model)
         ttl_ms = round(rules.ttl_s * 1000)
         now_ms = await clock_ms(self.redis)
@@ -146,7 +146,10 @@ def key_for(request: Request, *, owner: str, model: str) -> str:
 
 
 def _canonical(message: Mapping[str, Any], calls: dict[str, str]) -> dict[str, Any]:
-    """Return a message without its id, with the ids of calls in the order of their use."""
+    """Return a message without its id, with the ids of calls replaced by numbers.
+
+    A number is the place of the id in the order of first use.
+    """
 
     def number(call_id: Any) -> Any:
         if not isinstance(call_id, str):

@@ -52,7 +52,7 @@ class Identity:
         groups: the claim `groups` of a token: names of groups, some of which limits.toml may have.
         is_keyless: a token named the owner, or a trusted key on behalf of the owner, so the list
             of keys does not have the owner.
-        share: a token of `owner` that may only read this; None: it is no share.
+        share: the credentials are a token of `owner` that may only read this; None: no share.
         by: whose key names `owner` as the user for whom it asks; None: no key does.
     """
 
@@ -104,12 +104,15 @@ class Identity:
         return self.expires_at + LEEWAY_S
 
     def may(self, scope: str) -> bool:
-        """Whether the credentials have `scope`; `admin` has all others but `act`."""
+        """Whether the credentials have `scope`.
+
+        `admin` also has the scopes in `ORDINARY`. It includes neither `content` nor `act`.
+        """
         return scope in self.scopes or (ADMIN in self.scopes and scope in ORDINARY)
 
 
-# Without keys every client may do everything, also what needs an operator's key otherwise.
-NOBODY_IN_PARTICULAR = Identity(ANONYMOUS, frozenset({ADMIN, CONTENT}))
+# Without keys every client may do everything with the work of `anonymous`.
+ANONYMOUS_IDENTITY = Identity(ANONYMOUS, frozenset({ADMIN, CONTENT}))
 
 
 def read_keys(value: str) -> dict[str, Identity]:

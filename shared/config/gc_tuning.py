@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gc
 
-# Surviving new objects between two collections; the next generation every 10th time. Python's
-# default of 700 is meant for programs that create cycles.
+# Surviving new objects between two collections; the next generation of Python's garbage collector
+# every 10th time. Python's default of 700 is meant for programs that create cycles.
 THRESHOLDS = (10_000, 10, 10)
 
 

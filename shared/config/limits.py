@@ -21,11 +21,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from shared.config.settings import Settings
+from shared.config.settings import NUMBERS_END, Settings
 from shared.errors import ConfigurationError
 
-WEIGHT_MAX = 100
-VALUE_MAX = 2**40 - 1  # as of the numbers of the settings
+OWNER_WEIGHT_MAX = 100
+VALUE_MAX = NUMBERS_END - 1
 NAMES_MAX = 10_000  # tables of a file, and owners that one group lists
 PREFIX = "owner_"  # of the settings with the defaults
 
@@ -35,7 +35,7 @@ class OwnerLimits:
     """The limits of one owner, over all nodes; 0: no limit.
 
     Attributes:
-        weight: the owner's share where owners take turns, 1 to `WEIGHT_MAX`.
+        weight: the owner's share where owners take turns, 1 to `OWNER_WEIGHT_MAX`.
         active_max: generations that wait or run.
         connections_max: open readers: streams, long polls, answers that are waited for, sockets.
         prompts_per_min, tokens_per_min: as much at once, and refilled evenly in a minute.
@@ -68,7 +68,7 @@ NUMBERS = tuple(each.name for each in fields(OwnerLimits))
 
 def number_problem(name: str, value: Any) -> str:
     """Return the fault of the value of a limit, for a message; "": the value is good."""
-    least, most = (1, WEIGHT_MAX) if name == "weight" else (0, VALUE_MAX)
+    least, most = (1, OWNER_WEIGHT_MAX) if name == "weight" else (0, VALUE_MAX)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         return f"must be a whole number from {least} to {most}"
     return ""

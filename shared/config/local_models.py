@@ -1,4 +1,4 @@
-"""Where the files of the models are that packages bring.
+"""Finds the files of models that packages bring.
 
 Imports nothing of the packages that it looks for, because some of them load other packages that no
 part of Tailrace needs.

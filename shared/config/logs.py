@@ -3,7 +3,7 @@
 A message is a constant event name, and its data goes in `extra`; `generation_id` and `request_id`
 come from context variables. Invariants: no line shows a credential (shared/text/redaction.py) or
 holds control characters (shared/text/plain_text.py); no library logs below WARNING, because some
-would log texts, headers and URLs. Callers must log token text at DEBUG only.
+would log texts, headers and URLs. No caller logs the text of a prompt or an answer, at any level.
 """
 
 from __future__ import annotations

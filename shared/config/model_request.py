@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import ConfigurationError
+from shared.text.json_values import INTEGERS
 
 # Without these members no answer could be read, so no rule may touch them.
 PROTECTED = ("messages", "stream")
@@ -37,7 +38,6 @@ NEVER_HEADERS = frozenset(
         "upgrade",
     )
 )
-INTEGERS = range(-(2**63), 2**64)  # msgspec's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

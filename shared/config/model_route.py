@@ -15,7 +15,7 @@ from shared.errors import ConfigurationError
 
 POLICIES = ("order", "least_busy", "weighted", "fastest", "prefix")
 ROUTE_BACKENDS_MAX = 16
-WEIGHT_MAX = 1_000
+BACKEND_WEIGHT_MAX = 1_000
 HEDGE_MIN_S, HEDGE_MAX_S = 0.05, 600.0
 ROUTE_MEMBERS = ("route", "policy", "weights", "hedge_after_s")
 # The members that a table with `route` may have.
@@ -29,7 +29,7 @@ class RouteRules:
     Attributes:
         backends: the names of their tables, in the order of the file.
         policy: one of `POLICIES`: which backend is asked first.
-        weights: one for each backend, from 1 to `WEIGHT_MAX`; empty for other policies than
+        weights: one for each backend, from 1 to `BACKEND_WEIGHT_MAX`; empty for other policies than
             `weighted`.
         hedge_after_s: a second backend is asked when the first one is silent for so long; None:
             never.
@@ -129,11 +129,11 @@ def _weights(
         if value is not None:
             raise ConfigurationError(f'{where}.weights: needs policy = "weighted"')
         return ()
-    form = f"must be a list of {len(backends)} whole numbers from 1 to {WEIGHT_MAX}"
+    form = f"must be a list of {len(backends)} whole numbers from 1 to {BACKEND_WEIGHT_MAX}"
     what = f"{form}, one for each name of `route`"
     if value is None:
         raise ConfigurationError(f'{where}.weights: is missing: policy = "weighted" needs it')
     is_list = isinstance(value, list) and len(value) == len(backends)
-    if not is_list or not all(type(n) is int and 1 <= n <= WEIGHT_MAX for n in value):
+    if not is_list or not all(type(n) is int and 1 <= n <= BACKEND_WEIGHT_MAX for n in value):
         raise ConfigurationError(f"{where}.weights: {what}")
     return tuple(value)

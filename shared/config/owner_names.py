@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import unicodedata
 
+from shared.config.credentials import ANONYMOUS, EVERYBODY
+
 CHARACTERS_MAX = 256
-# The owner of a node without credentials, and the word for all owners.
-_RESERVED = frozenset({"anonymous", "*"})
+_RESERVED = frozenset({ANONYMOUS, EVERYBODY})
 _RESERVED_BEGINNINGS = ("tr:", "tailrace:")  # as keys in Redis begin
 
 

@@ -67,8 +67,3 @@ def _host(text: str, port: int) -> HostPort:
     except AddressValueError:
         raise ValueError("malformed") from None
     return unquote(match["v6"]), number
-
-
-def named_host(host: str, port: int) -> str:
-    """Return `host:port` for a person, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -24,6 +24,7 @@ PREFIX = "TAILRACE_"
 # Answers that a model server may break off without a counted failure. More would let a prompt that
 # makes its server crash restart the server again and again.
 UPSTREAM_BREAKS_MAX = 2
+NUMBERS_END = 2**40  # each number of the settings is below this
 
 NO_CLUSTER_FOR_ARQ = (
     "arq cannot use a cluster: name a single server, as redis:// or redis+sentinel://"
@@ -107,7 +108,7 @@ class Settings:
     timeline: str = ""  # "off": nothing is written to the timelines of generations
     log: str = ""  # text or json; empty: text on a terminal
     request_log: str = ""  # "on": a node logs each request; `up` sets it on a terminal
-    log_level: str = "info"  # debug, info, warning or error; token text only at debug
+    log_level: str = "info"  # debug, info, warning or error; none logs prompts or answers
 
     worker_slots: int = 100  # generations that one worker runs at once
     lease_s: float = 3.0  # a worker without a renewal for this long loses its generations
@@ -120,7 +121,7 @@ class Settings:
     queue_wait_s: float = 600.0  # a generation waits this long for a worker
     schedules_max: int = 100  # unfinished schedules of one owner
     queue_max: int = 10_000  # waiting generations per priority before `queue_full`
-    # of the queue; the same number for all roles on one Redis. 0: 1, and 8 with a cluster
+    # Partitions of the queue. All roles on one Redis need the same number. 0: 1, or 8 in a cluster
     queue_partitions: int = 0
 
     retention_s: float = 3_600.0  # a log is kept this long after its end
@@ -178,7 +179,7 @@ class Settings:
             value = getattr(self, field.name)
             if isinstance(value, int | float) and field.name != "port":
                 may_be_zero = field.name in MAY_BE_ZERO and value == 0
-                if not (may_be_zero or 0 < value < 2**40):  # also refuses nan and inf
+                if not (may_be_zero or 0 < value < NUMBERS_END):  # also refuses nan and inf
                     bound = "0 or more" if field.name in MAY_BE_ZERO else "positive"
                     raise ConfigurationError(
                         f"{PREFIX}{field.name.upper()} must be {bound}, got {value!r}"
@@ -267,7 +268,11 @@ class Settings:
 
     @property
     def generation_s_max(self) -> float:
-        """The longest time from the acceptance of a generation to its end, s."""
+        """How long a generation takes from its acceptance to its end, unless it waits anew, s.
+
+        One wait for a worker, and the longest attempts. A generation lasts longer if it waits for
+        a worker again after a failed attempt or a drain, or if an outside producer writes it.
+        """
         attempts_max = self.attempts_max + UPSTREAM_BREAKS_MAX
         return self.queue_wait_s + attempts_max * (self.upstream_total_s + self.upstream_outage_s)
 

@@ -53,8 +53,9 @@ class UrlHosts:
 def host_of(url: str) -> str | None:
     """Return the host of a plain http or https URL, in lower case; None: the URL is refused.
 
-    Refused are, among others: users and passwords, backslashes, spaces and tabs, percent signs in
-    the host, names that are not ASCII, a dot at the end, and IPv4 addresses in unusual forms.
+    This function refuses, among others, URLs with users and passwords, backslashes, spaces and
+    tabs, percent signs in the host, names that are not ASCII, a dot at the end of the host, and
+    IPv4 addresses in unusual forms.
     """
     if len(url) > URL_CHARACTERS_MAX:
         return None

@@ -1,7 +1,7 @@
 """Computes a point of the history from two readings of all reports. Pure.
 
-A process that is in the later reading only has begun in between, so that all its counts belong to
-the point. What a process counts after its last report is lost with it.
+A process that only the later reading has began between the readings, so all its counts belong to
+the point. When a process ends, the counts after its last report are lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from shared.config.settings import SILENT_LEASES_MAX
 from shared.console.board import Reading
 from shared.console.histogram import Counts, merged, quantile, since
-from shared.console.reports import POINT_MODELS_MAX, Event, ModelFigures, NodeReport, Point
+from shared.console.reports import POINT_MODELS_MAX, ModelFigures, NodeReport, Occurrences, Point
 from shared.queue.happenings import newer
 from shared.queue.presence import Presence
 
@@ -80,20 +80,20 @@ def living_workers(reading: Reading, silent_ms: int) -> list[Presence]:
     return [each for each in reading.workers if reading.now_ms - each.at_ms <= silent_ms]
 
 
-def events_between(before: Reading, now: Reading, silent_ms: int) -> Iterator[Event]:
+def events_between(before: Reading, now: Reading, silent_ms: int) -> Iterator[Occurrences]:
     """Yield what happened between two readings, and which processes came and went."""
     old_workers = {each.worker: each for each in before.workers}
     for worker in now.workers:
         for name in WORKER_EVENTS:
             if count := round(_rise(worker, old_workers, name)):
-                yield Event(name, worker.worker, count, _ids(name, worker, old_workers))
+                yield Occurrences(name, worker.worker, count, _ids(name, worker, old_workers))
     old_nodes = {each.node: each for each in before.nodes}
     for node in now.nodes:
         former = old_nodes.get(node.node)
         for name in NODE_EVENTS:
             count = node.counters.get(name, 0) - (former.counters.get(name, 0) if former else 0)
             if count > 0:
-                yield Event(name, node.node, count, _ids(name, node, old_nodes))
+                yield Occurrences(name, node.node, count, _ids(name, node, old_nodes))
     yield from _comings("worker", *(_alive(reading, silent_ms) for reading in (before, now)))
     yield from _comings("node", _alive_nodes(before), _alive_nodes(now))
 
@@ -133,9 +133,9 @@ def _ids(
     return list(dict.fromkeys(reversed(ids)))[:IDS_MAX]
 
 
-def _comings(kind: str, before: set[str], now: set[str]) -> Iterator[Event]:
-    yield from (Event(f"{kind}_started", name, 1) for name in sorted(now - before))
-    yield from (Event(f"{kind}_gone", name, 1) for name in sorted(before - now))
+def _comings(kind: str, before: set[str], now: set[str]) -> Iterator[Occurrences]:
+    yield from (Occurrences(f"{kind}_started", name, 1) for name in sorted(now - before))
+    yield from (Occurrences(f"{kind}_gone", name, 1) for name in sorted(before - now))
 
 
 def _alive(reading: Reading, silent_ms: int) -> set[str]:

@@ -66,7 +66,7 @@ class NodeReport(msgspec.Struct, frozen=True):
     happened_count: int = 0
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
+class Occurrences(msgspec.Struct, frozen=True, array_like=True):
     """That something happened `count` times in one process, in the time of one point.
 
     Attributes:
@@ -120,7 +120,7 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int = 0
     running: int = 0
     readers: int = 0
-    events: list[Event] = []
+    events: list[Occurrences] = []
     models: dict[str, ModelFigures] = {}
 
 

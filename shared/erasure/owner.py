@@ -168,7 +168,7 @@ class OwnerEraser:
         await self.files.delete_prefix(parts_prefix(batch_id))
 
     async def _erase_file(self, file_id: str, owner: str) -> None:
-        """Delete a file; fails if its bytes are still there."""
+        """Delete the object, then the record. If the object cannot be deleted, the record stays."""
         record = await self.files.get(file_id, owner)
         if record is not None:
             await self.files.objects.delete(record.object_name)

@@ -1,8 +1,10 @@
 """Files: bytes in the object store, and one record for each in Redis, with its owner.
 
-Invariant: a file exists if its record exists. The object is written before the record and deleted
-after it, so a record never names absent bytes. After a crash between these steps an object or an
-index entry remains alone, and shared/files/sweep.py deletes it. Redis expires the record itself.
+Invariant: a file exists if its record exists. The object is written before the record. `delete`
+deletes the record first. The erasure of an owner (shared/erasure/owner.py) deletes the object
+first, so that a failure leaves the record for the next try. After a crash between two steps an
+object, a record or an index entry remains alone, and shared/files/sweep.py deletes it. Redis
+expires the record itself.
 Uploads of one owner are bounded (shared/files/owner_files.py); the output of batches is counted but
 never refused.
 """

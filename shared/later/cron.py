@@ -23,7 +23,7 @@ _TO_SUNDAY = re.compile(r"-SUN\b", re.IGNORECASE | re.ASCII)
 
 
 def write_out(cron: str) -> str:
-    """Return the expression in a form that cronsim reads; one that it cannot read as it was."""
+    """Return the expression in a form that cronsim reads; any other expression unchanged."""
     named = CRON_NAMES.get(cron.strip().lower())
     if named is not None:
         return named

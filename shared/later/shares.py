@@ -41,7 +41,8 @@ class Shares:
         """Create a share of one generation or of one session.
 
         Args:
-            identity: who shares; of a session that its token covers, all owners' generations.
+            identity: the client that shares. If its token covers the session, the share shows the
+                generations of all owners in the session.
             ttl_s: from 1 to `TTL_S_MAX`.
 
         Returns:
@@ -53,7 +54,7 @@ class Shares:
         name = new_generation_id().removeprefix(GENERATION_PREFIX)
         secret = secrets.token_urlsafe(24)
         share_id, expires_at = ID_PREFIX + name, int(time.time()) + ttl_s
-        await self._count(identity.owner, share_id, expires_at)
+        await self._register(identity.owner, share_id, expires_at)
         fields = {
             "owner": identity.owner,
             "generation": generation,
@@ -70,7 +71,7 @@ class Shares:
             await pipeline.execute()
         return share_id, f"{TOKEN_PREFIX}{name}_{secret}", expires_at
 
-    async def _count(self, owner: str, share_id: str, expires_at: int) -> None:
+    async def _register(self, owner: str, share_id: str, expires_at: int) -> None:
         """Add a share to those of its owner, if there is room.
 
         Requests that come at the same moment may pass the bound by their number.

@@ -1,10 +1,10 @@
 """Remembers which owners plan work with tokens, so that the jobs role may start that work.
 
-A key names its owner for as long as it stands in the file of keys. A token names its owner only
-when a request brings it, and planned work starts without a request; the same holds for an owner for
-whom a trusted key asks. So a node notes the owner of a
-token that plans work, and notes again that the owner still comes with good tokens. The work of an
-owner who has brought none for `KNOWN_S` is held, as that of an owner whose key was taken away.
+The file of keys names the owners of keys at any time. A request brings a token, and only the token
+names its owner; but planned work starts without a request. So a node notes the owner of each token
+that plans work, and renews the note when a valid token of this owner comes again. The jobs role
+suspends the work of an owner without a token for `TOKEN_OWNER_KNOWN_S`, as if the owner's key were
+removed. A trusted key that acts for an owner counts as a token of this owner.
 
     tr:{jobs}:token-owners  zset  <digest of the owner> -> when a token last named the owner, Unix s
 """
@@ -16,7 +16,7 @@ from collections.abc import Collection
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
-KNOWN_S = 30 * 86_400.0
+TOKEN_OWNER_KNOWN_S = 30 * 86_400.0
 RENEW_S = 3_600.0  # an owner who comes more often is noted once in this time
 OWNERS_MAX = 10_000  # whose renewals a node remembers, and in one command
 
@@ -29,7 +29,7 @@ async def note_planner(redis: Client, owner: str, now_s: float) -> None:
     """
     with translated():
         await redis.zadd(keys.TOKEN_OWNERS, {keys.digest_of(owner): now_s})
-        await redis.zremrangebyscore(keys.TOKEN_OWNERS, "-inf", now_s - KNOWN_S)
+        await redis.zremrangebyscore(keys.TOKEN_OWNERS, "-inf", now_s - TOKEN_OWNER_KNOWN_S)
 
 
 async def renew_planners(redis: Client, owners: Collection[str], now_s: float) -> None:
@@ -45,14 +45,14 @@ async def renew_planners(redis: Client, owners: Collection[str], now_s: float) -
 
 
 async def is_planner(redis: Client, owner: str, now_s: float) -> bool:
-    """Whether the owner plans work with tokens, and brought one within `KNOWN_S`.
+    """Whether the owner plans work with tokens, and brought one within `TOKEN_OWNER_KNOWN_S`.
 
     Raises:
         Unavailable: Redis did not answer in time.
     """
     with translated():
         seen_s = await redis.zscore(keys.TOKEN_OWNERS, keys.digest_of(owner))
-    return seen_s is not None and now_s - float(seen_s) < KNOWN_S
+    return seen_s is not None and now_s - float(seen_s) < TOKEN_OWNER_KNOWN_S
 
 
 class SeenOwners:

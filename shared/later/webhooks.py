@@ -14,7 +14,8 @@ A kind of subject other than generations needs:
 
     await register(redis, id, "batch", webhook, about, owner=owner)     before it is accepted
     a `Finder` for jobs/webhooks.py                                     returns its end
-    await end(redis, id, webhook, WebhookEvent(type, data), owner=owner)     to deliver at once
+
+A kind may also call `make_due` to deliver at once; batches do not.
 
 Delivery is at least once. The header `webhook-id` is the same in every repeat of an event.
 Source: standardwebhooks.com, "Specification".
@@ -38,7 +39,7 @@ from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
 FIRST_CHECK_S = 10.0  # until the first check of a generation whose end was not noted
-FIRST_CHECK_OTHER_S = 2.0  # until the first check of another subject: only a check finds its end
+FINDER_CHECK_S = 2.0  # until another subject is checked: no process notes the end of a batch
 RECORD_KEPT_S = 10 * 86_400.0  # until an unchanged record expires; a batch may take seven days
 OWNER_CHECKS_PER_S = 100.0  # checks of the waiting webhooks of one owner
 SECRET_PREFIX = "whsec_"
@@ -110,7 +111,7 @@ async def register(
         "kind", kind, "url", webhook.url, "secret", webhook.secret, "owner", owner,
         "about", msgspec.json.encode(about),
     ]  # fmt: skip
-    first_s = FIRST_CHECK_S if kind == "generation" else FIRST_CHECK_OTHER_S
+    first_s = FIRST_CHECK_S if kind == "generation" else FINDER_CHECK_S
     call = check_call(subject_id, kind, owner, after_s=first_s, is_new=True, fields=fields)
     await Scripts(redis).run("hook_wait", *call)
 
@@ -131,7 +132,7 @@ def check_call(
     return names, [subject_id, "NX" if is_new else "XX", *when, *fields]
 
 
-async def end(
+async def make_due(
     redis: Client, subject_id: str, webhook: Webhook, event: WebhookEvent, *, owner: str = ""
 ) -> bool:
     """Make the delivery of an ended subject due now. False: it was due or done already.
@@ -166,7 +167,9 @@ async def end_generation(redis: Client, generation_id: str) -> bool:
     if event is None or not fields.get(b"webhook"):
         return False
     owner = fields.get(b"owner", b"").decode()
-    return await end(redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner)
+    return await make_due(
+        redis, generation_id, decode_webhook(fields[b"webhook"]), event, owner=owner
+    )
 
 
 async def read_event_fields(redis: Client, generation_id: str) -> dict[bytes, bytes]:

@@ -16,6 +16,7 @@ from shared.errors import Refusal
 
 Status = Literal["completed", "cancelled", "failed"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "cancelled", "error"]
+TOKENS_MAX = 2**52  # of one answer: Lua and JavaScript represent the sum of two counts exactly
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
@@ -106,7 +107,7 @@ class Reset(Event, frozen=True, tag="reset"):
 
 
 class Usage(Event, frozen=True, tag="usage"):
-    """Token counts that the backend reported."""
+    """The tokens of the whole answer so far, as the backends counted them, or estimated."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -4,8 +4,9 @@
     {…,"function":{…}}                         of tool_call: unknown members of the call
     {…}                                        of usage: unknown members
 
-Each part is left out when it is empty. `clean` makes values storable, `merge` joins the extras of
-several events into one. Pure; knows no vendor. Source: docs/protocol.md, "Events".
+Each part is left out when it is empty. `clean` makes values storable. `merge` joins two objects;
+`merge_extra` and `ExtraSoFar` join the extras of events. Pure; knows no vendor.
+Source: docs/protocol.md, "Events".
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from shared.text.json_values import INTEGERS
 from shared.text.surrogates import join_halves
 
 # Of a delta: thoughts for later turns, see docs/protocol.md, "Thoughts that go back".
 REASONING_DETAILS = "reasoning_details"
 DEPTH_MAX = 32  # levels of nesting that are kept
-_INTEGER_MIN, _INTEGER_MAX = -(2**63), 2**64 - 1  # what msgspec can encode
 # Strings that name something: a repeated one is the same name, not a further piece of it.
 _NAMES = frozenset(
     (
@@ -64,7 +65,7 @@ def _clean(value: Any, levels: int, changes: list[None]) -> Any:
         case float() if not math.isfinite(value):
             changes.append(None)
             return None
-        case int() if not _INTEGER_MIN <= value <= _INTEGER_MAX:
+        case int() if not INTEGERS.start <= value < INTEGERS.stop:
             changes.append(None)
             return None
         case dict() | list() if levels == 0:

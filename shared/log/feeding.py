@@ -62,7 +62,7 @@ def repeat_key(kind: str, name: str) -> str:
 
 
 def draw_repeat_key() -> str:
-    """Return the key of a call that nobody repeats but its own further tries."""
+    """Return the key of a call that only this process repeats."""
     return secrets.token_hex(REPEAT_KEY_CHARACTERS // 2)
 
 

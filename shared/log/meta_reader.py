@@ -1,8 +1,7 @@
 """Reads the meta of generations, without their requests.
 
 The request in a meta may be a megabyte long. Rule: only code that shows or uses the request reads
-it. So every read names its fields, and only `with_request` reads the request. Only this module,
-shared/log/store.py and shared/redis/scripts know the fields of meta.
+it. So every read names its fields, and only `with_request` reads the request.
 """
 
 from __future__ import annotations

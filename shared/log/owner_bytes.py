@@ -32,6 +32,8 @@ OWNERS_MAX = 10_000  # whose sums a process remembers; the next prompt returns a
 READ_AGAIN_S = 1.0  # the greatest age of a sum that refuses a prompt
 OWNER_RETRY_AFTER_S = 10
 ENDED_AT = 1.25  # times the bound: above this, running generations of the owner end, too
+# Growth of a log between two counts: each running answer may have this many uncounted bytes.
+OWNER_COUNT_STEP_BYTES = 65_536
 
 SCRIPT = "owner_bytes"
 CHARGE = "owner_charge"  # the same script, but refused like `create` when memory is full
@@ -68,7 +70,7 @@ def ended(kept: GenerationBytes, retention_ms: int) -> Call:
     return _call(kept, str(kept.log), retention_ms, retention_ms)
 
 
-def over(owner: str, generation_id: str, retention_ms: int) -> Call:
+def ended_unsized(owner: str, generation_id: str, retention_ms: int) -> Call:
     """Return the call that records an end without a size: the recorded size stays."""
     return _call(GenerationBytes(owner, generation_id, 0, 0), _SAME, retention_ms, retention_ms)
 
@@ -104,6 +106,14 @@ async def run_charged(
 def total(owner: str) -> Call:
     """Return the call that only reads the sum."""
     return _keys(owner), [0]
+
+
+def far_past_message(total_bytes: int, settings: Settings) -> str:
+    """Return the message of `owner_full` for a running answer."""
+    return (
+        f"this owner's prompts and answers take {total_bytes} bytes, and "
+        f"{settings.owner_bytes_max} may be kept: delete some, or wait until they expire"
+    )
 
 
 def _call(kept: GenerationBytes, log: str, until_ms: int, outlives_ms: int) -> Call:

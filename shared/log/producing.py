@@ -20,7 +20,7 @@ from shared.redis import keys
 from shared.redis.client import translated
 
 LEASE_S_MIN, LEASE_S_MAX = 1.0, 3_600.0
-FIRST_TOKEN = "first_token"  # of meta: of the producer that the creation has begun
+INITIAL_HOLDER_TOKEN = "first_token"  # of meta: of the producer that the creation has begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class ProducerTerms:
 
     Attributes:
         lease_s: it is lost if it is silent for longer, s.
-        first_token: random and new, for the first attempt.
+        initial_holder_token: random and new, for the first attempt.
     """
 
     lease_s: float
-    first_token: str
+    initial_holder_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +108,20 @@ def draw_token() -> str:
 
 def producer_fields(terms: ProducerTerms) -> dict[str, str | bytes]:
     """Return the fields of meta for a generation of an outside producer."""
-    return {"producer": str(round(terms.lease_s * 1000)), FIRST_TOKEN: terms.first_token}
+    return {
+        "producer": str(round(terms.lease_s * 1000)),
+        INITIAL_HOLDER_TOKEN: terms.initial_holder_token,
+    }
 
 
-async def first_token(store: Store, generation_id: str) -> str:
+async def initial_holder_token(store: Store, generation_id: str) -> str:
     """Return the token of the first producer; empty: a worker writes the generation.
 
     Raises:
         Unavailable: Redis did not answer in time.
     """
     with translated():
-        found: bytes | None = await store.redis.hget(keys.meta(generation_id), FIRST_TOKEN)  # type: ignore[misc]
+        found: bytes | None = await store.redis.hget(keys.meta(generation_id), INITIAL_HOLDER_TOKEN)  # type: ignore[misc]
     return (found or b"").decode()
 
 

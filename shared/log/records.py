@@ -1,6 +1,6 @@
 """The replies of the scripts as types: the state of a generation and the outcome of each write.
 
-Invariant: only this module decodes those replies. It does no I/O.
+Invariant: this module does no I/O.
 """
 
 from __future__ import annotations

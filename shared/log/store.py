@@ -1,7 +1,6 @@
 """The log of each generation in Redis: read it, write it as its holder, end it.
 
-Invariant: every write is one script on the keys of one `{id}`, and may be repeated. Only this
-module, shared/log/meta_reader.py and shared/redis/scripts know the fields of meta. No error of
+Invariant: every write is one script on the keys of one `{id}`, and may be repeated. No error of
 redis-py passes this module. The rules: docs/architecture.md, "The write protocol".
 """
 

@@ -23,8 +23,8 @@ ESTIMATED = "estimated"
 # `usage`, or a member of `usage` itself.
 _CACHED_IN = ("prompt_tokens_details", "input_tokens_details")
 _CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
-# Tokens of English text have 4 to 5 characters. Of an answer rather fewer tokens are counted than
-# there were: a count that is too high would end a continued answer before its `max_tokens`.
+# Tokens of English text have 4 to 5 characters. The estimate of an answer is rather too low:
+# a count that is too high would end a continued answer before its `max_tokens`.
 PROMPT_CHARS_PER_TOKEN = 4
 ANSWER_CHARS_PER_TOKEN = 6
 

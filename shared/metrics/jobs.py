@@ -33,7 +33,7 @@ class JobsMetrics(Collector):
         )
         self._beats = Gauge(
             "tailrace_jobs_beat_seconds",
-            "Since when the jobs role has last asked for due work, and swept the queue.",
+            "Seconds since the jobs role last asked for due work, and last swept the queue.",
             ["what"],
             registry=registry,
         )

@@ -59,7 +59,8 @@ class WorkerMetrics:
         )
         self._tokens = Counter(
             "tailrace_worker_tokens_total",
-            "Tokens of answers that this worker has ended, as their servers counted them.",
+            "Tokens of answers that this worker has ended, of all their attempts: as the servers "
+            "counted them, or estimated.",
             ["model", "kind"],
             registry=registry,
         )

@@ -163,7 +163,9 @@ class Acceptor:
     async def accept_lines(
         self, lines: Sequence[tuple[str, NewGeneration]], *, is_repeat: bool
     ) -> None:
-        """Accept many prompts under ids of the caller, in three round trips.
+        """Accept many prompts under ids of the caller, in a few round trips for all of them.
+
+        A large request needs further round trips, one for each of its pieces.
 
         Existing generations do not change. No index lists these prompts: their ids are derived from
         the batch that they belong to.

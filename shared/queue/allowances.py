@@ -41,7 +41,7 @@ from shared.redis.client import Command
 from shared.redis.pipeline import Call
 
 OWNERS_MAX = 10_000  # whose allowance a process remembers
-KNOWN_S = 30.0  # an older allowance counts as unknown
+ALLOWANCE_KNOWN_S = 30.0  # an older allowance counts as unknown
 RIDING_MAX = 8  # prompts of one owner whose counts may be refused after their creation
 
 
@@ -67,7 +67,7 @@ class _OwnerState:
     def may_ride(self, limits: OwnerLimits, now_s: float) -> bool:
         """Whether the count of one more prompt may go with its creation."""
         known = self.allowance
-        if known is None or known.limits != limits or now_s - self.heard_at_s > KNOWN_S:
+        if known is None or known.limits != limits or now_s - self.heard_at_s > ALLOWANCE_KNOWN_S:
             return self.riding == 0
         return self.riding < RIDING_MAX and known.has_half(self.riding + 1)
 

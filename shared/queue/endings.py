@@ -67,7 +67,9 @@ async def _usage_so_far(store: Store, generation_id: str) -> Counts | None:
 
 
 async def cancel_many(store: Store, ids: Sequence[str]) -> None:
-    """Cancel many lines of batches in four round trips; ended ones do not change.
+    """Cancel many lines of batches in a few round trips, whatever their number.
+
+    Ended lines do not change.
 
     Raises:
         Unavailable: Redis did not answer in time; repeating it is safe.

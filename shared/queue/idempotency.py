@@ -1,11 +1,12 @@
 """Idempotency keys: each names the first id that came with it, and a digest of that request.
 
 A repeat may find that the generation of its key is absent. Either Redis has lost the generation, or
-the first request has not come so far: it is still on its way at another node, it was refused, or
-its node died. In the first case the event ids of the earlier attempts must not be given again, so
-the attempts jump (shared/redis/scripts/create.lua), and readers by number begin anew. In the other
-cases nothing was given, and a jump would only take the resume by number away. The history of Redis
-at the reservation tells them apart: while it lasts, Redis has lost nothing.
+the first request has not created it: another node still works on the request, the request was
+refused, or its node died. In the first case no event id of an earlier attempt may be given again.
+So the attempts jump (shared/redis/scripts/create.lua), and a reader with a sequence number starts
+at the beginning. In the other cases no event was given, and a jump would only prevent a resume by
+sequence number. The replication id of Redis at the reservation, on a cluster with the epoch of the
+shard, tells the cases apart: if it is unchanged, Redis has lost nothing.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
 from shared.queue.time_limits import end_due, end_waiting, timed_out
-from shared.queue.turns import Turn, in_line, leave_lines, repair
+from shared.queue.turns import Turn, ensure_turns, leave_lines, repair
 from shared.redis import keys
 from shared.redis.client import Client, translated
 from shared.redis.counts import count
@@ -151,7 +151,7 @@ class Janitor:
         # A generation whose shard is away has no top here; the next pass finds it.
         known = [(name, top) for name, top in zip(ids, tops, strict=True) if top is not None]
         lost = [name for name, top in known if self._is_lost(top)]
-        queued = await in_line(self.store, lost, priority)
+        queued = await ensure_turns(self.store, lost, priority)
         queued |= await waiting_in_line(self.redis, lost)
         since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
         for generation_id, top in known:

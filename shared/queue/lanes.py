@@ -23,10 +23,9 @@ from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
 from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # for callers of the queue
-from shared.queue.leaving import wake_jobs as wake_jobs
 from shared.queue.partitions import Partitions, partitions_of
 from shared.queue.time_limits import end_hopeless
-from shared.queue.turns import in_line
+from shared.queue.turns import ensure_turns
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
@@ -253,12 +252,16 @@ class Queue:
 
     # Beside the lanes
 
-    async def note_begun(self, ticket: LaneEntry, now_ms: int) -> None:
-        """Record that a worker runs a generation, which no longer waits."""
+    async def note_begun(self, ticket: LaneEntry, created_at_ms: int) -> None:
+        """Record that a worker runs a generation, which no longer waits.
+
+        Args:
+            created_at_ms: when it was accepted. `note_running` replaces this time.
+        """
         tag = self.partitions.of(ticket.id)
         await self.pipeline.run(
             [
-                ("ZADD", keys.running(tag), now_ms, ticket.id),
+                ("ZADD", keys.running(tag), created_at_ms, ticket.id),
                 ("ZREM", keys.waiting(ticket.priority, tag), ticket.id),
             ]
         )
@@ -347,7 +350,7 @@ async def requeue(store: Store, generation_id: str, priority: str) -> bool:
     All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
     entries do not accumulate.
     """
-    if await in_line(store, [generation_id], priority):
+    if await ensure_turns(store, [generation_id], priority):
         return False  # it has its entry, and its owner is not on turn
     guard = keys.requeued(generation_id, partitions_of(store.settings).of(generation_id))
     with translated():

@@ -14,13 +14,14 @@ from shared.audio.record import FIELD as AUDIO
 from shared.audio.record import end_audio
 from shared.errors import Unavailable
 from shared.later.webhooks import end_generation
-from shared.log.owner_bytes import SCRIPT, over
+from shared.log.owner_bytes import SCRIPT, ended_unsized
 from shared.log.request_pieces import PIECES
 from shared.log.store import Store
 from shared.queue.allowance import MARK, SETTLE, settlement, tokens_of
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
-from shared.redis.client import Client, Command, translated
+from shared.redis.client import Command, translated
+from shared.redis.jobs_wake import wake_jobs
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
 
@@ -74,7 +75,11 @@ def leave_call(generation_id: str, tag: str) -> tuple[str, Call]:
 
 
 async def leave_many(store: Store, ids: Sequence[str]) -> None:
-    """Remove ended generations from the indexes, and do nothing else."""
+    """Remove ended generations from the indexes; unlike `forget`, change no other record of them.
+
+    If usage is counted, they leave all indexes, and their usage is noted. Otherwise they leave only
+    the indexes of waiting generations: the worker or the janitor removes them from `running`.
+    """
     partitions = partitions_of(store.settings)
     if store.settings.usage_days:
         await store.scripts.run_all([leave_call(each, partitions.of(each)) for each in ids])
@@ -102,7 +107,7 @@ async def follow_up(
     idempotency, webhook, owner, wait, pieces, audio, is_limited, end, *time_limits = found
     records: list[tuple[str, Call]] = []
     if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
-        records.append((SCRIPT, over(owner.decode(), generation_id, retention_ms)))
+        records.append((SCRIPT, ended_unsized(owner.decode(), generation_id, retention_ms)))
     if owner and is_limited:
         records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end))))
     await scripts.run_all([record for record in records if record[0] not in recorded])
@@ -120,12 +125,3 @@ async def follow_up(
             await redis.zrem(keys.due(tag), generation_id)
     if webhook and await end_generation(redis, generation_id):
         await wake_jobs(redis)
-
-
-async def wake_jobs(redis: Client) -> None:
-    """Wake one jobs process. Each also looks for due work once a second."""
-    with translated():
-        pipeline = redis.pipeline(transaction=False)
-        pipeline.lpush(keys.JOBS_WAKE, b"1")
-        pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
-        await pipeline.execute()

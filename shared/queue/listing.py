@@ -21,7 +21,7 @@ from shared.redis.client import Client, Command, is_refusal
 from shared.redis.shards import serves
 
 CAUGHT_UP_PER_PASS = 500  # generations of one partition
-META_FIELDS = ("owner", "session", "created")
+LISTED_FIELDS = ("owner", "session", "created")
 
 
 class Listed(NamedTuple):
@@ -107,7 +107,7 @@ class Listing:
         if not found:
             return 0
         ids = [raw.decode() for raw in found[::2]]
-        read: list[Command] = [("HMGET", keys.meta(name), *META_FIELDS) for name in ids]
+        read: list[Command] = [("HMGET", keys.meta(name), *LISTED_FIELDS) for name in ids]
         replies = await self.store.scripts.pipeline.run(read)
         done = [
             generation_id

@@ -121,7 +121,8 @@ async def unfinished_ids(store: Store, limit: int, *, before_ms: int | None = No
     """Return up to `limit` ids of unfinished generations of all owners, newest first.
 
     Reads the whole indexes of the queue, which `Settings.queue_max` bounds, and when each
-    generation was created. An answer that is quicker than its note as running is not among them.
+    generation was created. The list lacks an answer that ended before the worker noted it as
+    running.
     """
     with translated():
         pipeline = store.redis.pipeline(transaction=False)

@@ -7,12 +7,10 @@ far past the limit, the generation ends, as it does under a worker.
 from __future__ import annotations
 
 from shared.log import owner_bytes
-from shared.log.owner_bytes import ENDED_AT, SCRIPT, GenerationBytes
+from shared.log.owner_bytes import ENDED_AT, OWNER_COUNT_STEP_BYTES, SCRIPT, GenerationBytes
 from shared.log.producing import Appended
 from shared.log.records import Meta, failed
 from shared.log.store import Store
-
-STEP_BYTES = 65_536  # growth of a log between two counts
 
 
 async def count_bytes(store: Store, meta: Meta, appended: Appended) -> str:
@@ -23,18 +21,14 @@ async def count_bytes(store: Store, meta: Meta, appended: Appended) -> str:
             next step counts the whole log.
     """
     before, after = appended.bytes_before, appended.bytes_after
-    if before // STEP_BYTES == after // STEP_BYTES:
+    if before // OWNER_COUNT_STEP_BYTES == after // OWNER_COUNT_STEP_BYTES:
         return appended.status
     settings = store.settings
     kept = GenerationBytes(meta.owner, meta.generation_id, after, 0)  # the request stays counted
     total = int(await store.scripts.run(SCRIPT, *owner_bytes.unfinished(kept, settings)))
     if total <= ENDED_AT * settings.owner_bytes_max:
         return appended.status
-    end = failed(
-        "owner_full",
-        f"this owner's prompts and answers take {total} bytes, and "
-        f"{settings.owner_bytes_max} may be kept: delete some, or wait until they expire",
-        retryable=False,
-    )
+    message = owner_bytes.far_past_message(total, settings)
+    end = failed("owner_full", message, retryable=False)
     await store.close(meta.generation_id, end)
     return end.status

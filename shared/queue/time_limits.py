@@ -35,7 +35,8 @@ COUNTED_AS = {
     "cancelled": "waits_abandoned",
     "producer_lost": "producers_lost",
 }
-# Two looks this far apart must find that a producer has no lease, s, while it could reach Redis.
+# A producer counts as lost only if two checks, this many seconds apart, find no lease. Redis may
+# have been unreachable for the producer before the first check.
 SPARE_S = 10.0
 
 

@@ -23,7 +23,7 @@ from redis.exceptions import ResponseError
 
 from shared.backends.slots import leave_backends
 from shared.config.credentials import ANONYMOUS
-from shared.config.limits import WEIGHT_MAX
+from shared.config.limits import OWNER_WEIGHT_MAX
 from shared.log.store import Store
 from shared.queue.entries import Delivery, encode_entry
 from shared.queue.partitions import partitions_of
@@ -53,7 +53,7 @@ def entering(
     digest = keys.digest_of(owner)
     names += [keys.turns(priority, tag), keys.line(priority, digest, tag)]
     entry = encode_entry(generation_id, priority, model, digest)
-    return names, entry, [digest, max(1, min(WEIGHT_MAX, weight))]
+    return names, entry, [digest, max(1, min(OWNER_WEIGHT_MAX, weight))]
 
 
 async def advance(
@@ -97,10 +97,11 @@ async def weight_of(pipeline: Pipeline, lane: str, owner: str, tag: str) -> int:
     return max(1, int(turn.partition(b" ")[2]))
 
 
-async def in_line(store: Store, ids: Sequence[str], priority: str) -> set[str]:
-    """Return those ids whose entries wait in the lines of their owners, so that they are not lost.
+async def ensure_turns(store: Store, ids: Sequence[str], priority: str) -> set[str]:
+    """Open a turn for each of these owners that has a line and, after a loss, no turn.
 
-    An owner that has a line and, after a loss, no turn gets a turn.
+    Returns:
+        the ids whose entries wait in lines. The caller must not treat them as lost.
     """
     places = await _places(store, ids, priority)
     with translated():

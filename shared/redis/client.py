@@ -104,8 +104,8 @@ class OneServerClient(Redis):
 class PlainPipeline(RedisPipeline):
     """redis-py's pipeline, whose errors keep their text.
 
-    redis-py writes the whole command before the text. Then nothing recognises the word for a
-    refusal at its begin, and the message holds what the command writes: also a prompt.
+    redis-py writes the whole command before the text. So the error code is no longer at the
+    beginning of the message, and the message holds the command, including a prompt.
     """
 
     def annotate_exception(

@@ -1,12 +1,12 @@
 """Every key and channel name in Redis.
 
 Invariant: only this module builds names, and beside it backend_keys.py, cache_keys.py and
-stream_keys.py for their subjects.
+stream_keys.py for their subjects. Modules that walk through all keys with SCAN also have beginnings
+and ends of names: jobs/index_janitor.py, shared/erasure/owner.py, shared/erasure/references.py.
 
 Each script, transaction and blocking read stays within one hash tag, so in one slot of a cluster:
 `{id}` of a generation or batch, `{q}` or `{q<n>}` of a partition of the queue, `{jobs}` of the
-jobs role, and a tag for the records of each owner and chat. A key without a tag is used alone. Only
-SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all keys.
+jobs role, and a tag for the records of each owner and chat. A key without a tag is used alone.
 
     tr:{<id>}:log        stream   entry id = <attempt>-<seq>, field `e` = the event's JSON
     tr:{<id>}:meta       hash     status, owner, request, attempt, token, lease, …
@@ -20,7 +20,7 @@ SCAN in the rounds of the jobs role (jobs/index_janitor.py) goes through all key
     tr:{q}:turns:<lane>  hash     <digest of an owner> -> last entry of its turn, and its weight
     tr:{q}:line:<lane>:<d> zset   of an owner: queue entry -> when it was added, µs
     tr:{q}:waiting:<p>   zset     id -> waiting since, ms; p = interactive, batch
-    tr:{q}:running       zset     id -> when a worker last reported it, ms
+    tr:{q}:running       zset     id -> when a worker last reported it, at first when accepted, ms
     tr:{q}:due           zset     id -> when a time limit, or a lost producer, may end it, ms
     tr:{q}:unsettled     zset     ended generation whose usage is to be counted -> since, µs
     tr:{q}:later         zset     queue entry -> when to queue it again, ms

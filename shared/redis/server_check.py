@@ -13,13 +13,13 @@ from typing import Any
 from redis import exceptions
 from redis.asyncio import Redis, SSLConnection
 
-from shared.config.redis_hosts import named_host
 from shared.config.redis_url import RedisUrl, read_redis_url
 from shared.config.settings import Settings
 from shared.errors import ConfigurationError, Unavailable
 from shared.redis.client import Client, client_follower, is_refusal, open_pool, translated
 from shared.redis.cluster.client import ClusterClient, cluster_of
 from shared.redis.cluster.topology import NoCluster
+from shared.text.addresses import format_authority
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def _cluster_url(redis: Client) -> str:
     """Return the URL of the cluster to which the server of a client belongs, without a login."""
     address = redis.connection_pool.connection_kwargs
     is_tls = issubclass(redis.connection_pool.connection_class, SSLConnection)
-    place = named_host(address["host"], address["port"]) if "host" in address else "host:port"
+    place = format_authority(address["host"], address["port"]) if "host" in address else "host:port"
     return f"{'rediss' if is_tls else 'redis'}+cluster://{place}"
 
 

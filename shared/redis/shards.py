@@ -1,7 +1,8 @@
-"""Asks which shards of the Redis behind a client answer now.
+"""Tells which shards of the Redis behind a client answer.
 
-A single server is not asked. It counts as one shard that answers; if it does not answer, its calls
-raise `Unavailable`.
+The answer comes from the state that cluster/watch.py keeps. This module sends no
+command. A single server counts as one shard that answers; if it does not answer, its calls raise
+`Unavailable`.
 """
 
 from __future__ import annotations

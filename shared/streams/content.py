@@ -1,8 +1,8 @@
 """The bytes of a stream: media types, and the rules of JSON mode.
 
 In a stream of `application/json` an append is one value, or an array whose members are appended as
-values of their own. Stored is the text of the values, separated by commas, exactly as it was sent:
-no number loses a digit. A reader gets the texts of several entries in one array. Pure.
+values of their own. The stream stores the text of the values exactly as it was sent, separated by
+commas: no number loses a digit. A reader gets the texts of several entries in one array. Pure.
 Source: the Durable Streams protocol, "JSON Mode".
 """
 

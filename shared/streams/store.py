@@ -202,7 +202,7 @@ class StreamStore:
                 break
         return entries
 
-    async def find_entry(self, owner: str, path: str, info: StreamInfo, place: Place) -> bool:
+    async def has_place(self, owner: str, path: str, info: StreamInfo, place: Place) -> bool:
         """Whether `place` is one of this stream: zero, its tail, or the end of an entry."""
         if place in (ZERO, info.tail):
             return True

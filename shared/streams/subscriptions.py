@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from shared.redis import keys, stream_keys
+from shared.redis import stream_keys
 from shared.redis.client import translated
+from shared.redis.jobs_wake import wake_jobs
 from shared.streams.glob import matches
 from shared.streams.place import ZERO
 from shared.streams.store import StreamStore
@@ -232,11 +233,7 @@ class Subscriptions:
             return
         if found.config.type == "webhook":
             await self.look_at(owner, sub_id, 0.0)
-            with translated():
-                pipeline = self.redis.pipeline(transaction=False)
-                pipeline.lpush(keys.JOBS_WAKE, b"1")
-                pipeline.ltrim(keys.JOBS_WAKE, 0, 0)
-                await pipeline.execute()
+            await wake_jobs(self.redis)
             return
         event = {
             "type": "wake", "subscription_id": sub_id, "stream": path, "generation": generation,

@@ -36,6 +36,11 @@ def as_address(text: str) -> Address | None:
     return address
 
 
+def format_authority(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_public(address: str) -> bool:
     """Whether an address from a resolver is public. False: it is not, or is no address."""
     try:

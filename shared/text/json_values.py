@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+INTEGERS = range(-(2**63), 2**64)  # msgspec can encode these
 VALUES_MAX = 50_000  # in one document; a conversation of 5,000 messages has half as many
 EXPONENT_VALUES = 100  # a number with an exponent counts as so many values
 LONG_DIGITS = 19  # fewer digits always fit into 64 bits
@@ -64,7 +65,7 @@ def has_too_many_values(raw: bytes) -> bool:
     return bare is None or count_values(bare) > VALUES_MAX
 
 
-def is_json(raw: bytes) -> bool:
+def is_json(raw: bytes | str) -> bool:
     """Whether `raw` is one JSON document. Only checks the text, and builds no values."""
     try:
         _scan(raw)

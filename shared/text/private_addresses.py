@@ -1,9 +1,9 @@
 """Removes addresses inside the operator's network from foreign text, before a client sees it.
 
-A gateway quotes the errors of its own HTTP client: `Cannot connect to host vllm-7b:8000`. Replaced
-are private addresses, names with an ending of private networks, the hosts of URLs that are private
-or have one label, and the hosts that HTTP libraries name. Public hosts stay, because the servers'
-advice has links. Pure.
+A gateway quotes the errors of its own HTTP client: `Cannot connect to host vllm-7b:8000`. This
+module replaces private addresses, names with an ending of private networks, the hosts of URLs that
+are private or have one label, and the hosts that HTTP libraries name. Public hosts stay, because
+the servers' advice has links. Pure.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from shared.text.addresses import as_address, is_plainly_private, is_public
+from shared.text.redaction import MASK
 
-MASK = "***"
 _PRIVATE_ENDINGS = (".svc", ".lan", ".corp", ".test", ".invalid")
 
 _URL = re.compile(r"\b([a-z][a-z0-9+.-]{1,15}://)([^\s/\"'<>\\?#,;)]+)", re.IGNORECASE)

@@ -61,7 +61,8 @@ def _steady(stored: Sequence[Timed], meta: Meta) -> list[Timed]:
     """Return the moments with times that do not go back within an attempt.
 
     Some times are those of Redis's own writes. The others come from an age, so they are late by the
-    way of the call that wrote them: a first token could seem to come after the end of its attempt.
+    duration of the call that wrote them: a first token could seem to come after the end of its
+    attempt.
 
     Args:
         stored: in the order in which each process noted them.
@@ -102,6 +103,6 @@ def _ending(meta: Meta) -> list[Timed]:
 
 
 def _asked(meta: Meta) -> list[Timed]:
-    """Return who cancelled a generation. The ends of a grace name nobody."""
+    """Return who cancelled a generation. After the end of a grace period nobody has cancelled."""
     by, _, node = (meta.cancelled_by or "no_readers").partition(" ")
     return [Timed(meta.ended_at_ms, Moment("cancel_requested", by=by, node=node))]

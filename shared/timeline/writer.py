@@ -3,8 +3,8 @@
     note(id, moment) ──▶ bounded list ──every FLUSH_S──▶ one call of `timeline` per generation
 
 Nothing waits for a timeline: `note` only appends to a list, and the connection is not that of the
-tokens. Moments that Redis did not take are lost, and counted: a story with a hole is better than a
-slow answer. Invariant: a moment of a deleted generation is never written.
+tokens. Moments that Redis did not take, or for which the list has no room, are lost; `lost` counts
+them. Invariant: a moment of a deleted generation is never written.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class TimelineWriter:
         self._clock = clock
         self._pipeline = pipeline
         self._scripts = Scripts(redis, pipeline)
-        # An unfinished generation is at its end within this time, and then the log's rule counts.
+        # Of an unfinished generation; each write sets it again. After the end the timeline expires
+        # with the log.
         self._kept_ms = round((settings.generation_s_max + settings.retention_s) * 1000)
         self._noted: dict[str, list[Noted]] = {}
         self._count = 0

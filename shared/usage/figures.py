@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from shared.log.events import Counts, Usage
+from shared.log.events import TOKENS_MAX, Counts, Usage
 from shared.log.tally import cached_tokens, is_marked
-
-TOKENS_MAX = 2**52  # of one answer; the sums stay numbers that Lua and JavaScript know exactly
 
 
 class Figures(NamedTuple):

@@ -1,6 +1,6 @@
 """Counts the usage of generations that have ended: from their meta and log into the ledger.
 
-Before, it writes their audit records (shared/audit/writer.py), for models that have an audit.
+First the settlement writes the audit records (shared/audit/writer.py) of models that have an audit.
 
 The script `leave` takes an ended generation out of the queue's indexes of waiting and running
 generations and puts it into the index `unsettled`, in one step. So an ended generation whose usage

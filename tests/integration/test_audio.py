@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from api.dialects.native.audio_frames import HEAD_BYTES_MAX
 from shared.audio.input import CHUNK_BYTES_MAX, UNREAD_BYTES_MAX, AudioInputs
-from shared.audio.record import STEP_BYTES
+from shared.audio.record import AUDIO_STEP_BYTES
 from shared.config.settings import Settings
 from shared.log.events import End, File, Token
 from shared.redis import keys
@@ -247,7 +247,7 @@ async def test_an_owner_without_room_can_still_repeat_chunks_and_end_the_input(
     await node.node.redis.flushall()
     worker = await ManualWorker.take(node.node.store, audio=MEDIA_TYPE)
     path = f"/v1/generations/{worker.generation_id}/audio"
-    settings = Settings(redis_url=redis_server.url, owner_bytes_max=2 * STEP_BYTES)
+    settings = Settings(redis_url=redis_server.url, owner_bytes_max=2 * AUDIO_STEP_BYTES)
 
     async with serve_here(settings, "n2") as small, AsyncClient(base_url=small.url) as http:
 
@@ -260,7 +260,9 @@ async def test_an_owner_without_room_can_still_repeat_chunks_and_end_the_input(
             found = answer.json().get("error", answer.json())
             return answer.status_code, found.get("code", ""), found.get("next_seq", 0)
 
-        fit = STEP_BYTES // CHUNK_BYTES_MAX + 1  # the last of them is recorded as a whole step
+        fit = (
+            AUDIO_STEP_BYTES // CHUNK_BYTES_MAX + 1
+        )  # the last of them is recorded as a whole step
         for seq in range(1, fit + 1):
             assert await put(f"seq={seq}", b"x") == (200, "", seq + 1)
 

@@ -26,8 +26,8 @@ from shared.errors import Unavailable
 from shared.later.lag import read_lag
 from shared.log.store import Store
 from shared.queue.janitor import Janitor
-from shared.queue.leaving import wake_jobs
 from shared.redis import keys
+from shared.redis.jobs_wake import wake_jobs
 from tests.support.generation import ID, create
 from tests.support.wait import until
 

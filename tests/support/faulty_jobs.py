@@ -23,7 +23,7 @@ from shared.later.schedules import Firing, Schedule, Schedules
 from tests.support.faulty_worker import die
 
 LEASE_S = 3.0
-PAUSES_S = (0.5,) * 7
+DELIVERY_PAUSES_S = (0.5,) * 7
 
 
 class FaultySchedules(Schedules):
@@ -54,5 +54,5 @@ if __name__ == "__main__":
     told: Any = role
     told.Schedules = FaultySchedules
     jobs.webhooks.LEASE_S = LEASE_S
-    jobs.webhooks.PAUSES_S = PAUSES_S
+    jobs.webhooks.DELIVERY_PAUSES_S = DELIVERY_PAUSES_S
     sys.exit(role.serve(Settings.from_env()))

@@ -68,8 +68,8 @@ class Backend(Protocol):
 
     Attributes:
         can_continue: whether `stream` accepts a prefix of plain answer text.
-        counts_whole: `Usage` and `max_tokens` of a continuation are of the whole answer. Servers
-            count what they generate in one request.
+        counts_whole: `Usage` and `max_tokens` of a continuation are of the whole answer. False:
+            both are of one request, as servers count.
     """
 
     @property
@@ -106,8 +106,8 @@ class AudioSource(Protocol):
     """The audio input of one attempt. Each iteration reads the input from its start.
 
     The iteration yields the bytes of the chunks in order, waits for the client where there are
-    none, and ends when the input is complete. With each step the caller says that it has worked on
-    the bytes before: only then may the client send as many more.
+    none, and ends when the input is complete. The request for the next chunk confirms the bytes
+    before; then the client may send as many again.
 
     Attributes:
         format: what the bytes are.

@@ -25,7 +25,8 @@ async def ask_names(
     """Return the names of the models at the server of `model`, in the server's order.
 
     Raises:
-        BackendError: the server gives no list. `is_outage`: it gives no answer; `status`: of one.
+        BackendError: the server gives no list. `is_outage` if the server does not answer; else
+            `status` is the status of the answer.
     """
     headers = {"Accept": "application/json", "Accept-Encoding": "identity", **route.headers}
     loop = asyncio.get_running_loop()

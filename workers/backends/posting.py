@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TypedDict
 
@@ -276,15 +276,18 @@ class PostingBackend:
             data = b""
         items = reader.feed(data) if data else reader.feed_eof()
         if reader.is_done:
-            _log_warnings(reader, items)
+            log_warnings(log, reader.warnings, items)
         return items
 
 
-def _log_warnings(reader: AnswerReader, items: list[BackendItem]) -> None:
+def log_warnings(
+    log: logging.Logger, repairs: Collection[str], items: Sequence[BackendItem]
+) -> None:
+    """Log an unknown finish reason, and the repairs, of an answer that ends with `items`."""
     if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
         log.warning("finish reason unknown", extra={"finish_reason": reason})
-    if reader.warnings:
-        log.warning("odd answer repaired", extra={"repairs": sorted(reader.warnings)})
+    if repairs:
+        log.warning("odd answer repaired", extra={"repairs": sorted(repairs)})
 
 
 async def _read_tail(exchange: Exchange, deadline: float) -> None:

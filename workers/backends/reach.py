@@ -1,4 +1,4 @@
-"""Says why a server cannot be reached: one sentence for clients, one for the operator."""
+"""Raises and logs failures to reach a model's server. http/cause.py explains them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.errors import BackendError
 from shared.text.redaction import remember_url
 from workers.backends.contract import SetUpFault
 from workers.backends.http.cause import explain
-from workers.backends.http.proxy import ProxyRefused, format_authority
+from workers.backends.http.proxy import ProxyRefused
 from workers.backends.http.upstream_http import Origin
 from workers.backends.limits import Limits
 from workers.backends.route import Route
@@ -36,7 +36,7 @@ class Reach:
     def note_proxy(self, route: Route) -> None:
         """Tell the operator, at start, that a proxy is on the way."""
         if route.proxy is not None:
-            data = {"model": self._model.name, "proxy": format_authority(*route.proxy[:2])}
+            data = {"model": self._model.name, "proxy": route.proxy.authority}
             log.info("model behind a proxy", extra=data)
 
     def noted(self, error: BackendError) -> BackendError:
@@ -81,7 +81,10 @@ class Reach:
 
 
 def _is_away(exc: OSError) -> bool:
-    """Whether the server may come back by itself. A wrong name, TLS and a proxy's no do not."""
+    """Whether the server may come back by itself.
+
+    A wrong name, a TLS error or a refusal by the proxy does not go away by itself.
+    """
     if isinstance(exc, socket.gaierror):
         return exc.errno == socket.EAI_AGAIN
     return not isinstance(exc, (SSLError, ProxyRefused))

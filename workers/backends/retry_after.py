@@ -8,8 +8,8 @@ servers ask for a day: an error is the better answer then.
 from __future__ import annotations
 
 PERSON_WAIT_S_MAX = 30.0  # all pauses of one prompt that is not of a batch
-# One pause takes at most this part of what is left of them. A released generation does not remember
-# its pauses, so the bounds are those of a geometric series: 20 s, 6.7 s, 2.2 s, …
+# One pause takes at most this part of the remaining `PERSON_WAIT_S_MAX`. A released generation does
+# not remember its pauses, so the bounds are those of a geometric series: 20 s, 6.7 s, 2.2 s, …
 PAUSE_SHARE = 2 / 3
 
 

@@ -16,7 +16,7 @@ from shared.log.events import Counts, End
 from shared.log.records import Begun, failed
 from shared.queue.lanes import LaneEntry
 from workers.backends.retry_after import retry_pause_s
-from workers.failures.limited import is_limited, wait_for_limit
+from workers.failures.limited import is_limited, limit_wait
 from workers.failures.outage import Postponed, postpone
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ class FailedAttempt:
 
     @property
     def may_wait(self) -> bool:
-        """Whether `wait_for_server` has to decide."""
+        """Whether `server_wait` has to decide."""
         return self.error.is_outage or is_limited(self.error)
 
-    def wait_for_server(self, *, has_answered: bool, now_ms: int) -> Postponed | None:
+    def server_wait(self, *, has_answered: bool, now_ms: int) -> Postponed | None:
         """Return how the generation waits for its server; None: the failure counts.
 
         It waits for a server that is away, and for the rate limit of a vendor.
@@ -56,7 +56,7 @@ class FailedAttempt:
         own_s = int(own_ms) / 1000 if own_ms else None
         if is_limited(self.error):
             limit_s = own_s or self.settings.queue_wait_s
-            return wait_for_limit(self.ticket, self.error, now_ms=now_ms, limit_s=limit_s)
+            return limit_wait(self.ticket, self.error, now_ms=now_ms, limit_s=limit_s)
         return postpone(
             self.ticket,
             self.error,
@@ -103,7 +103,7 @@ class FailedAttempt:
             code = "attempts_exhausted"
         return failed(code, message, retryable=retryable, usage=usage, upstream=error.upstream)
 
-    def try_again(self, failures: int) -> Postponed:
+    def next_try(self, failures: int) -> Postponed:
         """Return how the generation waits after a failure that counts.
 
         Args:

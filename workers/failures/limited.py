@@ -23,7 +23,7 @@ def is_limited(error: BackendError) -> bool:
     return error.status == 429 and error.retryable and error.retry_after_s is not None
 
 
-def wait_for_limit(
+def limit_wait(
     ticket: LaneEntry, error: BackendError, *, now_ms: int, limit_s: float
 ) -> Postponed | None:
     """Return how a generation waits for the vendor; None: too long, so the failure counts.

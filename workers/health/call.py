@@ -39,7 +39,10 @@ class Call:
     is_closed: bool = False
 
     def first_token(self) -> None:
-        """Note the first token of the answer: the backend works. Only the first call counts."""
+        """Note the first item of the answer, not only text: the backend works.
+
+        Only the first call counts.
+        """
         if self.first_token_s is None and not self.is_closed:
             self.first_token_s = self.health.clock() - self.began_s
             self.health.note_first_token(self)

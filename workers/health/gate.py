@@ -24,7 +24,7 @@ from typing import Protocol
 
 import msgspec
 
-from shared.backends.slots import Granted, Slots, Waiter, announce_slotted
+from shared.backends.slots import BackendSlots, Granted, Waiter, announce_slotted
 from shared.config.models import Model, ModelTable
 from shared.config.settings import Settings
 from shared.errors import Unavailable
@@ -73,7 +73,7 @@ class Gate:
         tables = models.tables if isinstance(models, ModelTable) else models
         lease_ms = round(settings.lease_s * 1000)
         self._slots = {
-            name: Slots(queue.scripts, name, tables[name].slots, lease_ms)
+            name: BackendSlots(queue.scripts, name, tables[name].slots, lease_ms)
             for name in health.backends
             if tables[name].slots
         }
@@ -94,10 +94,10 @@ class Gate:
         route = run.model.route
         if route is None:
             backends = [self._health.backend_of(run.model.name)]
-            waiting = await self._wait_for(run, backends[0])
+            waiting = await self._backend_wait(run, backends[0])
         else:
             backends = self._in_reach(route.backends)
-            waiting = None if backends else self._wait_for_limit(run, route.backends)
+            waiting = None if backends else self._limit_wait(run, route.backends)
         if waiting is None and any(name not in self._slots for name in backends):
             return True
         run.is_giving_back = True
@@ -193,18 +193,18 @@ class Gate:
         closed = [name for name in backends if states[name] in ("closed", "suspect")]
         return closed or [name for name in backends if not self._health.is_limited(name)]
 
-    def _wait_for_limit(self, run: Entrant, backends: Sequence[str]) -> Postponed | None:
+    def _limit_wait(self, run: Entrant, backends: Sequence[str]) -> Postponed | None:
         """Return how a generation waits for the rate limit that comes back first."""
         wait_s = min(self._health.wait_s(name) for name in backends)
         if wait_s > self._settings.queue_wait_s:
             return None  # the vendor's refusal is a better answer than a wait without hope
         return Postponed(run.ticket, min(wait_s, LIMITED_PAUSE_MAX_S) * random.uniform(1.0, 1.1))
 
-    async def _wait_for(self, run: Entrant, backend: str) -> Postponed | None:
+    async def _backend_wait(self, run: Entrant, backend: str) -> Postponed | None:
         """Return how a generation waits for its only backend; None: it asks the backend."""
         health = self._health
         if health.is_limited(backend):
-            return self._wait_for_limit(run, [backend])
+            return self._limit_wait(run, [backend])
         breaker = health.breaker(backend)
         if breaker.state == "closed":
             return None
@@ -213,9 +213,9 @@ class Gate:
             return None
         if not breaker.is_away or run.model.on_takeover == "fail":
             return None  # another prompt may succeed, and no other backend could
-        return self._wait_for_return(run.ticket, health.wait_s(backend))
+        return self._return_wait(run.ticket, health.wait_s(backend))
 
-    def _wait_for_return(self, ticket: LaneEntry, wait_s: float) -> Postponed | None:
+    def _return_wait(self, ticket: LaneEntry, wait_s: float) -> Postponed | None:
         """Return how a generation waits for a server that is away; None: it has waited enough."""
         now_ms = self._health.now_ms()
         since_ms = ticket.away_since_ms or now_ms

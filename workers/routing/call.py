@@ -16,8 +16,8 @@ from shared.log.events import AnyEvent
 from shared.log.request import Request
 from workers.backends.background import BackgroundBackend
 from workers.backends.contract import Backend, BackendItem, Finish
+from workers.routing.candidates import Candidate
 from workers.routing.health import HealthCall
-from workers.routing.legs import Leg
 from workers.takeover.answer import Asked, read_answer
 
 Items = list[BackendItem]
@@ -31,15 +31,15 @@ class Call:
         count: takes `asked`, and later how the request ended, for the metrics.
 
     Attributes:
-        leg: how the backend is asked.
+        candidate: how the backend is asked.
         on_asked: is called when the backend gets the request; the owner may set it.
         is_finished: the answer is complete.
     """
 
     def __init__(
-        self, leg: Leg, asked: Asked, note: HealthCall, count: Callable[[str], None]
+        self, candidate: Candidate, asked: Asked, note: HealthCall, count: Callable[[str], None]
     ) -> None:
-        self.leg = leg
+        self.candidate = candidate
         self.is_finished = False
         self.backend = asked.backend
         self.on_asked: Callable[[], None] = _nothing
@@ -50,7 +50,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return self.leg.name
+        return self.candidate.name
 
     def _note_asked(self) -> None:
         self._count("asked")

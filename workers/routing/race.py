@@ -45,11 +45,11 @@ class Race:
     async def read(self, first: Call) -> AsyncGenerator[tuple[Call, Items], None]:
         """Yield the lists of the winner. Before there is one, yield the empty lists of both.
 
-        A request speaks when its backend does, or when a stage gives the whole answer. The progress
-        of a stage before that decides nothing.
+        The first request with output wins: output of its backend, or the whole answer from a stage.
+        The progress of a stage before that does not decide.
 
         Raises:
-            BackendError: the winner has failed, or all requests without a word.
+            BackendError: the winner has failed, or all requests failed before any output.
         """
         first.on_asked = self._begin_silence
         self._enter(first)

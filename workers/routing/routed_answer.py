@@ -27,14 +27,14 @@ from shared.log.request import Request
 from shared.metrics.answers import AnswerMetrics
 from workers.backends.contract import Backend
 from workers.routing.call import Call, Items
-from workers.routing.health import Health
-from workers.routing.legs import (
-    Leg,
+from workers.routing.candidates import (
+    Candidate,
     Plans,
     ask_order,
+    deciding_failure,
     others_may_answer,
-    worst_of,
 )
+from workers.routing.health import Health
 from workers.routing.policy import Load, conversation_key, preference
 from workers.routing.race import Race, Spawn
 from workers.stages.pipeline import Pipeline
@@ -115,7 +115,7 @@ class RoutedAnswer:
         Raises:
             BackendError: the attempt has failed at every backend that may be asked.
         """
-        while (call := await self._ask(self._legs(), is_last_resort=True)) is not None:
+        while (call := await self._ask(self._candidates(), is_last_resort=True)) is not None:
             try:
                 async with aclosing(self._read(call)) as stream:
                     async for items in stream:
@@ -123,12 +123,12 @@ class RoutedAnswer:
                 return
             except BackendError as error:
                 self._note_failure(error)
-        raise worst_of(self._failures)
+        raise deciding_failure(self._failures)
 
     async def _read(self, call: Call) -> AsyncGenerator[Items, None]:
         """Yield the events of one request, or of the faster of two."""
         self._call = call
-        if self._rules.hedge_after_s is None or call.leg.has_part:
+        if self._rules.hedge_after_s is None or call.candidate.has_part:
             async with aclosing(call.read()) as stream:
                 async for items in stream:
                     yield self._begin(call, items) if items else items
@@ -161,7 +161,7 @@ class RoutedAnswer:
 
     # Choosing
 
-    def _legs(self) -> list[Leg]:
+    def _candidates(self) -> list[Candidate]:
         """Return how each backend would go on now, the best one first."""
         parts, routed = self._parts, self._routed
         entries = routed.outbox.whole_log()
@@ -170,21 +170,23 @@ class RoutedAnswer:
         if self._rules.policy == "prefix":
             key = conversation_key(routed.owner, routed.session, routed.request)
         names = preference(self._rules, self._load, key=key, draw=random.random)
-        legs = []
+        candidates = []
         for name in names:
             if name in self._silent:
                 continue
             model = member_model(routed.model, parts.models[name])
-            legs.append(plans.leg(model, parts.backends[name], parts.verdicts.form_of(model)))
+            candidates.append(
+                plans.candidate(model, parts.backends[name], parts.verdicts.form_of(model))
+            )
         # `fail` is about a backend that fails, and not about a worker that has handed over.
         may_reset = routed.model.on_takeover != "fail" or not self._failures
-        return ask_order(legs, self.asked, writer=writer_of(entries), may_reset=may_reset)
+        return ask_order(candidates, self.asked, writer=writer_of(entries), may_reset=may_reset)
 
     def _load(self, name: str) -> Load:
         health = self._parts.health
         return Load(health.busy(name), health.first_token_s(name))
 
-    async def _ask(self, legs: Sequence[Leg], *, is_last_resort: bool) -> Call | None:
+    async def _ask(self, candidates: Sequence[Candidate], *, is_last_resort: bool) -> Call | None:
         """Ask the first backend that is healthy and has a free slot; None: no backend may be asked.
 
         Args:
@@ -195,40 +197,40 @@ class RoutedAnswer:
         """
         health, generation_id = self._parts.health, self._routed.generation_id
         for may_go in (health.admit, health.take_slot) if is_last_resort else (health.admit,):
-            for leg in legs:
+            for candidate in candidates:
                 with suppress(Unavailable):  # the renewal stops the run if Redis stays away
-                    if await may_go(leg.name, generation_id):
-                        return self._start(leg)
-        if legs and is_last_resort and not self._failures:
+                    if await may_go(candidate.name, generation_id):
+                        return self._start(candidate)
+        if candidates and is_last_resort and not self._failures:
             raise BackendError("upstream_error", "no backend has a free slot", is_outage=True)
         return None
 
     async def _ask_second(self) -> Call | None:
-        legs = [leg for leg in self._legs() if not leg.has_part]
-        call = await self._ask(legs, is_last_resort=False)
+        candidates = [candidate for candidate in self._candidates() if not candidate.has_part]
+        call = await self._ask(candidates, is_last_resort=False)
         if call is not None:
             self._parts.counters["hedges"] += 1
         return call
 
-    def _start(self, leg: Leg) -> Call:
+    def _start(self, candidate: Candidate) -> Call:
         parts, routed = self._parts, self._routed
-        self.asked[leg.name] += 1
-        backend = parts.backends[leg.name]
-        request = self._request_for(leg.name)
+        self.asked[candidate.name] += 1
+        backend = parts.backends[candidate.name]
+        request = self._request_for(candidate.name)
         given = 0 if backend.counts_whole else routed.usage.completion_tokens
         asked = Asked(
             backend=backend,
             request=request,
             given=given,
-            plan=leg.plan,
-            form=leg.form,
+            plan=candidate.plan,
+            form=candidate.form,
             seed=routed.generation_id,
             late=self.push_late,
             log=routed.outbox.log,
-            stages=routed.stages(leg.name, routed.outbox.log),
+            stages=routed.stages(candidate.name, routed.outbox.log),
         )
-        note = parts.health.start(leg.name, routed.generation_id, keeps_slot=False)
-        return Call(leg, asked, note, partial(self._count, leg.name))
+        note = parts.health.start(candidate.name, routed.generation_id, keeps_slot=False)
+        return Call(candidate, asked, note, partial(self._count, candidate.name))
 
     def _request_for(self, name: str) -> Request:
         """Return the request without the members that only other backends get (`forward`)."""
@@ -248,7 +250,7 @@ class RoutedAnswer:
             self._parts.metrics.asked(self._routed.model.name, name, what)
 
     def _begin(self, call: Call, items: Items) -> Items:
-        """Return the items, with `start` before them if another backend wrote before.
+        """Return the items, with `start` before them unless this backend wrote the items before.
 
         What a stage says before the backend is asked, such as the answer of a cache, gets a `start`
         without a backend.

@@ -5,7 +5,8 @@ A `Stage` is made once for each model and worker. For each attempt at an answer 
 passes the entries of earlier attempts to `fold` before the first `feed`, so a stage goes on exactly
 where a dead worker stopped. The log lacks what a stage holds back; the model makes this text again.
 
-Invariant: `fold`, `feed` and `flush` do no I/O and know no clock. Only `prepare` may wait.
+Invariant: `fold`, `feed` and `flush` do no I/O and know no clock. Only `prepare` and
+`finished` may wait.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Keeps the whole log of the generation, including the entries of earlier attempts
 lose any of them. Decides which call comes next and how each outcome changes the state. Does no
 I/O; the caller passes the time.
 
-    push() ──▶ pending ──encode──▶ log ──take()──▶ Append ──answer()──▶ accepted
-                                    ▲                         │ behind, lost
-                                    └────────── Restore ◀─────┘
+    push() ──▶ pending ──encode──▶ log ──take()──▶ Append ──apply_outcome()──▶ accepted
+                                    ▲                            │ behind, lost
+                                    └────────── Restore ◀────────┘
 
 Invariant: an event gets its id and its bytes once; a resend has the same bytes. Only events without
 bytes may be joined: text that arrives during a call leaves as one event.

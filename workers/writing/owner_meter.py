@@ -1,10 +1,9 @@
 """Counts the stored bytes of one running generation against its owner, and the tokens at its end.
 
-A long answer is counted at each `STEP_BYTES` of growth, before more is read from the backend. A
-short answer is counted once, in the call that takes it off the queue. The same call settles the
-tokens, if the owner has limits (shared/queue/allowance.py). If the owner is far past the
-limit, a growing answer ends with an error.
-Knows no queue and no backend.
+A long answer is counted at each `OWNER_COUNT_STEP_BYTES` of growth, before more is read from the
+backend. A short answer is counted once, in the call that takes it off the queue. The same call
+settles the tokens, if the owner has limits (shared/queue/allowance.py). If the owner is far past
+the limit, a growing answer ends with an error. Knows no queue and no backend.
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ from collections.abc import Callable
 from shared.errors import BackendError, Unavailable
 from shared.log import owner_bytes
 from shared.log.events import Counts, End, encode_counts
-from shared.log.owner_bytes import ENDED_AT, SCRIPT, GenerationBytes, request_bytes
+from shared.log.owner_bytes import (
+    ENDED_AT,
+    OWNER_COUNT_STEP_BYTES,
+    SCRIPT,
+    GenerationBytes,
+    request_bytes,
+)
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.allowance import MARK, SETTLE, settlement
 from shared.redis import keys
 from shared.redis.scripts import Call
-
-# Growth of a log between two counts: each running answer may have this many uncounted bytes.
-STEP_BYTES = 65_536
 
 
 class OwnerMeter:
@@ -40,12 +42,14 @@ class OwnerMeter:
         self._counted_bytes = 0
 
     async def note(self, log_bytes: int) -> None:
-        """Count the log if it has grown by `STEP_BYTES`. Skips the count if Redis does not answer.
+        """Count the log if it has grown by `OWNER_COUNT_STEP_BYTES`.
+
+        Skips the count if Redis does not answer.
 
         Raises:
             BackendError: `owner_full`: the owner is far past its limit.
         """
-        if not self._is_counted or log_bytes - self._counted_bytes < STEP_BYTES:
+        if not self._is_counted or log_bytes - self._counted_bytes < OWNER_COUNT_STEP_BYTES:
             return
         self._counted_bytes = log_bytes
         settings = self._store.settings
@@ -55,12 +59,8 @@ class OwnerMeter:
         except Unavailable:
             return  # the next step counts the whole log
         if total > ENDED_AT * settings.owner_bytes_max:
-            raise BackendError(
-                "owner_full",
-                f"this owner's prompts and answers take {total} bytes, and "
-                f"{settings.owner_bytes_max} may be kept: delete some, or wait until they expire",
-                retryable=False,
-            )
+            message = owner_bytes.far_past_message(total, settings)
+            raise BackendError("owner_full", message, retryable=False)
 
     async def note_spent(self, attempt: int, end: End | None, spent: Counts | None) -> None:
         """Note the tokens for the usage of the owner, where the end does not have them.

@@ -139,7 +139,7 @@ class StreamRoutes:
         place = asked.fork or source.tail
         if asked.fork is not None and (
             place.end > source.tail.end
-            or not await self.store.find_entry(owner, asked.source, source, place)
+            or not await self.store.has_place(owner, asked.source, source, place)
         ):
             raise invalid("Stream-Fork-Offset is not an offset of the source")
         point = ForkPoint(source, place)

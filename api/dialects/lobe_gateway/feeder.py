@@ -31,20 +31,21 @@ from shared.log.feeding import (
     feed,
     operation_status,
 )
+from shared.log.owner_bytes import OWNER_COUNT_STEP_BYTES
 from shared.log.producing import (
     Appended,
     Denied,
     ProducerTerms,
     begin_producing,
     draw_token,
-    first_token,
+    initial_holder_token,
 )
 from shared.log.request import Request, encode_request
 from shared.queue.allowance import Allowance
 from shared.queue.fed_names import find_fed, name_fed
 from shared.queue.leaving import forget
 from shared.queue.new_generation import NewGeneration
-from shared.queue.producer_bytes import STEP_BYTES, count_bytes
+from shared.queue.producer_bytes import count_bytes
 
 MODEL = "lobehub"  # of the generation, in listings and in the usage
 # Events may overtake `init`, which older versions of LobeHub do not wait for.
@@ -113,9 +114,9 @@ class Feeder:
             if found.owner != owner.owner:
                 raise invalid_request("this operationId belongs to another userId")
         accepted = await node.acceptance.accept(new, owner, is_read=False, note=note)
-        generation_id, token = accepted.generation_id, terms.first_token
+        generation_id, token = accepted.generation_id, terms.initial_holder_token
         if not accepted.is_new:
-            token = await first_token(node.store, generation_id)
+            token = await initial_holder_token(node.store, generation_id)
         await name_fed(node.store, _feeder_name(identity), operation, generation_id)
         begun = await begin_producing(node.store, generation_id, token, is_first=True)
         if isinstance(begun, Denied) and begun.reason != "ended":
@@ -190,7 +191,8 @@ class Feeder:
         """Count the stored bytes at each step of growth, and leave the indexes at the end."""
         store, status = self.node.store, outcome.status
         if isinstance(outcome, Appended) and status == "running":
-            if outcome.bytes_before // STEP_BYTES == outcome.bytes_after // STEP_BYTES:
+            step = OWNER_COUNT_STEP_BYTES
+            if outcome.bytes_before // step == outcome.bytes_after // step:
                 return
             meta = await store.meta(generation_id)
             if meta is not None:

@@ -29,7 +29,7 @@ from shared.audio.input import (
     AudioRefusal,
     AudioState,
 )
-from shared.audio.record import STEP_BYTES, audio_charge, serves_record
+from shared.audio.record import AUDIO_STEP_BYTES, audio_charge, serves_record
 from shared.errors import Expired, NotFound, RequestError
 from shared.log import owner_bytes
 from shared.log.ids import is_generation_id
@@ -108,7 +108,7 @@ class AudioUploads:
 
     async def _count(self, generation_id: str, owner: str, size: int, added: int) -> None:
         """Record the input if it has grown over a step."""
-        if -(-size // STEP_BYTES) == -(-(size - added) // STEP_BYTES):
+        if -(-size // AUDIO_STEP_BYTES) == -(-(size - added) // AUDIO_STEP_BYTES):
             return
         call = audio_charge(owner, generation_id, size, self._node.settings)
         total = int(await self._node.store.scripts.run(owner_bytes.SCRIPT, *call))

@@ -37,7 +37,7 @@ from shared.log.producing import (
     append_outside,
     begin_producing,
     draw_token,
-    first_token,
+    initial_holder_token,
 )
 from shared.log.records import Meta
 from shared.log.snapshot import events_url
@@ -82,9 +82,9 @@ class ProducerRoutes:
         generation_id = accepted.generation_id
         assert new.producer is not None
         async with answer_deadline():
-            token = new.producer.first_token
+            token = new.producer.initial_holder_token
             if not accepted.is_new:
-                token = await first_token(node.store, generation_id)
+                token = await initial_holder_token(node.store, generation_id)
             tenure = await begin_producing(node.store, generation_id, token, is_first=True)
             if isinstance(tenure, Denied):
                 if tenure.reason == "absent":

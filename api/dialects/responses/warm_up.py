@@ -26,7 +26,7 @@ from shared.log.producing import (
     append_outside,
     begin_producing,
     draw_token,
-    first_token,
+    initial_holder_token,
 )
 from shared.log.records import Meta
 from shared.queue.leaving import forget
@@ -66,10 +66,10 @@ async def warm_up(
     new = await generation_in_steps(node.large, size, check)
     assert new.producer is not None
     accepted = await node.acceptance.accept(new, identity, is_read=False)
-    generation_id, token = accepted.generation_id, new.producer.first_token
+    generation_id, token = accepted.generation_id, new.producer.initial_holder_token
     async with answer_deadline():
         if not accepted.is_new:
-            token = await first_token(node.store, generation_id)
+            token = await initial_holder_token(node.store, generation_id)
         await _end(node, generation_id, token)
         meta = await node.store.meta(generation_id)
     if meta is None:

@@ -17,11 +17,12 @@ from shared.config.kinds.grpc import GRPC
 from shared.config.kinds.local import LOCAL
 from shared.config.kinds.ollama import OLLAMA
 from shared.config.kinds.openai import OPENAI
-from shared.config.kinds.plugin import PLUGIN, class_of, plugin_names
+from shared.config.kinds.plugin import PLUGIN
 from shared.config.kinds.responses import RESPONSES
 from shared.config.kinds.route import ROUTE
 from shared.config.kinds.spec import KindSpec
 from shared.config.kinds.websocket import WEBSOCKET
+from shared.config.plugin_classes import BACKEND_GROUP, plugin_class, plugin_names
 
 KINDS: Mapping[str, KindSpec] = {
     spec.name: spec
@@ -45,9 +46,9 @@ def kind_of(backend: str) -> KindSpec | None:
     """Return the kind that `Model.backend` names; None: no kind and no plug-in."""
     if backend == ROUTE.name:
         return ROUTE
-    return KINDS.get(backend) or (PLUGIN if class_of(backend) else None)
+    return KINDS.get(backend) or (PLUGIN if plugin_class(BACKEND_GROUP, backend) else None)
 
 
 def kind_names() -> list[str]:
     """Return the names that the member `backend` can have, without those of classes."""
-    return sorted({*KINDS, *plugin_names()})
+    return sorted({*KINDS, *plugin_names(BACKEND_GROUP)})

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from shared.config.kinds.completions import check_template
-from shared.config.kinds.spec import KindSpec, one_of
+from shared.config.kinds.spec import KindSpec, one_of, switch
 from shared.errors import ConfigurationError
 
 TENSORS_MAX = 64
@@ -41,13 +41,6 @@ def check_tensors(value: Any, where: str) -> dict[str, Value]:
     return value
 
 
-def check_flag(value: Any, where: str) -> bool:
-    """Check a member that is true or false."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{where}: must be true or false")
-    return value
-
-
 GRPC = KindSpec(
     name="grpc",
     schemes=("grpc", "grpcs"),
@@ -60,6 +53,6 @@ GRPC = KindSpec(
         "protocol": one_of("tailrace", "kserve"),
         "template": check_template,
         "tensors": check_tensors,
-        "batched": check_flag,
+        "batched": switch,
     },
 )

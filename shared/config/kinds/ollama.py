@@ -8,7 +8,8 @@ OLLAMA = KindSpec(
     name="ollama",
     schemes=HTTP,
     has_rules=True,
-    # Ollama has no member for it: a template may leave the last turn open.
+    # Ollama lacks a member such as `continue_final_message`; a template may leave the last turn
+    # open.
     styles=("trailing",),
     models_path="/v1/models",  # the list in OpenAI's form
 )

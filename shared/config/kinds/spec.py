@@ -1,4 +1,4 @@
-"""Describes a kind: the members that its tables in the models file may have. Data, no branches.
+"""Describes a kind: the members that its tables in the models file may have, and their checks.
 
 A kind is a way to get answers: the wire of a family of servers, or a source in the worker itself.
 Its code is the folder `workers/backends/<name>/`. API nodes read the same models file and must not
@@ -116,13 +116,20 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-# Checks that several kinds use
+# Checks that several kinds and stages use
 
 
 def text(value: Any, where: str) -> str:
     """Check a string that is not empty."""
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{where}: must be a string, and not empty")
+    return value
+
+
+def switch(value: Any, where: str) -> bool:
+    """Check a boolean."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{where}: must be true or false")
     return value
 
 

@@ -8,13 +8,11 @@ role read only the name of such a stage.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from shared.config.kinds.plugin import CLASS
+from shared.config.plugin_classes import STAGE_GROUP, plugin_class, plugin_names
 from shared.config.stages.audit import AUDIT
 from shared.config.stages.cache import CACHE
 from shared.config.stages.documents import DOCUMENTS
@@ -25,7 +23,6 @@ from shared.config.stages.transcribe import TRANSCRIBE
 from shared.config.stages.usage import USAGE
 from shared.errors import ConfigurationError
 
-GROUP = "tailrace.stages"  # of entry points
 STAGES_MAX = 16  # of one model
 
 STAGES: Mapping[str, StageSpec] = {
@@ -34,15 +31,9 @@ STAGES: Mapping[str, StageSpec] = {
 PLUGIN = StageSpec(name="plugin", has_any_member=True, is_repeatable=True)
 
 
-@functools.cache
-def plugin_names() -> dict[str, str]:
-    """Return the entry points of installed packages: the class of each name."""
-    return {point.name: point.value for point in entry_points(group=GROUP)}
-
-
 def class_of(stage: str) -> str:
-    """Return the class that `stage` names, as `package.module:Class`; empty: no third party's."""
-    return stage if CLASS.fullmatch(stage) else plugin_names().get(stage, "")
+    """Return the class that `stage` names, `package.module:Class`; empty: built in, or unknown."""
+    return plugin_class(STAGE_GROUP, stage)
 
 
 def parse_stages(value: Any, where: str, folder: Path) -> tuple[StageTable, ...]:
@@ -73,7 +64,7 @@ def _parse_stage(table: Any, where: str, folder: Path) -> StageTable:
         raise ConfigurationError(f'{where}: must be a table with a member stage = "NAME"')
     spec = STAGES.get(name) or (PLUGIN if class_of(name) else None)
     if spec is None:
-        names = ", ".join(sorted({*STAGES, *plugin_names()}))
+        names = ", ".join(sorted({*STAGES, *plugin_names(STAGE_GROUP)}))
         raise ConfigurationError(
             f"{where}.stage: must be one of {names}, or a class as package.module:Class"
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.config.kinds.spec import count
-from shared.config.stages.spec import StageSpec, switch
+from shared.config.kinds.spec import count, switch
+from shared.config.stages.spec import StageSpec
 
 DAYS = 365
 DAYS_MAX = 36_500

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from shared.config.kinds.spec import count
-from shared.config.stages.spec import StageSpec, number, switch
+from shared.config.kinds.spec import count, switch
+from shared.config.stages.spec import StageSpec, number
 
 TTL_S = 3_600.0
 ANSWERS_MAX = 1_000

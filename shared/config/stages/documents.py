@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from shared.config.kinds.spec import count
-from shared.config.stages.spec import StageSpec, number, switch
+from shared.config.kinds.spec import count, switch
+from shared.config.stages.spec import StageSpec, number
 from shared.errors import ConfigurationError
 
 _LANGUAGES = re.compile(r"[A-Za-z_]{2,20}(\+[A-Za-z_]{2,20}){0,9}")

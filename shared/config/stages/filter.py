@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.config.kinds.spec import count, one_of, text
-from shared.config.stages.spec import StageSpec, switch, texts
+from shared.config.kinds.spec import count, one_of, switch, text
+from shared.config.stages.spec import StageSpec, texts
 from shared.errors import ConfigurationError
 
 WORDS_MAX = 20_000  # of one filter, those of the file included
@@ -13,7 +13,7 @@ WORD_CHARACTERS_MAX = 128
 PATTERNS_MAX = 100
 PATTERN_CHARACTERS_MAX = 1_000
 MATCH_CHARACTERS_MAX = 1_000  # the largest value of `max_match`
-CHANNELS = ("answer", "reasoning", "tools")
+FILTER_CHANNELS = ("answer", "reasoning", "tools")
 
 
 def mask(value: Any, where: str) -> str:
@@ -27,8 +27,8 @@ def mask(value: Any, where: str) -> str:
 
 def channels(value: Any, where: str) -> list[str]:
     """Check which parts of an answer are filtered."""
-    if not isinstance(value, list) or not value or any(name not in CHANNELS for name in value):
-        raise ConfigurationError(f"{where}: must be a list of {', '.join(CHANNELS)}")
+    if not isinstance(value, list) or not value or any(x not in FILTER_CHANNELS for x in value):
+        raise ConfigurationError(f"{where}: must be a list of {', '.join(FILTER_CHANNELS)}")
     return value
 
 

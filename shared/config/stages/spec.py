@@ -1,4 +1,4 @@
-"""Describes a stage: the members that its tables in the models file may have. Data, no branches.
+"""Describes a stage: the members that its tables in the models file may have, and their checks.
 
 A stage stands between a model and the log. Its code is the folder `workers/stages/<name>/`. API
 nodes and the jobs role read the same models file and must not load that code, so the members are
@@ -75,13 +75,6 @@ class StageSpec:
 
 
 # Checks that several stages use
-
-
-def switch(value: Any, where: str) -> bool:
-    """Check a boolean."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{where}: must be true or false")
-    return value
 
 
 def number(least: float, most: float) -> Check:

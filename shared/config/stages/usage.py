@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.config.stages.spec import StageSpec, number, switch
+from shared.config.kinds.spec import switch
+from shared.config.stages.spec import StageSpec, number
 from shared.errors import ConfigurationError
 
 PRICE_MAX = 1_000_000.0  # of a million tokens

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from shared.config.redis_hosts import HostPort, named_host
+from shared.config.redis_hosts import HostPort
 from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
 from shared.redis.client import Command
@@ -30,6 +30,7 @@ from shared.redis.cluster.topology import Topology, topology_of
 from shared.redis.pipeline import Call
 from shared.redis.resp import AutoPipeline, NeverSent, as_bytes, encode_call
 from shared.redis.wire import encode
+from shared.text.addresses import format_authority
 
 ASKING = encode([b"ASKING"])
 AWAY = "the shard does not answer"
@@ -259,4 +260,4 @@ def _outcome(replies: list[Any]) -> Any:
 
 
 def _lost(target: Target, exc: Unavailable) -> RedisConnectionError:
-    return RedisConnectionError(f"{named_host(*target.address)}: {exc}")
+    return RedisConnectionError(f"{format_authority(*target.address)}: {exc}")

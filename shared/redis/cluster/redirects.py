@@ -28,7 +28,7 @@ from shared.redis.cluster.slot_map import SlotMap
 
 SENDINGS_MAX = 16  # of one call
 PATIENCE_S = 0.1  # for calls that have to wait while the others of their exchange are done
-PAUSES_S = (
+TRYAGAIN_PAUSES_S = (
     0.02,
     0.2,
 )  # first and longest pause before a call that was answered TRYAGAIN goes again
@@ -128,7 +128,7 @@ class Redirects:
         elif word in WAITING:
             if word != "TRYAGAIN":
                 self._map.note_refusal()
-            call.at_s = now + min(PAUSES_S[0] * 2**call.pauses, PAUSES_S[1])
+            call.at_s = now + min(TRYAGAIN_PAUSES_S[0] * 2**call.pauses, TRYAGAIN_PAUSES_S[1])
             call.pauses += 1
             is_over = is_over or call.at_s >= self._waiting_until_s(now)
         elif isinstance(reply, exceptions.NoScriptError):

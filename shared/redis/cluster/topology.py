@@ -16,13 +16,14 @@ from weakref import WeakKeyDictionary
 
 from redis.exceptions import ResponseError
 
-from shared.config.redis_hosts import HostPort, named_host
+from shared.config.redis_hosts import HostPort
 from shared.config.redis_login import RedisLogin
 from shared.config.redis_url import RedisUrl
 from shared.errors import Unavailable
 from shared.redis.cluster.shard_states import ShardStates
 from shared.redis.cluster.slot_map import SlotMap
 from shared.redis.resp import AutoPipeline
+from shared.text.addresses import format_authority
 
 SERVER_READ_S = 0.5  # for one server to connect and answer CLUSTER SLOTS
 MAP_READ_S = 1.0  # for all servers that are asked in one reading
@@ -100,7 +101,9 @@ class Topology:
                     except (Unavailable, TimeoutError, ValueError) as exc:
                         self.slot_map.note_lost(address)
                         are_single = are_single and SINGLE in str(exc)
-                        reasons.append(f"{named_host(*address)}: {exc or 'no answer in time'}")
+                        reasons.append(
+                            f"{format_authority(*address)}: {exc or 'no answer in time'}"
+                        )
                     else:
                         return
             finally:

@@ -13,12 +13,13 @@ import asyncio
 import logging
 from contextlib import aclosing
 
-from shared.config.redis_hosts import HostPort, named_host
+from shared.config.redis_hosts import HostPort
 from shared.config.redis_url import read_redis_url
 from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.redis.cluster.topology import Topology, topology_of
 from shared.redis.resp import AutoPipeline
+from shared.text.addresses import format_authority
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +96,11 @@ class ShardWatch:
                 return False
             self._topology.slot_map.note_lost(address)
             if states.note_away(address):
-                extra = {"shard": named_host(*address), "reason": str(exc)}
+                extra = {"shard": format_authority(*address), "reason": str(exc)}
                 log.warning("shard away", extra=extra)
         else:
             now_s = loop.time()
             self._topology.slot_map.note_answer(address)
             if states.note_answer(address, now_s - sent_s, now_s):
-                log.warning("shard back", extra={"shard": named_host(*address)})
+                log.warning("shard back", extra={"shard": format_authority(*address)})
         return True

@@ -19,11 +19,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-from shared.config.redis_hosts import HostPort, named_host
+from shared.config.redis_hosts import HostPort
 from shared.config.redis_url import RedisUrl, Sentinels
 from shared.redis.sentinel.record import MasterRecord, View
 from shared.redis.sentinel.session import SentinelFault, open_session, read_view
 from shared.redis.wire import tls_context
+from shared.text.addresses import format_authority
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Follower:
         if any(address != master for address in self._connections.values()):
             self._drop(lambda address: address != master)
         if self._last not in (None, master):
-            extra = {"service": self.sentinels.service, "master": named_host(*master)}
+            extra = {"service": self.sentinels.service, "master": format_authority(*master)}
             log.warning("redis switched", extra=extra | {"epoch": self._record.epoch})
         self._last = master
         return master
@@ -129,7 +130,7 @@ class Follower:
                 return await read_view(session, host, self.sentinels.service)
         except (OSError, UnicodeError) as exc:  # UnicodeError: no host can have this name
             is_misconfigured = isinstance(exc, SentinelFault) and exc.is_misconfigured
-            text = f"sentinel {named_host(*host)}: {exc or type(exc).__name__}"
+            text = f"sentinel {format_authority(*host)}: {exc or type(exc).__name__}"
             return SentinelFault(text, is_misconfigured=is_misconfigured)
 
     # Connections
@@ -141,7 +142,7 @@ class Follower:
             MasterLost: it is not the master already.
         """
         if address != self.master:
-            raise MasterLost(f"{named_host(*address)} is not the master any more")
+            raise MasterLost(f"{format_authority(*address)} is not the master any more")
         self._connections[connection] = address
 
     def admit(self, connection: Droppable, role: Any) -> None:
@@ -155,7 +156,7 @@ class Follower:
             raise MasterLost("the master has changed meanwhile")
         if not isinstance(role, list) or not role or role[0] != b"master":
             self.distrust()
-            raise MasterLost(f"{named_host(*address)} is a replica and not the master")
+            raise MasterLost(f"{format_authority(*address)} is a replica and not the master")
 
     def distrust(self) -> None:
         """Ask again before the next connection: a server refused to write, or was lost."""

@@ -16,7 +16,7 @@ import logging
 import random
 from typing import Any
 
-from shared.config.redis_hosts import HostPort, named_host
+from shared.config.redis_hosts import HostPort
 from shared.config.redis_url import read_redis_url
 from shared.config.settings import Settings
 from shared.redis.sentinel.follower import Follower, follower_of
@@ -27,12 +27,13 @@ from shared.redis.sentinel.session import (
     left_master,
     open_session,
 )
+from shared.text.addresses import format_authority
 
 log = logging.getLogger(__name__)
 
 SUBSCRIBE_S = 3.0  # for the connection, the login and the subscription
 PING_EVERY_S = 1.0  # of a quiet subscription; a sentinel that answers none is connected anew
-PAUSES_S = (0.2, 2.0)  # first and longest pause before a reconnect
+RECONNECT_PAUSES_S = (0.2, 2.0)  # first and longest pause before a reconnect
 
 
 async def watch_masters(settings: Settings) -> None:
@@ -51,25 +52,25 @@ async def watch_masters(settings: Settings) -> None:
 
 
 async def _watch(follower: Follower, sentinel: HostPort) -> None:
-    pause_s, was_heard = PAUSES_S[0], True
+    pause_s, was_heard = RECONNECT_PAUSES_S[0], True
     while True:
         try:
             async with asyncio.timeout(SUBSCRIBE_S) as opening:
                 async with open_session(sentinel, follower.sentinels, follower.tls) as session:
                     await _subscribe(session)
                     opening.reschedule(None)  # the limit is for the opening only
-                    pause_s, was_heard = PAUSES_S[0], True
+                    pause_s, was_heard = RECONNECT_PAUSES_S[0], True
                     follower.heard.add(sentinel)
                     await _listen(follower, session)
         except (OSError, TimeoutError, UnicodeError) as exc:
             if was_heard:  # once for each outage
-                extra = {"sentinel": named_host(*sentinel), "reason": str(exc) or "no answer"}
+                extra = {"sentinel": format_authority(*sentinel), "reason": str(exc) or "no answer"}
                 log.warning("sentinel away", extra=extra)
             was_heard = False
         finally:
             follower.heard.discard(sentinel)
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-        pause_s = min(2 * pause_s, PAUSES_S[1])
+        pause_s = min(2 * pause_s, RECONNECT_PAUSES_S[1])
 
 
 async def _subscribe(session: SentinelSession) -> None:

@@ -73,7 +73,7 @@ async def start(harness: WorkerHarness, name: str) -> Worker:
     worker = await harness.start(
         name, backends=build_backends(harness.models, harness.settings, {}, http)
     )
-    http.on_limit = worker.care.note_limit
+    http.on_limit = worker.access.note_limit
     return worker
 
 

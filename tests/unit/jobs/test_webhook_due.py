@@ -8,7 +8,7 @@ from jobs import webhook_due, webhook_ends
 from jobs.index_janitor import IndexJanitor
 from jobs.webhook_due import DueHooks, in_turn
 from jobs.webhook_ends import Ends
-from shared.later.webhooks import OWNER_CHECKS_PER_S, Webhook, WebhookEvent, end, register
+from shared.later.webhooks import OWNER_CHECKS_PER_S, Webhook, WebhookEvent, make_due, register
 from shared.redis import keys
 from shared.redis.client import clock_ms
 from shared.redis.counts import read_counts
@@ -30,7 +30,7 @@ def redis(real_redis, monkeypatch):
 async def ended(redis, subject_id, host, owner=""):
     hook = Webhook(f"https://{host}/x", SECRET)
     await register(redis, subject_id, "batch", hook, {}, owner=owner)
-    await end(redis, subject_id, hook, WebhookEvent("batch.failed", {}), owner=owner)
+    await make_due(redis, subject_id, hook, WebhookEvent("batch.failed", {}), owner=owner)
 
 
 async def found(redis):

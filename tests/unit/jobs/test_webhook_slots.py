@@ -5,10 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.webhook_slots import KNOWN_MAX, KNOWN_S, OWNER_MAX, RUNNING_MAX, Experience, Hope, Slots
+from jobs.webhook_slots import (
+    KNOWN_MAX,
+    OWNER_MAX,
+    RESULT_KNOWN_S,
+    RUNNING_MAX,
+    Experience,
+    Hope,
+    WebhookSlots,
+)
 
 
-def taken(slots: Slots, owner: str, hope: Hope) -> int:
+def taken(slots: WebhookSlots, owner: str, hope: Hope) -> int:
     """Return how many slots this owner gets."""
     count = 0
     while slots.take(owner, hope):
@@ -17,11 +25,11 @@ def taken(slots: Slots, owner: str, hope: Hope) -> int:
 
 
 def test_one_owner_gets_a_quarter_of_the_slots() -> None:
-    assert taken(Slots(), "a", Hope.MUCH) == OWNER_MAX == RUNNING_MAX // 4
+    assert taken(WebhookSlots(), "a", Hope.MUCH) == OWNER_MAX == RUNNING_MAX // 4
 
 
 def test_repeats_leave_slots_for_first_attempts() -> None:
-    slots = Slots()
+    slots = WebhookSlots()
     repeats = sum(taken(slots, f"owner {number}", Hope.LITTLE) for number in range(100))
 
     assert repeats == RUNNING_MAX // 2
@@ -30,7 +38,7 @@ def test_repeats_leave_slots_for_first_attempts() -> None:
 
 
 def test_hosts_with_a_success_get_slots_beside_hanging_hosts() -> None:
-    slots = Slots()
+    slots = WebhookSlots()
     assert taken(slots, "a", Hope.LITTLE) == OWNER_MAX // 2
     assert taken(slots, "a", Hope.SOME) == OWNER_MAX // 4
     assert taken(slots, "a", Hope.MUCH) == OWNER_MAX // 4
@@ -38,7 +46,7 @@ def test_hosts_with_a_success_get_slots_beside_hanging_hosts() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(list(Hope))), max_size=200))
 def test_a_freed_slot_can_be_taken_again(asked: list[tuple[str, Hope]]) -> None:
-    slots = Slots()
+    slots = WebhookSlots()
     for owner, hope in [one for one in asked if slots.take(*one)]:
         slots.free(owner, hope)
 
@@ -51,7 +59,7 @@ def test_experience_is_per_owner_and_expires() -> None:
 
     assert known.of("a host", 1.0) == Hope.LITTLE
     assert known.of("b host", 1.0) == Hope.SOME
-    assert known.of("a host", KNOWN_S + 1) == Hope.SOME
+    assert known.of("a host", RESULT_KNOWN_S + 1) == Hope.SOME
     known.note("a host", 2.0, is_well=True)
     assert known.of("a host", 3.0) == Hope.MUCH
 

@@ -42,14 +42,14 @@ _MESSAGE_MEMBERS = frozenset(
 class _Block:
     """One content block that is open."""
 
-    __slots__ = ("calls", "content", "has_input", "number", "place", "signature", "thought")
+    __slots__ = ("calls", "content", "has_input", "number", "pieces", "place", "signature")
 
     def __init__(self, content: dict[str, Any], place: Place) -> None:
         self.content = content
         self.place = place
         self.number = 0  # of a tool call
         self.has_input = False
-        self.thought: list[str] = []
+        self.pieces: list[str] = []  # of a thought, or of the JSON of an input
         self.signature = ""
 
 
@@ -166,14 +166,14 @@ class MessagesReader(EventReader):
 
     def _add_thought(self, block: _Block, thought: Any, items: list[BackendItem]) -> None:
         if isinstance(thought, str) and thought:
-            block.thought.append(thought)
+            block.pieces.append(thought)
             self._think(thought, items)
 
     def _add_input(self, block: _Block, piece: Any, items: list[BackendItem]) -> None:
         if not isinstance(piece, str) or not piece:
             return
         if block.content.get("type") != "tool_use":  # of a tool that the vendor runs
-            block.thought.append(piece)
+            block.pieces.append(piece)
             return
         whole = self._halves.join(("arguments", block.number), piece)
         if whole:
@@ -199,13 +199,13 @@ class MessagesReader(EventReader):
                     arguments = msgspec.json.encode(self._cleaned(content.get("input") or {}))
                     items.append(ToolCall(block.number, arguments=arguments.decode()))
             case _:
-                if block.thought:
-                    content = content | {"input": object_in("".join(block.thought), "json")}
+                if block.pieces:
+                    content = content | {"input": object_in("".join(block.pieces), "json")}
                 self._give_extra({"content_blocks": [content]}, items)
 
     def _keep_thought(self, block: _Block, items: list[BackendItem]) -> None:
         if block.signature:
-            text = "".join(block.thought)
+            text = "".join(block.pieces)
             kept = detail(ANTHROPIC, block.place, type=SIGNED, text=text, signature=block.signature)
             self._give_extra(kept, items)
 

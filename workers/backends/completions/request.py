@@ -21,6 +21,7 @@ from shared.config.models import Model
 from shared.log.request import Request
 from workers.backends.completions.prompt import render
 from workers.backends.reading.parts import refused
+from workers.backends.token_limits import TOKEN_LIMITS, token_limit
 
 RESERVED = ("model", "messages", "stream", "n", "prompt")
 # Chat completions have these members, and completions do not.
@@ -48,9 +49,10 @@ def encode_body(model: Model, request: Request, prefix: str) -> bytes:
     body["stream_options"] = (options if isinstance(options, dict) else {}) | {
         "include_usage": True
     }
-    limits = (body.pop("max_completion_tokens", None), body.pop("max_tokens", None))
-    default = model.options.get("max_tokens", MAX_TOKENS)
-    body["max_tokens"] = next((limit for limit in limits if limit is not None), default)
+    limit = token_limit(body, model.options.get("max_tokens", MAX_TOKENS))
+    for name in TOKEN_LIMITS:
+        body.pop(name, None)
+    body["max_tokens"] = limit
     if stops := [*template.stop, *_stops(body.pop("stop", None))]:
         body["stop"] = stops
     if (wanted := body.get("logprobs")) is not None and isinstance(wanted, bool):

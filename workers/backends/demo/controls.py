@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import BackendError, ConfigurationError, Refusal
+from workers.backends.token_limits import token_limit
 
 TOKENS_MAX = 200_000
 Count = Annotated[int, Meta(ge=0, le=TOKENS_MAX)]
@@ -88,8 +89,7 @@ def apply_params(options: DemoControls, params: Mapping[str, Any]) -> DemoContro
     merged = msgspec.structs.asdict(options) | requested
     if params.get("seed") is not None:
         merged["seed"] = params["seed"]
-    limits = (params.get("max_completion_tokens"), params.get("max_tokens"))
-    merged["max_tokens"] = next((n for n in limits if n is not None), merged["max_tokens"])
+    merged["max_tokens"] = token_limit(params, merged["max_tokens"])
     try:
         return _convert(merged)
     except ValueError as exc:

@@ -2,7 +2,7 @@
 
 The channel connects by itself and is shared by all answers of the model (HTTP/2). Closing the
 generator cancels the call, so that the server stops. The messages pass as bytes: a protocol
-(speech.py) encodes and reads them.
+(protocol.py) encodes and reads them.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from shared.errors import BackendError
 from shared.log.request import Request
 from workers.backends.contract import Backend, BackendItem, Finish
 from workers.backends.grpc.channel import SharedChannel
-from workers.backends.grpc.kserve import KServeSpeech
-from workers.backends.grpc.own import OwnSpeech
-from workers.backends.grpc.speech import Speech
-from workers.backends.grpc.status import TOO_LONG, cause_of, failure_of_status
+from workers.backends.grpc.kserve import KServeProtocol
+from workers.backends.grpc.own import TailraceProtocol
+from workers.backends.grpc.protocol import GrpcProtocol
+from workers.backends.grpc.status import MESSAGE_TOO_LARGE, cause_of, failure_of_status
 from workers.backends.http.tls import TlsFileInvalid
 from workers.backends.http.upstream_http import Origin, UpstreamHttp
 from workers.backends.limits import Limits
@@ -34,9 +34,9 @@ from workers.backends.reach import Reach
 from workers.backends.reading.too_long import line_too_long
 from workers.backends.route import Route, find_route
 
-SPEECHES: Mapping[str, type[OwnSpeech] | type[KServeSpeech]] = {
-    "tailrace": OwnSpeech,
-    "kserve": KServeSpeech,
+PROTOCOLS: Mapping[str, type[TailraceProtocol] | type[KServeProtocol]] = {
+    "tailrace": TailraceProtocol,
+    "kserve": KServeProtocol,
 }
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class GrpcBackend:
         self.can_continue = model.may_continue
         self._model = model
         self._settings = settings
-        self._speech: Speech = SPEECHES[model.options.get("protocol", "tailrace")](model)
+        self._protocol: GrpcProtocol = PROTOCOLS[model.options.get("protocol", "tailrace")](model)
         self._reach = Reach(model)
         self._reach.note_proxy(route)
         self._metadata = [(name.lower(), value) for name, value in route.headers.items()]
@@ -64,8 +64,8 @@ class GrpcBackend:
         """See `Backend.stream`."""
         if self._origin is None:
             raise self._reach.noted(self._reach.no_address())
-        message = self._speech.encode(request, prefix, seed)
-        reader = self._speech.reader(seed)
+        message = self._protocol.encode(request, prefix, seed)
+        reader = self._protocol.reader(seed)
         clock = asyncio.get_running_loop().time
         limits = Limits(self._settings, clock())
         shared = await self._share(self._origin, limits)
@@ -117,10 +117,10 @@ class GrpcBackend:
 
     def _call(self, channel: grpc.aio.Channel, message: bytes) -> Any:
         timeout_s = self._settings.upstream_total_s
-        if self._speech.is_two_way:
-            start = channel.stream_stream(self._speech.method)
+        if self._protocol.is_two_way:
+            start = channel.stream_stream(self._protocol.method)
             return start(_only(message), metadata=self._metadata, timeout=timeout_s)
-        start = channel.unary_stream(self._speech.method)
+        start = channel.unary_stream(self._protocol.method)
         return start(message, metadata=self._metadata, timeout=timeout_s)
 
     async def _answered(self, call: Any, origin: Origin, limits: Limits) -> None:
@@ -167,7 +167,7 @@ class GrpcBackend:
     async def _failure(self, call: Any, limits: Limits) -> BackendError:
         """Return the failure for a call that has ended with a status."""
         code, details = await call.code(), await call.details() or ""
-        if TOO_LONG.search(details):
+        if MESSAGE_TOO_LARGE.search(details):
             return line_too_long(self._settings.upstream_line_bytes_max, "message")
         told = _first(await call.trailing_metadata(), "retry-after")
         return failure_of_status(code.name, details, retry_after=told)

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from shared.config.settings import Settings
-from workers.backends.http.proxy import format_authority
+from shared.text.addresses import format_authority
 from workers.backends.http.tls import TlsFiles
 from workers.backends.http.upstream_http import Origin
 
@@ -74,7 +74,7 @@ def _proxy_options(origin: Origin) -> list[tuple[str, Any]]:
     if proxy.authorization:
         pair = base64.b64decode(proxy.authorization.partition(" ")[2]).decode()
         login = f"{pair}@"
-    return [("grpc.http_proxy", f"http://{login}{format_authority(proxy.host, proxy.port)}")]
+    return [("grpc.http_proxy", f"http://{login}{proxy.authority}")]
 
 
 def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:

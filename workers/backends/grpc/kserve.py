@@ -43,8 +43,8 @@ ASK_FINAL = "triton_enable_empty_final_response"
 COUNTS = {"num_input_tokens": "prompt_tokens", "num_output_tokens": "completion_tokens"}
 
 
-class KServeSpeech:
-    """See `Speech`."""
+class KServeProtocol:
+    """See `GrpcProtocol`."""
 
     method = "/inference.GRPCInferenceService/ModelStreamInfer"
     is_two_way = True
@@ -107,7 +107,7 @@ def _encode(values: list[Any], name: str) -> tuple[str, bytes]:
 
 
 class KServeReader:
-    """See `SpeechReader`. Responses to another request are left out.
+    """See `ProtocolReader`. Responses to another request are left out.
 
     Args:
         seed: the id of the request.

@@ -17,13 +17,14 @@ from workers.backends.grpc.generated import backend_pb2 as wire
 from workers.backends.reading.parts import refused
 from workers.backends.reading.tools import Fragment, ToolCalls
 from workers.backends.reading.usage import UsageCounter
+from workers.backends.token_limits import token_limit
 
 RESERVED = ("model", "messages", "stream", "stream_options", "n")
 INT64 = range(-(2**63), 2**63)
 
 
-class OwnSpeech:
-    """See `Speech`."""
+class TailraceProtocol:
+    """See `GrpcProtocol`."""
 
     method = "/tailrace.backend.v1.Backend/Generate"
     is_two_way = False
@@ -45,9 +46,7 @@ class OwnSpeech:
             continue_last_message=bool(prefix),
             stop=_stops(params.get("stop")),
         )
-        limits = (params.get("max_completion_tokens"), params.get("max_tokens"))
-        limit = next((limit for limit in limits if limit is not None), None)
-        for name, value in (("max_tokens", limit), ("seed", params.get("seed"))):
+        for name, value in (("max_tokens", token_limit(params)), ("seed", params.get("seed"))):
             if value is not None:
                 setattr(asked, name, _whole(value, name))
         for name in ("temperature", "top_p"):
@@ -61,7 +60,7 @@ class OwnSpeech:
 
 
 class OwnReader:
-    """See `SpeechReader`."""
+    """See `ProtocolReader`."""
 
     def __init__(self, seed: str) -> None:
         self.is_done = False

@@ -44,7 +44,7 @@ _BROKEN = (
     *("rst_stream", "recvmsg", "end of tcp stream", "transport closed"),
 )
 # The words of grpcio's core for a message that is longer than our limit.
-TOO_LONG = re.compile(r"received message larger than max", re.I)
+MESSAGE_TOO_LARGE = re.compile(r"received message larger than max", re.I)
 
 
 def failure_of_status(code: str, details: str, *, retry_after: str | None) -> BackendError:

@@ -21,8 +21,9 @@ import ssl
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from shared.text.addresses import format_authority
 from workers.backends.http.exchange import AnswerIsTls, ExchangeError
-from workers.backends.http.proxy import ProxyRefused, format_authority
+from workers.backends.http.proxy import ProxyRefused
 from workers.backends.http.tls import TlsFileInvalid
 from workers.backends.http.upstream_http import Origin
 
@@ -221,7 +222,7 @@ def _explain_proxy(exc: ProxyRefused, origin: Origin) -> Cause:
         advice += ": put user and password into the proxy's URL"
     else:
         advice += f": check that this proxy lets {_server(origin)} through"
-    return Cause(str(exc), advice)  # names no host: see there
+    return Cause(str(exc), advice)  # the message of `ProxyRefused` names no host
 
 
 def _server(origin: Origin) -> str:
@@ -232,4 +233,4 @@ def _peer(origin: Origin) -> str:
     """Return the address of the first step of the way."""
     if origin.proxy is None:
         return _server(origin)
-    return f"the proxy {format_authority(origin.proxy.host, origin.proxy.port)}"
+    return f"the proxy {origin.proxy.authority}"

@@ -1,8 +1,8 @@
 """Decompresses the body of a response, piece by piece. Pure.
 
-Requests ask for no compression, but some servers and gateways compress all the same. Read are gzip
-(RFC 1952) with any number of members, zlib (RFC 1950), and raw deflate (RFC 1951), which some
-servers send as `deflate`. The first two bytes say which form it is.
+Requests ask for no compression, but some servers and gateways compress all the same. This module
+reads gzip (RFC 1952) with any number of members, zlib (RFC 1950), and raw deflate (RFC 1951), which
+some servers send as `deflate`. The first two bytes say which form it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ IDENTITY = ("", "identity")
 CODINGS = ("gzip", "x-gzip", "deflate")
 # zlib copies the rest of its input at the end of each gzip member. Small steps bound these copies
 # when one read holds thousands of members.
-STEP_BYTES = 4_096
+INFLATED_AT_ONCE_BYTES = 4_096
 _GZIP = b"\x1f\x8b"
 _HEADER_BYTES = 2
 
@@ -55,8 +55,8 @@ class Inflater:
         """
         pieces: list[bytes] = []
         room = INFLATED_BYTES_MAX
-        for at in range(0, len(data), STEP_BYTES):
-            rest = data[at : at + STEP_BYTES]
+        for at in range(0, len(data), INFLATED_AT_ONCE_BYTES):
+            rest = data[at : at + INFLATED_AT_ONCE_BYTES]
             while rest:
                 piece, rest = self._step(rest, room)
                 pieces.append(piece)

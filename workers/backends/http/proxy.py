@@ -18,6 +18,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from shared.errors import ConfigurationError
+from shared.text.addresses import format_authority
 from shared.text.redaction import remember, remember_url
 
 HEAD_BYTES_MAX = 65_536  # of the proxy's answer to CONNECT
@@ -46,6 +47,11 @@ class Proxy(NamedTuple):
     host: str
     port: int
     authorization: str = ""
+
+    @property
+    def authority(self) -> str:
+        """The host and the port, as in a URL."""
+        return format_authority(self.host, self.port)
 
     def __repr__(self) -> str:
         return f"Proxy({self.host}:{self.port})"  # without the credentials
@@ -111,7 +117,7 @@ async def open_tunnel(sock: socket.socket, host: str, port: int, proxy: Proxy) -
     """Ask the proxy behind a connected socket for a tunnel; then the socket leads to the server.
 
     Raises:
-        ProxyRefused: see there.
+        ProxyRefused: the proxy did not open the tunnel.
         OSError: the connection broke.
     """
     loop = asyncio.get_running_loop()
@@ -142,11 +148,6 @@ def connect_request(host: str, port: int, proxy: Proxy) -> bytes:
     if proxy.authorization:
         lines.append(f"Proxy-Authorization: {proxy.authorization}")
     return "\r\n".join([*lines, "", ""]).encode()
-
-
-def format_authority(host: str, port: int) -> str:
-    """Return `host:port`, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _authorization(user: str | None, password: str | None) -> str:

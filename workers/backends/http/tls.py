@@ -31,7 +31,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     """Return the context for connections to a server.
 
     Raises:
-        TlsFileInvalid: see there.
+        TlsFileInvalid: a file cannot be read, or is not what its name says.
     """
     return _context(files, tuple(_changed_at(path) for path in files))
 

@@ -22,7 +22,7 @@ from workers.backends.contract import Backend, BackendItem, Finish
 from workers.backends.http.upstream_http import UpstreamHttp
 from workers.backends.limits import Limits
 from workers.backends.local.pool import EnginePool
-from workers.backends.reading.failure import TOO_LONG
+from workers.backends.reading.failure import CONTEXT_TOO_LONG
 from workers.local_model.prompt import PromptRefused, read_turns
 from workers.local_model.sampling import read_sampling
 
@@ -109,7 +109,7 @@ async def _until(limits: Limits, waited: Awaitable[T]) -> T:
 
 def _items(line: dict[str, Any]) -> list[BackendItem]:
     if "refused" in line:
-        raise _refused(line["refused"], code=TOO_LONG if line["too_long"] else None)
+        raise _refused(line["refused"], code=CONTEXT_TOO_LONG if line["too_long"] else None)
     if "finish" in line:
         prompt, answer = line["usage"]
         return [Usage(prompt, answer, prompt + answer), Finish(line["finish"])]

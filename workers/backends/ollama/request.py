@@ -21,6 +21,7 @@ import msgspec
 from shared.config.models import Model
 from shared.log.request import Request
 from workers.backends.ollama.messages import translate
+from workers.backends.token_limits import TOKEN_LIMITS, token_limit
 
 RESERVED = ("model", "messages", "stream", "n", "stream_options")
 OPTIONS = frozenset(
@@ -62,9 +63,10 @@ def _split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     body = {name: value for name, value in params.items() if name not in RESERVED}
     given = body.pop("options", None)
     options: dict[str, Any] = {name: body.pop(name) for name in OPTIONS & body.keys()}
-    limits = [body.pop(name, None) for name in ("max_completion_tokens", "max_tokens")]
-    if (limit := next((limit for limit in limits if limit is not None), None)) is not None:
+    if (limit := token_limit(body)) is not None:
         options["num_predict"] = limit
+    for name in TOKEN_LIMITS:
+        body.pop(name, None)
     if (stop := body.pop("stop", None)) is not None:
         options["stop"] = [stop] if isinstance(stop, str) else stop
     if (wanted := body.pop("response_format", None)) is not None:

@@ -1,7 +1,7 @@
 r"""Decodes the data of one event of a chat stream, and separates known members from unknown ones.
 
-An odd value must not end an answer that was paid for. So only these members are load-bearing; a
-value of another type there is a failure:
+An odd value must not end an answer that was paid for. So only these members are required to have
+their type; a value of another type there is a failure:
 
     the chunk, each choice, `delta`, `message`, each tool call, its `function`    an object or null
     `choices`, `tool_calls`                  a list or null; `tool_calls` may also be one object
@@ -22,8 +22,7 @@ import msgspec
 from shared.errors import BackendError
 from shared.log.extra import clean, is_empty
 from shared.text.json_values import VALUES_MAX, has_too_many_values
-
-CHECKED_BYTES_MIN = 4_096  # a smaller chunk cannot have too many values
+from workers.backends.reading.json_object import CHECKED_BYTES_MIN
 
 # Members that the reader interprets, or that the answer has from us: never in `extra`.
 CHUNK_MEMBERS = frozenset(("id", "object", "created", "model", "choices", "usage", "error"))
@@ -74,7 +73,7 @@ def read_chunk(payload: bytes, warnings: set[str]) -> dict[str, Any]:
         chunk = _decode_leniently(payload, warnings)
     except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
         raise BackendError("upstream_error", f"the backend sent broken data: {exc}") from exc
-    return as_object(chunk, "chunk")
+    return required_object(chunk, "chunk")
 
 
 _PLAIN_CHOICE = CHOICE_MEMBERS - {"message", "usage", "error"}
@@ -116,8 +115,8 @@ def _is_decoded(text: str) -> bool:
         return False
 
 
-def as_object(value: Any, name: str) -> dict[str, Any]:
-    """Return a load-bearing member that must be an object or null.
+def required_object(value: Any, name: str) -> dict[str, Any]:
+    """Return a required member that must be an object or null.
 
     Raises:
         BackendError: it is another value.
@@ -131,7 +130,7 @@ def as_object(value: Any, name: str) -> dict[str, Any]:
 
 
 def as_list(value: Any, name: str) -> list[Any]:
-    """Return a load-bearing member that must be a list or null; raises as `as_object`."""
+    """Return a required member that must be a list or null; raises as `required_object`."""
     if value is None:
         return []
     if not isinstance(value, list):

@@ -28,9 +28,9 @@ from workers.backends.openai.chunk import (
     CHUNK_MEMBERS,
     DELTA_MEMBERS,
     as_list,
-    as_object,
     plain_text_of,
     read_chunk,
+    required_object,
     unknown_members,
 )
 from workers.backends.openai.delta_texts import take_content, take_text
@@ -117,7 +117,7 @@ class ChatReader(StreamReader):
         if text is None:
             begun = len(items)
             self._take_chunk(chunk, payload, items)
-            text = self._repeats_facts(chunk, items[begun:])
+            text = self._text_beside_facts(chunk, items[begun:])
         elif text:
             self._text.add_any(text)
             items.append(Token(text))
@@ -131,8 +131,8 @@ class ChatReader(StreamReader):
     def _learn(self, payload: bytes, text: str) -> ChunkTemplate | None:
         return learn(payload, text)
 
-    def _repeats_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
-        """Return the text of a chunk that said nothing else but facts that were known before."""
+    def _text_beside_facts(self, chunk: dict[str, Any], items: list[BackendItem]) -> str | None:
+        """Return the text of a chunk that has only a text and facts that were known before."""
         if len(items) != 1 or self._is_special or chunk.get("usage"):
             return None
         (item,), (choice, *others) = items, chunk["choices"]
@@ -154,7 +154,7 @@ class ChatReader(StreamReader):
             self._add_usage(groq.pop("usage", None))
         self._note_facts("chunk", facts)
         for choice in as_list(chunk.get("choices"), "choices"):
-            choice = as_object(choice, "a choice")
+            choice = required_object(choice, "a choice")
             index = choice.get("index")
             if not isinstance(index, int | float) or not index:
                 # If a server gives several answers, only the first counts.
@@ -170,8 +170,8 @@ class ChatReader(StreamReader):
         if choice.get("message") and self._text:  # a closing summary repeats the lists, too
             facts = {name: value for name, value in facts.items() if not has_list(value)}
         self._note_facts("choice", facts)
-        delta = as_object(choice.get("delta"), "delta")
-        message = as_object(choice.get("message"), "message")
+        delta = required_object(choice.get("delta"), "delta")
+        message = required_object(choice.get("message"), "message")
         if delta:
             self._take_delta(delta, items, is_closing=is_closing, is_message=False)
         if message:

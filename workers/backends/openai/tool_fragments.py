@@ -10,7 +10,7 @@ from shared.log.extra import clean, is_empty
 from workers.backends.openai.chunk import (
     CALL_MEMBERS,
     FUNCTION_MEMBERS,
-    as_object,
+    required_object,
     unknown_members,
 )
 from workers.backends.reading.half_pairs import HalfPairs
@@ -27,10 +27,10 @@ def read_fragment(member: Any, *, begun: int, halves: HalfPairs, warnings: set[s
         halves: joins characters that two fragments of one call share.
 
     Raises:
-        BackendError: a load-bearing member has another type.
+        BackendError: a required member has another type.
     """
-    call = as_object(member, "a tool call")
-    function = as_object(call.get("function"), "function")
+    call = required_object(member, "a tool call")
+    function = required_object(call.get("function"), "function")
     extra = unknown_members(call, CALL_MEMBERS, warnings)
     if extra.get("type") == "function":
         del extra["type"]

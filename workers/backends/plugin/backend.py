@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from importlib import import_module
 
-from shared.config.kinds.plugin import class_of
 from shared.config.models import Model
+from shared.config.plugin_classes import BACKEND_GROUP, plugin_class
 from shared.config.settings import Settings
 from shared.errors import BackendError, ConfigurationError
 from shared.log.request import Request
@@ -130,7 +130,7 @@ class PluginBackend:
         """Do nothing: a thread ends with its answer."""
 
     def _check(self, pieces: list[object]) -> tuple[list[BackendItem], BackendError | None]:
-        """Return the items up to `Finish`, or up to the first piece that is none."""
+        """Return the items up to `Finish`, or up to the first piece that is not valid."""
         items: list[BackendItem] = []
         for piece in pieces:
             try:
@@ -216,7 +216,7 @@ def build(
 ) -> contract.Backend:
     """Build the backend of a model: see workers/backends/kinds.py."""
     where = f"models.{model.name}.backend"
-    plugin = load(class_of(model.backend), where)
+    plugin = load(plugin_class(BACKEND_GROUP, model.backend), where)
     try:
         made = plugin(model)
     except Exception as exc:

@@ -30,13 +30,13 @@ def check_piece(piece: Any) -> BackendItem:
     """Return the item for one piece of an answer.
 
     Raises:
-        BackendError: the piece is none; not retryable, because the plug-in has a mistake.
+        BackendError: the piece is not valid; not retryable, because the plug-in has a mistake.
     """
     if type(piece) is str:
         return Token(piece if piece.isascii() else join_halves(piece))
     if isinstance(piece, Finish):
         if piece.reason not in REASONS:
-            raise rubbish(f"a finish reason that is none of {', '.join(REASONS)}")
+            raise invalid_piece(f"a finish reason that is none of {', '.join(REASONS)}")
         return Finish(piece.reason, str(piece.unknown_reason), piece.extra)
     if isinstance(piece, EVENTS):
         try:
@@ -45,10 +45,12 @@ def check_piece(piece: Any) -> BackendItem:
             checked: BackendItem = msgspec.convert(values, type(piece))
             return checked
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as exc:
-            raise rubbish(f"a {type(piece).__name__} with a wrong value: {exc}") from exc
-    raise rubbish(f"an object of the type {type(piece).__name__}: it must be a text or an event")
+            raise invalid_piece(f"a {type(piece).__name__} with a wrong value: {exc}") from exc
+    raise invalid_piece(
+        f"an object of the type {type(piece).__name__}: it must be a text or an event"
+    )
 
 
-def rubbish(found: str) -> BackendError:
-    """Return the failure for a piece that is none."""
+def invalid_piece(found: str) -> BackendError:
+    """Return the failure for a piece that is not valid."""
     return BackendError("upstream_error", f"the plug-in yielded {found}", retryable=False)

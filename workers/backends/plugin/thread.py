@@ -86,7 +86,7 @@ class AnswerThread:
             if hasattr(made, "__aiter__"):
                 asyncio.run(self._follow(made))
             elif hasattr(made, "__iter__") and not isinstance(made, str | bytes | dict):
-                self._drain(made)
+                self._iterate(made)
             else:
                 if hasattr(made, "close"):
                     made.close()  # a coroutine: `async def answer` without a `yield`
@@ -108,7 +108,7 @@ class AnswerThread:
             return self._end(exc)
         self._end(None)  # now, because closing the loop may take long
 
-    def _drain(self, made: Iterable[Any]) -> None:
+    def _iterate(self, made: Iterable[Any]) -> None:
         pieces = iter(made)
         try:
             for piece in pieces:

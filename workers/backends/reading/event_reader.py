@@ -20,10 +20,10 @@ from workers.backends.reading.facts import put_extra
 from workers.backends.reading.failure import failure_of
 from workers.backends.reading.finish_reasons import reason_of
 from workers.backends.reading.half_pairs import CONTENT, REASONING
+from workers.backends.reading.json_object import CHECKED_BYTES_MIN
 from workers.backends.reading.stream_reader import StreamReader
 
 USAGES_EVERY = 16  # Gemini reports counts in each event; to make an event of each is expensive
-CHECKED_BYTES_MIN = 4_096  # a smaller event cannot have too many values
 
 
 class EventReader(StreamReader):
@@ -43,7 +43,8 @@ class EventReader(StreamReader):
     def take_running_usage(self) -> Usage | None:
         """Return the counts of an unfinished answer, if the server has reported other ones.
 
-        The first report, which has the prompt, and each `USAGES_EVERY`th of the later ones.
+        Returns the first report, which has the tokens of the prompt, and each `USAGES_EVERY`th of
+        the later reports.
         """
         if self._reason is not None or 0 <= self._new_usages < USAGES_EVERY:
             return None

@@ -29,7 +29,9 @@ from workers.backends.reading.error_meaning import (
 )
 
 NAME_CHARACTERS_MAX = 100  # of a code, type or param after redaction
-TOO_LONG = "context_length_exceeded"  # OpenAI's code: clients that see it shorten their history
+CONTEXT_TOO_LONG = (
+    "context_length_exceeded"  # OpenAI's code: clients that see it shorten their history
+)
 NO_QUOTA = "insufficient_quota"  # OpenAI's code; for servers that give none
 # The status of an error that comes without a status.
 USUAL_STATUS: dict[Meaning, int] = {
@@ -156,7 +158,7 @@ def _refused(
     """Return the failure with the server's own refusal."""
     code = error.code
     if meaning == "too_long":
-        code = TOO_LONG
+        code = CONTEXT_TOO_LONG
     elif meaning == "quota":
         code = code or NO_QUOTA
     if status is None or not 400 <= status < 500:

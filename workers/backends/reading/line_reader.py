@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from shared.errors import BackendError
 from shared.log.events import Usage
 from workers.backends.contract import BackendItem, Finish
-from workers.backends.reading.finish_reasons import Reason, more_telling
+from workers.backends.reading.finish_reasons import Reason, gave_up, more_telling
 from workers.backends.reading.too_long import line_too_long
 
 
@@ -86,8 +86,7 @@ class LineReader(ABC):
             BackendError: the server has given the answer up.
         """
         if reason.outcome == "failed":
-            message = f"the backend gave up: finish_reason {reason.word!r}"
-            raise BackendError("upstream_error", message)
+            raise gave_up(reason.word)
         self.reason = more_telling(self.reason, reason)
 
     def end(self, items: list[BackendItem]) -> None:

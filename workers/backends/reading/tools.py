@@ -32,12 +32,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import msgspec
-
 from shared.log.events import ToolCall
 from shared.log.extra import merge
+from shared.text.json_values import is_json
 
-_scan = msgspec.json.Decoder(msgspec.Raw).decode
 _ANY_CLOSE = tuple('}]"0123456789el')  # the last characters of JSON documents
 
 
@@ -97,8 +95,8 @@ class _Call:
         if not self.pieces:
             return False
         if self._is_complete[0] != len(self.pieces):
-            is_json = self.pieces[-1].rstrip().endswith(_ANY_CLOSE) and _is_json(self.arguments)
-            self._is_complete = (len(self.pieces), is_json)
+            may_be_whole = self.pieces[-1].rstrip().endswith(_ANY_CLOSE)
+            self._is_complete = (len(self.pieces), may_be_whole and is_json(self.arguments))
         return self._is_complete[1]
 
 
@@ -266,11 +264,3 @@ class ToolCalls:
         while made in self._by_id:
             made += "_"
         return made
-
-
-def _is_json(text: str) -> bool:
-    try:
-        _scan(text)
-    except (ValueError, RecursionError):
-        return False
-    return True

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.log.events import Usage
+from shared.log.events import TOKENS_MAX, Usage
 from shared.log.extra import clean, is_empty
 
-TOKENS_MAX = 2**52  # JavaScript can still represent the sum of two such counts exactly
 _NAMES = {
     "prompt_tokens": "prompt",
     "input_tokens": "prompt",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from shared.errors import BackendError, Refusal
+from workers.backends.token_limits import token_limits
 
 # Members of a chat completion that other vendors' requests have no place for. Their servers refuse
 # unknown members, and many clients always send some of these.
@@ -181,11 +182,7 @@ def stops_of(params: Mapping[str, Any]) -> list[str]:
 
 def tokens_max(params: Mapping[str, Any]) -> int | None:
     """Return the limit of the answer, tokens; None: the client sent none."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        value = params.get(name)
-        if type(value) is int:
-            return value
-    return None
+    return next((limit for limit in token_limits(params) if type(limit) is int), None)
 
 
 def functions_of(params: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -19,12 +19,12 @@ from shared.config.settings import Settings
 from shared.errors import BackendError
 from shared.log.ids import GENERATION_PREFIX
 from shared.log.request import Request
-from workers.backends.contract import Backend, BackendItem, Finish, SetUpFault
+from workers.backends.contract import Backend, BackendItem, SetUpFault
 from workers.backends.http.cause import explain
 from workers.backends.http.exchange import AnswerIsTls, ExchangeError
 from workers.backends.http.upstream_http import Origin, UpstreamHttp
 from workers.backends.limits import Limits
-from workers.backends.posting import OUTAGE_STATUSES
+from workers.backends.posting import OUTAGE_STATUSES, log_warnings
 from workers.backends.reach import Reach
 from workers.backends.reading.failure import answered_at, refusal
 from workers.backends.reading.too_long import line_too_long
@@ -142,7 +142,7 @@ class WebSocketBackend:
             message_text = "the connection to the backend broke in mid-answer"
             raise BackendError("upstream_error", message_text, is_outage=True) from exc
         if reader.is_done:
-            _log_warnings(reader, items)
+            log_warnings(log, reader.warnings, items)
         return items, None
 
 
@@ -156,13 +156,6 @@ def _refusal(refused: Refused) -> BackendError:
     error = refusal(response.status_code, body, retry_after=told, now_s=now_s, address=ADDRESS)
     error.is_outage = error.retryable and response.status_code in OUTAGE_STATUSES
     return error
-
-
-def _log_warnings(reader: MessageReader, items: list[BackendItem]) -> None:
-    if items and isinstance(items[-1], Finish) and (reason := items[-1].unknown_reason):
-        log.warning("finish reason unknown", extra={"finish_reason": reason})
-    if reader.warnings:
-        log.warning("odd answer repaired", extra={"repairs": sorted(reader.warnings)})
 
 
 def build(

@@ -18,7 +18,7 @@ from shared.log.extra import clean, is_empty
 from workers.backends.contract import BackendItem, Finish
 from workers.backends.openai.tool_fragments import read_fragment
 from workers.backends.reading.failure import Address, failure_of, refusal
-from workers.backends.reading.finish_reasons import Reason, more_telling, reason_of
+from workers.backends.reading.finish_reasons import Reason, gave_up, more_telling, reason_of
 from workers.backends.reading.half_pairs import HalfPairs
 from workers.backends.reading.json_object import CHECKED_BYTES_MIN, read_object
 from workers.backends.reading.tools import ToolCalls
@@ -113,8 +113,7 @@ class MessageReader:
         if (reason := reason_of(word)) is None:
             return
         if reason.outcome == "failed":
-            message = f"the backend gave up: finish_reason {reason.word!r}"
-            raise BackendError("upstream_error", message)
+            raise gave_up(reason.word)
         self._reason = more_telling(self._reason, reason)
 
     def _end(self, items: list[BackendItem]) -> None:

@@ -70,7 +70,7 @@ class TextCache:
             return
 
 
-def digest_of(kind: str, data: str | bytes, ocr: str) -> str:
+def text_digest_of(kind: str, data: str | bytes, ocr: str) -> str:
     """Return the digest of a file and of how it is read. Takes 1 ms for each 2 MB."""
     digest = hashlib.sha256(f"{VERSION} {kind} {ocr} {type(data).__name__}\0".encode())
     digest.update(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"))

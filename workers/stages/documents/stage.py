@@ -21,7 +21,7 @@ from shared.files.store import FileStore
 from shared.log.events import Progress
 from shared.log.request import Request
 from workers.stages.contract import Answer, AnswerStage, Items, Services
-from workers.stages.documents.cache import TextCache, digest_of
+from workers.stages.documents.cache import TextCache, text_digest_of
 from workers.stages.documents.parts import (
     PDF,
     PICTURE,
@@ -124,7 +124,7 @@ class AnswerDocuments(AnswerStage):
     ) -> AsyncGenerator[Progress, None]:
         """Fill `pages`, and yield the progress."""
         stage, bounds = _STAGES.get(kind, "file_reading"), self._stage.bounds
-        digest = await asyncio.to_thread(digest_of, kind, data, bounds.ocr)
+        digest = await asyncio.to_thread(text_digest_of, kind, data, bounds.ocr)
         kept = await self._stage.cache.find(self._owner, digest)
         if kept is not None and len(kept) <= bounds.pages_max:
             pages += kept

@@ -1,4 +1,4 @@
-"""Reads the regular expressions of a filter: a part of Python's syntax that needs no going back.
+"""Reads the regular expressions of a filter: a part of Python's syntax that needs no backtracking.
 
     a . \\d \\w \\s \\D \\W \\S \\b \\. \\n \\t \\xHH \\uHHHH [a-z] [^a-z] (…) (?:…) |
     * + ? {n} {n,} {n,m}
@@ -30,7 +30,7 @@ class Char:
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """The border of a word, which has no character."""
+    """A word boundary, which has no character."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def parse(text: str) -> tuple[Node, bool]:
     reader = _Reader(text, 4 if ignores_case else 0)
     node = reader.choice(0)
     if reader.at < len(text):
-        reader.fail("has a `)` too many")
+        reader.fail("has one `)` too many")
     return node, ignores_case
 
 
@@ -147,7 +147,8 @@ class _Reader:
             case "^" | "$":
                 self.at -= 1
                 self.fail(
-                    rf"has `{sign}`: an answer has no borders yet; write \{sign} for the sign"
+                    f"has `{sign}`: an answer that still grows has no beginning or end that a "
+                    rf"filter can match; write \{sign} for the sign"
                 )
             case "*" | "+" | "?" | "{":
                 self.at -= 1

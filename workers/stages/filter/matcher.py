@@ -11,7 +11,7 @@ so a worker that finds only the masked text in the log goes on with the same res
 
 from __future__ import annotations
 
-from workers.stages.filter.known import OUTSIDE, Finder, Known
+from workers.stages.filter.finder_cache import OUTSIDE, Finder, FinderCache
 from workers.stages.filter.symbols import INVISIBLE_MAX, is_invisible
 
 PIECE_MAX = 512  # characters in which matches are looked for at once
@@ -36,10 +36,10 @@ class Matcher:
     )  # fmt: skip
 
     def __init__(
-        self, finder: Finder, mask: str, *, stops: bool, known: Known | None = None
+        self, finder: Finder, mask: str, *, stops: bool, known: FinderCache | None = None
     ) -> None:
         self._find = finder.find
-        self._known = known or Known(finder)
+        self._known = known or FinderCache(finder)
         self._pieces, self._seams = self._known.pieces, self._known.seams
         self._places = self._known.places
         self._needs_before = finder.needs_before

@@ -27,14 +27,14 @@ from shared.log.events import (
 from workers.backends.contract import BackendItem, Finish
 from workers.stages.contract import Answer, AnswerStage, Items, Services
 from workers.stages.filter.extras import without_text
-from workers.stages.filter.known import Finder, Known
+from workers.stages.filter.finder_cache import Finder, FinderCache
 from workers.stages.filter.matcher import Matcher
 from workers.stages.filter.patterns import Patterns
 from workers.stages.filter.symbols import SEPARATOR, symbols_of
 from workers.stages.filter.words import Words
 
 WORDS_FILE_BYTES_MAX = 4_194_304
-CHANNELS = ["answer", "reasoning"]  # the default
+DEFAULT_FILTER_CHANNELS = ["answer", "reasoning"]  # the default
 _CONTENT = Token | Reasoning | ToolCall | File
 Channel = tuple[str, str, int]  # a member of `channels`, the agent, the index of a tool call
 
@@ -46,7 +46,7 @@ class Filter:
         options = table.options
         self.mask = options.get("mask", "*")
         self.stops = options.get("action", "mask") == "stop"
-        self.channels = frozenset(options.get("channels", CHANNELS))
+        self.channels = frozenset(options.get("channels", DEFAULT_FILTER_CHANNELS))
         self.finders: list[Finder] = []
         if words := _words(table, self.mask):
             is_whole = options.get("whole_words", False)
@@ -55,7 +55,7 @@ class Filter:
             where = f"{table.where}.patterns"
             max_match = options.get("max_match", 256)
             self.finders.append(Patterns(patterns, where, max_match=max_match, mask=self.mask))
-        self._known = [Known(finder) for finder in self.finders]
+        self._known = [FinderCache(finder) for finder in self.finders]
 
     def open(self, answer: Answer) -> AnswerFilter:
         """Return the filter of one attempt."""

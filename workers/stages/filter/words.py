@@ -27,7 +27,7 @@ class Words:
     """The words of one filter.
 
     Args:
-        words: none is empty; see `check_word`.
+        words: none is empty.
         is_whole: a word is not found inside another word.
     """
 

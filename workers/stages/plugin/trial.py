@@ -22,7 +22,7 @@ def passed(
         options: the members of the stage's table in the models file.
 
     Raises:
-        BackendError: the stage returned no event.
+        BackendError: the stage returned an object that is not an event.
     """
     made = stage(options)
     for event in log:

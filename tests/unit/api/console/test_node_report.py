@@ -23,7 +23,7 @@ from shared.console.board import (
     report_worker,
     watch_command,
 )
-from shared.console.reports import Event
+from shared.console.reports import Occurrences
 from shared.errors import Unavailable
 from shared.log.store import Store
 from shared.queue.presence import Presence
@@ -97,7 +97,7 @@ async def test_two_nodes_add_each_point_once_and_with_what_happened_since_the_la
 
     assert [point.at_ms for point in found] == [1_010_000, 1_020_000]
     assert found[1].tokens_per_s == pytest.approx(200 / 10.1, rel=0.01)
-    assert Event("takeovers", "w", 2) in found[1].events
+    assert Occurrences("takeovers", "w", 2) in found[1].events
 
 
 async def test_after_an_outage_of_redis_the_history_has_a_gap_and_no_wrong_point(clock):

@@ -11,7 +11,7 @@ from api.resources.backends import content_of
 from shared.backends.board import Report, change_breaker, write_reports
 from shared.backends.breaker import Breaker
 from shared.backends.overview import backend_views
-from shared.backends.slots import Slots, Waiter
+from shared.backends.slots import BackendSlots, Waiter
 from shared.console.histogram import bucket_of
 from shared.queue.partitions import Partitions
 from shared.redis.client import clock_ms
@@ -36,7 +36,7 @@ async def redis(fake_redis: Any) -> Any:
     await change_breaker(scripts, "dead", b"", opened)
     await change_breaker(scripts, "gpt", b"", Breaker(limited_until_ms=now_ms + 9_000))
     for name in ("x", "y", "z"):
-        await Slots(scripts, "gpu", 2, 60_000).call(Waiter(name, entry=b"{}"))
+        await BackendSlots(scripts, "gpu", 2, 60_000).call(Waiter(name, entry=b"{}"))
     return fake_redis
 
 

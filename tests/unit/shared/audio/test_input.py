@@ -14,7 +14,7 @@ from shared.audio.input import (
     AudioRefusal,
     AudioState,
 )
-from shared.audio.record import STEP_BYTES, audio_charge, end_audio
+from shared.audio.record import AUDIO_STEP_BYTES, audio_charge, end_audio
 from shared.log import owner_bytes
 from shared.log.owner_bytes import SCRIPT
 from shared.log.store import Store
@@ -215,10 +215,12 @@ async def test_the_end_of_an_input_creates_no_generation(inputs: AudioInputs, st
 async def test_the_bytes_of_an_input_count_for_its_owner_until_its_end(store: Store) -> None:
     scripts = store.scripts
     total = int(await scripts.run(SCRIPT, *audio_charge(OWNER, ID, 1, store.settings)))
-    again = int(await scripts.run(SCRIPT, *audio_charge(OWNER, ID, STEP_BYTES, store.settings)))
+    again = int(
+        await scripts.run(SCRIPT, *audio_charge(OWNER, ID, AUDIO_STEP_BYTES, store.settings))
+    )
 
     await end_audio(scripts, OWNER, ID)
     await store.redis.zadd(keys.owner_until(OWNER), {f"{ID} audio": 1})
 
-    assert total == again == STEP_BYTES
+    assert total == again == AUDIO_STEP_BYTES
     assert int(await scripts.run(SCRIPT, *owner_bytes.total(OWNER))) == 0

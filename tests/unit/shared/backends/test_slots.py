@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from shared.backends import slots as slots_module
-from shared.backends.slots import Slots, Waiter, announce_slotted, slots_in_use, waiting_in_line
+from shared.backends.slots import (
+    BackendSlots,
+    Waiter,
+    announce_slotted,
+    slots_in_use,
+    waiting_in_line,
+)
 from shared.redis import backend_keys
 from shared.redis.client import clock_ms
 from shared.redis.scripts import Scripts
@@ -14,20 +20,20 @@ LEASE_MS = 60_000
 
 
 @pytest.fixture
-def two(redis) -> Slots:
+def two(redis) -> BackendSlots:
     """A backend with two slots."""
-    return Slots(Scripts(redis), "a", 2, LEASE_MS)
+    return BackendSlots(Scripts(redis), "a", 2, LEASE_MS)
 
 
 def waiter(name: str, **changes) -> Waiter:
     return Waiter(name, entry=f"entry of {name}".encode(), **changes)
 
 
-async def take(slots: Slots, *names: str, **changes) -> list[bool]:
+async def take(slots: BackendSlots, *names: str, **changes) -> list[bool]:
     return [(await slots.call(waiter(name, **changes))).has_slot for name in names]
 
 
-async def release(slots: Slots, *names: str) -> list[str]:
+async def release(slots: BackendSlots, *names: str) -> list[str]:
     """Give slots back; return the ids that were granted one."""
     granted = await slots.call(released=names)
     return [entry.decode().removeprefix("entry of ") for entry in granted.entries]
@@ -138,7 +144,7 @@ async def test_a_call_that_does_not_wait_leaves_nothing_behind(two, redis):
 
 
 async def test_a_slot_that_nobody_keeps_comes_back(redis):
-    short = Slots(Scripts(redis), "a", 1, LEASE_MS)
+    short = BackendSlots(Scripts(redis), "a", 1, LEASE_MS)
     assert await take(short, "x", "y") == [True, False]
     assert (await short.call(kept=["x"])).entries == []
     await redis.zadd(backend_keys.slots("a")[0], {"x": 1})  # the lease is over

@@ -82,7 +82,7 @@ def test_stages_are_a_list_of_bounded_length_and_most_stand_in_it_once() -> None
         ({"words_file": "bad.txt"}, "words_file: line 2: has the mask character"),
         ({"patterns": ["(a"]}, r"patterns\[0\]: '\(a' lacks a `\)`"),
         ({"patterns": ["a", "(?=b)"]}, r"patterns\[1\]: .* group \(\?…\), which is not supported"),
-        ({"patterns": ["^a"]}, "an answer has no borders yet"),
+        ({"patterns": ["^a"]}, "an answer that still grows has no beginning or end"),
         ({"patterns": ["a*?"]}, "lazy, possessive or second quantifier"),
         ({"patterns": ["a*"]}, "matches the empty text"),
         ({"patterns": [r"\1"]}, r"has \\1, which is not supported"),

@@ -8,7 +8,7 @@ import pytest
 from shared.console.board import Reading
 from shared.console.histogram import Counts, add
 from shared.console.history import QueueState, events_between, point_of
-from shared.console.reports import POINT_MODELS_MAX, Event, ModelFigures, NodeReport
+from shared.console.reports import POINT_MODELS_MAX, ModelFigures, NodeReport, Occurrences
 from shared.queue.happenings import Happening
 from shared.queue.presence import Presence
 
@@ -112,9 +112,9 @@ def test_each_counter_that_rose_is_an_event_of_its_process():
     )
 
     assert list(events_between(before, now, 9_000)) == [
-        Event("takeovers", "w", 3),
-        Event("leases_lost", "w", 1),
-        Event("resumes", "n", 3),
+        Occurrences("takeovers", "w", 3),
+        Occurrences("leases_lost", "w", 1),
+        Occurrences("resumes", "n", 3),
     ]
 
 
@@ -123,10 +123,10 @@ def test_processes_that_come_and_go_are_events():
     now = reading(60_000, worker("old", 0), worker("new", 60_000), nodes=(node("n", 60_000),))
 
     assert list(events_between(before, now, 9_000)) == [
-        Event("worker_started", "new", 1),
-        Event("worker_gone", "old", 1),
-        Event("node_started", "n", 1),
-        Event("node_gone", "dead", 1),
+        Occurrences("worker_started", "new", 1),
+        Occurrences("worker_gone", "old", 1),
+        Occurrences("node_started", "n", 1),
+        Occurrences("node_gone", "dead", 1),
     ]
 
 
@@ -161,7 +161,7 @@ def test_an_event_names_the_newest_generations_that_it_happened_to():
 
     (event,) = events_between(before, now, 9_000)
 
-    assert event == Event("takeovers", "a", 2, ["gen_4", "gen_3"])
+    assert event == Occurrences("takeovers", "a", 2, ["gen_4", "gen_3"])
 
 
 def test_an_event_of_an_earlier_version_has_no_generations():
@@ -170,5 +170,5 @@ def test_an_event_of_an_earlier_version_has_no_generations():
         reading(1, worker("a", 1, counters={"takeovers": 3.0})),
     )
 
-    assert list(events_between(before, now, 9_000)) == [Event("takeovers", "a", 3, [])]
-    assert msgspec.json.decode(b'["cuts","n",1]', type=Event) == Event("cuts", "n", 1)
+    assert list(events_between(before, now, 9_000)) == [Occurrences("takeovers", "a", 3, [])]
+    assert msgspec.json.decode(b'["cuts","n",1]', type=Occurrences) == Occurrences("cuts", "n", 1)

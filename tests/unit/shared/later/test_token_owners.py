@@ -7,8 +7,8 @@ import pytest
 
 from shared.later import token_owners
 from shared.later.token_owners import (
-    KNOWN_S,
     RENEW_S,
+    TOKEN_OWNER_KNOWN_S,
     SeenOwners,
     is_planner,
     note_planner,
@@ -29,8 +29,8 @@ async def test_a_planner_is_known_for_thirty_days_after_the_last_token(
     await note_planner(redis, "alice", NOW)
     await renew_planners(redis, {"alice", "bob"}, NOW + 10)
 
-    assert await is_planner(redis, "alice", NOW + KNOWN_S + 9)
-    assert not await is_planner(redis, "alice", NOW + KNOWN_S + 11)
+    assert await is_planner(redis, "alice", NOW + TOKEN_OWNER_KNOWN_S + 9)
+    assert not await is_planner(redis, "alice", NOW + TOKEN_OWNER_KNOWN_S + 11)
     assert not await is_planner(redis, "bob", NOW + 10), "he has planned nothing"
 
 
@@ -38,7 +38,7 @@ async def test_those_who_are_not_known_any_more_take_no_room(
     redis: fakeredis.FakeAsyncRedis,
 ) -> None:
     await note_planner(redis, "alice", NOW)
-    await note_planner(redis, "bob", NOW + KNOWN_S + 1)
+    await note_planner(redis, "bob", NOW + TOKEN_OWNER_KNOWN_S + 1)
 
     assert await redis.zcard("tr:{jobs}:token-owners") == 1
 

@@ -15,9 +15,9 @@ from shared.later.webhooks import (
     WebhookEvent,
     encode_event,
     encode_webhook,
-    end,
     key_of,
     lost_event,
+    make_due,
     read_record,
     register,
     signed,
@@ -177,8 +177,8 @@ async def test_other_kinds_give_their_own_event(store):
     await register(store.redis, "batch_1", "batch", HOOK, {"model": "demo"})
     event = WebhookEvent("batch.completed", {"id": "batch_1", "status": "completed"})
 
-    assert await end(store.redis, "batch_1", HOOK, event)
-    assert not await end(store.redis, "batch_1", HOOK, event)
+    assert await make_due(store.redis, "batch_1", HOOK, event)
+    assert not await make_due(store.redis, "batch_1", HOOK, event)
     record = await read_record(store.redis, "batch_1")
     assert json.loads(record.body)["data"] == {"id": "batch_1", "status": "completed"}
 

@@ -89,13 +89,13 @@ async def test_a_generation_without_a_recorded_end_expires(record):
 async def test_an_end_without_a_size_keeps_the_bytes_and_sets_the_expiry(record):
     await record.unfinished(A, 300, 500)
 
-    assert await record.note(owner_bytes.over("alice", A, KEPT_MS)) == 800
+    assert await record.note(owner_bytes.ended_unsized("alice", A, KEPT_MS)) == 800
     await record.pass_time(2 * KEPT_MS + 1)
     assert await record.total() == 0
 
 
 async def test_an_end_without_a_size_records_nothing_new(record):
-    await record.note(owner_bytes.over("alice", A, KEPT_MS))
+    await record.note(owner_bytes.ended_unsized("alice", A, KEPT_MS))
 
     assert await record.redis.hlen(keys.owner_bytes("alice")) == 0
 
@@ -119,7 +119,7 @@ async def test_the_record_expires_when_it_is_empty(record):
         assert 2 * KEPT_MS < await record.redis.pttl(key) < 3 * KEPT_MS
     await record.unfinished(B, 1, 1)
     longer = await record.redis.pttl(keys.owner_bytes("alice"))
-    await record.note(owner_bytes.over("alice", A, KEPT_MS))
+    await record.note(owner_bytes.ended_unsized("alice", A, KEPT_MS))
     assert await record.redis.pttl(keys.owner_bytes("alice")) > longer - 10_000, "never shorter"
 
 

@@ -120,7 +120,7 @@ async def test_an_old_reply_about_an_owners_limits_counts_as_unknown(desk, monke
     await desk.use(2, active_max=2)
     with pytest.raises(OverLimit):
         await desk.ask(active_max=2)
-    monkeypatch.setattr(allowances, "KNOWN_S", 0.0)
+    monkeypatch.setattr(allowances, "ALLOWANCE_KNOWN_S", 0.0)
 
     with pytest.raises(OverLimit):
         await desk.ask(active_max=2)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shared.config.credentials import ANONYMOUS
-from shared.config.limits import WEIGHT_MAX, OwnerLimits
+from shared.config.limits import OWNER_WEIGHT_MAX, OwnerLimits
 from shared.queue import turns
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
@@ -19,7 +19,7 @@ from shared.redis import keys
 from tests.support.generation import store_on
 
 COUNT = 4
-WEIGHTS = {"heavy": 3, "none": 0, "very heavy": 10 * WEIGHT_MAX}
+WEIGHTS = {"heavy": 3, "none": 0, "very heavy": 10 * OWNER_WEIGHT_MAX}
 
 
 class OldEntry(msgspec.Struct):
@@ -184,7 +184,7 @@ async def test_an_owner_has_as_many_prompts_in_a_turn_as_its_weight(bench):
 
 @pytest.mark.parametrize("owner, entries", [("none", 1), ("very heavy", 5)])
 async def test_a_weight_is_kept_in_its_bounds(bench, monkeypatch, owner, entries):
-    monkeypatch.setattr(turns, "WEIGHT_MAX", 5)
+    monkeypatch.setattr(turns, "OWNER_WEIGHT_MAX", 5)
     await bench.ask(owner, 5 + 2)
     await bench.take()
 

@@ -24,7 +24,7 @@ from shared.audio.input import AudioChunk, AudioInputs, AudioState
 from shared.audio.record import end_audio
 from shared.backends.board import Busy, change_breaker, read_view
 from shared.backends.breaker import Breaker
-from shared.backends.slots import Slots, Waiter
+from shared.backends.slots import BackendSlots, Waiter
 from shared.batches.lease import BatchLease, Commit, InFlightLine, log_store
 from shared.batches.record import Batches, NewBatch
 from shared.config.limits import OwnerLimits
@@ -33,7 +33,7 @@ from shared.errors import Unavailable
 from shared.files.owner_files import Counted, OwnerFiles
 from shared.later.dead_letters import redrive
 from shared.later.schedules import Schedule, Schedules, Timing
-from shared.later.webhooks import Webhook, WebhookEvent, end, register
+from shared.later.webhooks import Webhook, WebhookEvent, make_due, register
 from shared.log.events import End
 from shared.log.feeding import Fed, feed
 from shared.log.ids import EventId
@@ -281,7 +281,7 @@ async def live_a_generation(redis: Redis) -> None:
 
 async def produce(acceptor: Acceptor) -> None:
     store, name, mine = acceptor.store, "gen_produced", draw_token()
-    terms = ProducerTerms(lease_s=1.0, first_token=mine)
+    terms = ProducerTerms(lease_s=1.0, initial_holder_token=mine)
     new = NewGeneration("alice", "job", b'{"messages":[]}', grace_s=60.0, producer=terms)
     await acceptor.accept(new, name)
     begun = await begin_producing(store, name, mine, is_first=True)
@@ -342,7 +342,7 @@ async def run_a_batch(redis: Redis) -> None:
 async def deliver_webhooks(redis: Redis) -> None:
     scripts, place = Scripts(redis), keys.hook_place("alice", HOOK.host)
     await register(redis, ID, "generation", HOOK, {}, owner="alice")
-    assert await end(redis, ID, HOOK, WebhookEvent("generation.completed", {}), owner="alice")
+    assert await make_due(redis, ID, HOOK, WebhookEvent("generation.completed", {}), owner="alice")
     (due,) = await DueHooks(redis).find(2**50)
     assert due.place == place
     names = [keys.hook(ID), keys.hooks_due(place), keys.hooks_busy(HOOK.host)]
@@ -422,7 +422,7 @@ async def keep_streams(redis: Redis) -> None:
 async def share_backends(redis: Redis) -> None:
     scripts = Scripts(redis)
     assert (await change_breaker(scripts, "a", b"", Breaker(strikes=2)))[0]
-    slots = Slots(scripts, "a", 1, 1_000)
+    slots = BackendSlots(scripts, "a", 1, 1_000)
     for name in (ID, "gen_second00"):
         await slots.call(Waiter(name, entry=b"{}", owner="o"), kept=["gen_third000"])
     assert (await slots.call(released=[ID, "gen_third000"])).entries == [b"{}"]

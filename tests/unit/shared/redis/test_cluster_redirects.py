@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from shared.redis.cluster.redirects import (
     PATIENCE_S,
-    PAUSES_S,
     SENDINGS_MAX,
+    TRYAGAIN_PAUSES_S,
     Redirects,
     Target,
 )
@@ -181,8 +181,8 @@ def test_a_refusal_for_now_goes_again_after_growing_pauses(text: str, is_stale: 
         pauses.append(calls.pause_s(now))
         now += pauses[-1]
 
-    assert pauses[0] == pytest.approx(PAUSES_S[0])
-    assert pauses[-1] == pytest.approx(PAUSES_S[1])
+    assert pauses[0] == pytest.approx(TRYAGAIN_PAUSES_S[0])
+    assert pauses[-1] == pytest.approx(TRYAGAIN_PAUSES_S[1])
     assert slot_map.is_stale is is_stale
 
 
@@ -281,8 +281,8 @@ def test_a_call_alone_waits_until_the_deadline_and_calls_beside_others_only_a_mo
             now += calls.pause_s(now) or 0.01
 
         assert calls.replies[0] is again
-        waits = min(until_s, sum(PAUSES_S[1] for _ in range(SENDINGS_MAX)))
-        assert waits / 4 < now <= waits + PAUSES_S[1]
+        waits = min(until_s, sum(TRYAGAIN_PAUSES_S[1] for _ in range(SENDINGS_MAX)))
+        assert waits / 4 < now <= waits + TRYAGAIN_PAUSES_S[1]
 
 
 def test_calls_that_no_server_has_answered_are_named() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.stages.filter.known import OUTSIDE, PIECES_MAX, Finder, Known
+from workers.stages.filter.finder_cache import OUTSIDE, PIECES_MAX, Finder, FinderCache
 from workers.stages.filter.matcher import PIECE_MAX, Matcher
 from workers.stages.filter.patterns import Patterns
 from workers.stages.filter.symbols import symbols_of
@@ -63,7 +63,7 @@ def test_pieces_that_were_seen_before_leave_as_when_they_were_new(vocabulary, wo
     pieces = st.lists(st.sampled_from(vocabulary or ["a"]), max_size=8)
     texts = data.draw(st.lists(pieces, min_size=2, max_size=6))
     for finder in finders(words):
-        known = Known(finder)
+        known = FinderCache(finder)
         for text in texts * 3:
             matcher = Matcher(finder, "*", stops=False, known=known)
             left = [matcher.feed(piece) for piece in text]
@@ -75,7 +75,7 @@ def test_pieces_that_were_seen_before_leave_as_when_they_were_new(vocabulary, wo
 
 def test_what_is_known_has_a_bound():
     finder = Words(["secret"], is_whole=True)
-    matcher = Matcher(finder, "*", stops=False, known=(known := Known(finder)))
+    matcher = Matcher(finder, "*", stops=False, known=(known := FinderCache(finder)))
 
     for n in range(2 * PIECES_MAX):
         matcher.feed(f" {n} s")

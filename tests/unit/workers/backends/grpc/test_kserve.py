@@ -13,7 +13,7 @@ from shared.log.events import Token, Usage
 from shared.log.request import Request
 from workers.backends.contract import Finish
 from workers.backends.grpc.generated import inference_pb2 as wire
-from workers.backends.grpc.kserve import KServeReader, KServeSpeech
+from workers.backends.grpc.kserve import KServeProtocol, KServeReader
 
 ASKED = [{"role": "user", "content": "Hello"}]
 
@@ -32,7 +32,7 @@ def tensors(sent: bytes) -> dict[str, tuple[str, list[int], bytes]]:
 
 
 def encode(params: dict[str, Any] | None = None, **options: Any) -> bytes:
-    return KServeSpeech(model(**options)).encode(Request(ASKED, params or {}), "", "gen_a")
+    return KServeProtocol(model(**options)).encode(Request(ASKED, params or {}), "", "gen_a")
 
 
 def response(**members: Any) -> bytes:
@@ -57,7 +57,7 @@ def test_the_prompt_is_one_text_and_the_last_response_is_asked_for() -> None:
 
 
 def test_a_partial_answer_stands_behind_the_prompt() -> None:
-    sent = KServeSpeech(model(template="roles")).encode(Request(ASKED), " I am", "gen_a")
+    sent = KServeProtocol(model(template="roles")).encode(Request(ASKED), " I am", "gen_a")
 
     assert tensors(sent)["text_input"][2][4:] == b"User: Hello\n\nAssistant: I am"
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from shared.config.kinds.plugin import plugin_names
 from shared.config.models import Model, load_models
+from shared.config.plugin_classes import plugin_names
 from shared.config.settings import Settings
 from shared.errors import BackendError, ConfigurationError
 from shared.log.events import End, Reasoning, Start, Token, ToolCall, Usage

@@ -14,7 +14,13 @@ from shared.log.records import Entry
 from shared.log.request import Request
 from tests.support.worker_harness import ScriptedBackend
 from workers.backends.contract import SetUpFault
-from workers.routing.legs import Leg, Plans, ask_order, others_may_answer, worst_of
+from workers.routing.candidates import (
+    Candidate,
+    Plans,
+    ask_order,
+    deciding_failure,
+    others_may_answer,
+)
 from workers.takeover.continuation import AttemptPlan, writer_of
 from workers.takeover.verdicts import NO_FORM, Form
 
@@ -36,11 +42,11 @@ def log_of(*events: AnyEvent) -> list[Entry]:
 
 def plan(*events: AnyEvent, form: Form = HOLDS, name: str = "a", **params: Any) -> AttemptPlan:
     plans = Plans(log_of(*events), Request([], params))
-    return plans.leg(Model(name=name), ScriptedBackend(), form).plan
+    return plans.candidate(Model(name=name), ScriptedBackend(), form).plan
 
 
-def names(legs: list[Leg]) -> list[str]:
-    return [leg.name for leg in legs]
+def names(candidates: list[Candidate]) -> list[str]:
+    return [candidate.name for candidate in candidates]
 
 
 # Plans
@@ -69,7 +75,7 @@ def test_an_answer_in_the_background_goes_on_at_its_own_server_only() -> None:
     plans = Plans(log_of(Start(1, "m", "a"), Upstream("resp_1")), Request([]))
     backend = ServerWithBackground()
 
-    own, other = (plans.leg(Model(name=name), backend, NO_FORM) for name in "ab")
+    own, other = (plans.candidate(Model(name=name), backend, NO_FORM) for name in "ab")
 
     assert own.plan.upstream_id == "resp_1"
     assert other.plan == FRESH
@@ -106,9 +112,9 @@ def test_the_takeover_rule_of_a_backend_in_a_route(route: str, member: str, hold
 # The order
 
 
-def order(*legs: tuple[str, AttemptPlan], may_reset: bool = True, **given: Any) -> list[str]:
+def order(*candidates: tuple[str, AttemptPlan], may_reset: bool = True, **given: Any) -> list[str]:
     asked, writer = given.get("asked", {}), given.get("writer", "")
-    made = [Leg(name, plan, NO_FORM) for name, plan in legs]
+    made = [Candidate(name, plan, NO_FORM) for name, plan in candidates]
     return names(ask_order(made, asked, writer=writer, may_reset=may_reset))
 
 
@@ -119,18 +125,18 @@ def test_a_new_answer_is_asked_of_each_backend_once() -> None:
 
 
 def test_a_backend_that_goes_on_is_asked_twice_and_the_others_before() -> None:
-    legs = (("a", BEHIND), ("b", BEHIND))
+    candidates = (("a", BEHIND), ("b", BEHIND))
 
-    assert order(*legs, asked={"a": 1}) == ["b", "a"]
-    assert order(*legs, asked={"a": 1, "b": 1}) == ["a", "b"]
-    assert order(*legs, asked={"a": 2, "b": 2}) == []
+    assert order(*candidates, asked={"a": 1}) == ["b", "a"]
+    assert order(*candidates, asked={"a": 1, "b": 1}) == ["a", "b"]
+    assert order(*candidates, asked={"a": 2, "b": 2}) == []
 
 
 def test_a_reset_is_the_last_choice() -> None:
-    legs = (("a", ANEW), ("b", BEHIND), ("c", ANEW))
+    candidates = (("a", ANEW), ("b", BEHIND), ("c", ANEW))
 
-    assert order(*legs) == ["b"]
-    assert order(*legs, asked={"b": 2, "c": 1}) == ["a"]
+    assert order(*candidates) == ["b"]
+    assert order(*candidates, asked={"b": 2, "c": 1}) == ["a"]
 
 
 def test_no_backend_is_asked_where_no_reset_is_allowed() -> None:
@@ -175,17 +181,17 @@ def test_whether_another_backend_may_answer(error: BackendError, may: bool) -> N
 def test_the_prompt_waits_for_an_outage_if_any_backend_is_away() -> None:
     away = BackendError("upstream_error", "away", is_outage=True)
 
-    assert worst_of([away, BackendError("upstream_error", "500")]) is away
+    assert deciding_failure([away, BackendError("upstream_error", "500")]) is away
 
 
 def test_the_shortest_pause_counts() -> None:
     long = BackendError("upstream_error", "429", retry_after_s=60.0)
     short = BackendError("upstream_error", "429", retry_after_s=2.0)
 
-    assert worst_of([long, short, refused(404)]) is short
+    assert deciding_failure([long, short, refused(404)]) is short
 
 
 def test_without_a_failure_that_may_pass_the_last_one_counts() -> None:
     last = refused(404)
 
-    assert worst_of([refused(404), last]) is last
+    assert deciding_failure([refused(404), last]) is last

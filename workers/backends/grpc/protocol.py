@@ -8,7 +8,7 @@ from shared.log.request import Request
 from workers.backends.contract import BackendItem
 
 
-class SpeechReader(Protocol):
+class ProtocolReader(Protocol):
     """Reads one answer: messages in, items out. Does no I/O.
 
     Attributes:
@@ -26,7 +26,7 @@ class SpeechReader(Protocol):
         ...
 
 
-class Speech(Protocol):
+class GrpcProtocol(Protocol):
     """A protocol.
 
     Attributes:
@@ -48,4 +48,4 @@ class Speech(Protocol):
         """
         ...
 
-    def reader(self, seed: str) -> SpeechReader: ...
+    def reader(self, seed: str) -> ProtocolReader: ...

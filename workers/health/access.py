@@ -32,7 +32,7 @@ class Executable(Entrant, Protocol):
     async def execute(self) -> None: ...
 
 
-class BackendCare:
+class BackendAccess:
     """The care of one worker."""
 
     def __init__(self, queue: Queue, models: Mapping[str, Model], settings: Settings) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from workers.health.care import BackendCare, Executable
+from workers.health.access import BackendAccess, Executable
 
 
 @dataclass
@@ -36,7 +36,7 @@ class FakeRun:
 
 
 async def calls_of(run: FakeRun) -> list[str]:
-    care = object.__new__(BackendCare)
+    care = object.__new__(BackendAccess)
     gate = FakeGate()
     care.gate = cast(Any, gate)
     if run.error is None:

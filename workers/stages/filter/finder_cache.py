@@ -1,14 +1,15 @@
-"""What a finder says about pieces that come again and again, so that they are not searched anew.
+"""Keeps the results of a finder for pieces that come often, so that no piece is searched each time.
 
-A model's pieces are of one vocabulary, and a few thousand of them make nearly all of a text. What
-leaves of a piece, and what is held back, follows from the piece alone, unless a match goes from the
-held text into the piece. Whether one may go, follows from the held text and one character:
+The pieces of a model come from one vocabulary, and a few thousand of them make nearly all of a
+text. The piece alone decides which part of it leaves and which part is held back, unless a match
+begins in the held text and continues in the piece. The held text and the first character of the
+piece decide whether such a match is possible:
 
     held   piece             "s" + "k" begins no word: the "s" leaves, and the piece is as known
       s │ ky to              head "ky ", tail "to"
 
-Where a finder looks at the character before a match, everything is kept twice: for a place inside
-a word, and for a place outside. Invariant: an answer from here is the answer of the finder.
+If a finder looks at the character before a match, each result is kept twice: for a place inside a
+word, and for a place outside. Invariant: a kept result is the result of the finder.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Finder(Protocol):
         ...
 
 
-class Known:
+class FinderCache:
     """What is known of one finder.
 
     A piece and a seam are searched for this when they come the second time, because a text of new

@@ -17,7 +17,7 @@ from shared.log.records import Entry
 from shared.log.request import Request
 from workers.backends.background import BackgroundBackend
 from workers.backends.contract import Backend, SetUpFault
-from workers.backends.reading.failure import NO_QUOTA, TOO_LONG
+from workers.backends.reading.failure import CONTEXT_TOO_LONG, NO_QUOTA
 from workers.takeover.continuation import AttemptPlan, plan_attempt, writer_of
 from workers.takeover.verdicts import Form
 
@@ -25,11 +25,11 @@ from workers.takeover.verdicts import Form
 # a backend that can go on is asked a second time, after all others.
 ASKED_MAX, ASKED_MAX_GOING_ON = 1, 2
 # A server of another model or of another account may take a request that this one refuses so.
-OTHERS_MAY_TAKE = (TOO_LONG, NO_QUOTA)
+OTHERS_MAY_TAKE = (CONTEXT_TOO_LONG, NO_QUOTA)
 OWN_REFUSALS = (400, 409, 413, 415, 422)  # of the request: every server would refuse it
 
 
-class Leg(NamedTuple):
+class Candidate(NamedTuple):
     """How one backend would go on.
 
     Attributes:
@@ -55,7 +55,7 @@ class Plans:
         self._writer = writer_of(log)
         self._found: dict[tuple[bool, bool], AttemptPlan] = {}
 
-    def leg(self, model: Model, backend: Backend, form: Form) -> Leg:
+    def candidate(self, model: Model, backend: Backend, form: Form) -> Candidate:
         """Return how a backend would go on.
 
         Args:
@@ -69,35 +69,35 @@ class Plans:
             self._found[key] = plan_attempt(
                 self._log, self._request, model, can_continue=can_continue, can_attach=can_attach
             )
-        return Leg(model.name, self._found[key], form)
+        return Candidate(model.name, self._found[key], form)
 
 
 def ask_order(
-    legs: Iterable[Leg], asked: Mapping[str, int], *, writer: str, may_reset: bool
-) -> list[Leg]:
-    """Return the legs that may be asked now, the best one first.
+    candidates: Iterable[Candidate], asked: Mapping[str, int], *, writer: str, may_reset: bool
+) -> list[Candidate]:
+    """Return the candidates that may be asked now, the best one first.
 
-    A `reset` is the last choice: while any backend may go on, only these legs are returned.
+    A `reset` is the last choice: while any backend may go on, only these candidates are returned.
 
     Args:
-        legs: in the order of the policy, without those that are not to be asked again.
+        candidates: in the order of the policy, without those that are not to be asked again.
         asked: how often this attempt has asked each backend.
         writer: the backend that wrote the answer so far; it has this part in its cache.
         may_reset: whether readers may get a `reset`.
     """
 
-    def is_at_home(leg: Leg) -> bool:
-        return leg.has_part and leg.name == writer
+    def is_at_home(candidate: Candidate) -> bool:
+        return candidate.has_part and candidate.name == writer
 
     going_on, anew = [], []
-    for leg in legs:
-        times = asked.get(leg.name, 0)
-        if leg.plan.can_hand_over:
-            if times < (ASKED_MAX_GOING_ON if leg.has_part else ASKED_MAX):
-                going_on.append(leg)
+    for candidate in candidates:
+        times = asked.get(candidate.name, 0)
+        if candidate.plan.can_hand_over:
+            if times < (ASKED_MAX_GOING_ON if candidate.has_part else ASKED_MAX):
+                going_on.append(candidate)
         elif may_reset and times < ASKED_MAX:
-            anew.append(leg)
-    going_on.sort(key=lambda leg: (asked.get(leg.name, 0), not is_at_home(leg)))
+            anew.append(candidate)
+    going_on.sort(key=lambda candidate: (asked.get(candidate.name, 0), not is_at_home(candidate)))
     return going_on or anew
 
 
@@ -111,7 +111,7 @@ def others_may_answer(error: BackendError) -> bool:
     return refusal.code in OTHERS_MAY_TAKE or refusal.status not in OWN_REFUSALS
 
 
-def worst_of(failures: Sequence[BackendError]) -> BackendError:
+def deciding_failure(failures: Sequence[BackendError]) -> BackendError:
     """Return the failure that decides what follows: a retry if any backend may answer later."""
     for error in reversed(failures):
         if error.is_outage:
