@@ -24,13 +24,14 @@ from api.dialects.lobe_gateway.operation import find_operation, read_number
 from api.dialects.lobe_gateway.operation_log import fed_members
 from api.dialects.lobe_gateway.socket import ReplyingConversation
 from api.errors import request_error
+from api.hub.relay import Relay
 from api.node import Node
 from api.readers.conversation import SUBSCRIPTIONS_MAX, Command, Frame, error_frame
 from api.readers.lookup import read_query
 from api.readers.socket_endpoint import SocketEndpoint
 from shared.config.credentials import GENERATE, Identity
 from shared.errors import NotFound, RequestError, Unavailable
-from shared.log.ids import GENERATION_PREFIX
+from shared.log.ids import GENERATION_PREFIX, START
 from shared.log.records import Meta
 
 PATH = "/lobe-gateway/v2/ws"
@@ -112,7 +113,7 @@ class MuxConversation(ReplyingConversation):
         if not isinstance(operation, str) or not operation:
             raise request_error("invalid_request", "operationId must be a string that is not empty")
         seen = read_number(frame.get("lastEventId"))
-        if operation not in self.socket.subscriptions:
+        if not self._has_room(operation):
             self.check_subscription_limit()
         wanted = _Pending(seen, frame.get("executor") is True, self.hub.now() + PENDING_S)
         try:
@@ -130,15 +131,43 @@ class MuxConversation(ReplyingConversation):
                     type="resume_complete", operationId=operation, gap=False, pending=True
                 )
             return
-        await self._read_operation(operation, meta, wanted)
-
-    async def _read_pending(self, operation: str, meta: Meta) -> None:
-        wanted = self._pending.pop(operation, None)
-        if wanted is not None:
+        self._pending.pop(operation, None)
+        try:
             await self._read_operation(operation, meta, wanted)
+        finally:
+            if operation not in self.socket.subscriptions:
+                self._stop_executing(operation)  # no other client would get the tools
 
     async def _read_operation(self, operation: str, meta: Meta, wanted: _Pending) -> None:
-        self._pending.pop(operation, None)
+        relay = await self._hold_operation(operation, meta, wanted)
+        if not self._has_room(operation):  # a pending operation was opened during the await
+            self.hub.release(relay)
+            self.check_subscription_limit()
+        self._open_held(operation, relay, meta, wanted)
+
+    async def _read_pending(self, operation: str, wanted: _Pending) -> None:
+        """Open a pending operation if it exists by now.
+
+        It stays pending until it is open, so that it is tried again after Unavailable. The client
+        may unsubscribe or subscribe anew during each await: then `wanted` counts no more.
+        """
+        meta = await find_operation(self.node, self.identity, operation)
+        if self._pending.get(operation) is not wanted:
+            return
+        relay = await self._hold_operation(operation, meta, wanted)
+        if self._pending.get(operation) is wanted and self._has_room(operation):
+            del self._pending[operation]
+            self._open_held(operation, relay, meta, wanted)
+        else:
+            self.hub.release(relay)
+
+    async def _hold_operation(self, operation: str, meta: Meta, wanted: _Pending) -> Relay:
+        """Return the held relay of an operation, after its executor was noted; as `Hub.hold`."""
+        if wanted.is_executor and fed_members(meta) is not None and not meta.is_ended:
+            await self._execute(operation, meta)
+        return await self.hub.hold(meta)
+
+    def _open_held(self, operation: str, relay: Relay, meta: Meta, wanted: _Pending) -> None:
         fold = MuxFrameFold(meta, operation, wanted.seen, is_executor=wanted.is_executor)
         about = fed_members(meta)
         at = time.time_ns() // 1_000_000
@@ -146,9 +175,11 @@ class MuxConversation(ReplyingConversation):
             type="op_lifecycle", operationId=operation, status=fold.status, at=at,
             **({"meta": about["meta"]} if about and about.get("meta") else {}),
         )  # fmt: skip
-        if wanted.is_executor and about is not None and not meta.is_ended:
-            await self._execute(operation, meta)
-        await self.open(operation, meta, fold)
+        self.socket.subscribe(operation, relay, START, fold)
+
+    def _has_room(self, operation: str) -> bool:
+        subscriptions = self.socket.subscriptions
+        return operation in subscriptions or len(subscriptions) < SUBSCRIPTIONS_MAX
 
     async def _unsubscribe(self, frame: Frame) -> None:
         operation = str(frame.get("operationId"))
@@ -158,6 +189,7 @@ class MuxConversation(ReplyingConversation):
 
     def _refuse_subscription(self, operation: str) -> None:
         self._pending.pop(operation, None)
+        self._stop_executing(operation)
         self.socket.say(type="subscribe_failed", operationId=operation, reason="forbidden")
 
     # Which client runs tools
@@ -190,14 +222,19 @@ class MuxConversation(ReplyingConversation):
                 if self.hub.now() >= wanted.until:
                     self._refuse_subscription(operation)
                     continue
-                try:
-                    meta = await find_operation(self.node, self.identity, operation)
-                    await self._read_pending(operation, meta)
-                except (NotFound, Unavailable):
-                    continue
-                except RequestError as exc:
-                    self._pending.pop(operation, None)
-                    self.send_error({"operationId": operation}, exc)
+                if self._has_room(operation):
+                    await self._try_pending(operation, wanted)
+
+    async def _try_pending(self, operation: str, wanted: _Pending) -> None:
+        try:
+            await self._read_pending(operation, wanted)
+        except (NotFound, Unavailable):
+            return
+        except RequestError as exc:
+            if self._pending.get(operation) is wanted:
+                del self._pending[operation]
+                self._stop_executing(operation)
+                self.send_error({"operationId": operation}, exc)
 
     scopes = FRAMES[PATH]
     commands: ClassVar[Mapping[str, Command]] = {
