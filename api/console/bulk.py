@@ -22,7 +22,7 @@ from api.errors import request_error
 from api.node import Node
 from api.response import json_response
 from shared.config.credentials import Identity
-from shared.errors import Expired, NotFound
+from shared.errors import Expired, NotFound, Unavailable
 from shared.later.dead_letters import count_dead, newest_dead, redrive
 from shared.queue.endings import cancel
 
@@ -34,17 +34,27 @@ WORKERS_REPORT_S = 3 * TICK_S  # for workers to report what they run, if no cons
 
 
 class _Progress:
-    """Gives out generations, so that never more than `at_most` are cancelled."""
+    """Gives out generations, so that never more than `at_most` are cancelled.
+
+    Attributes:
+        failure: Redis did not answer; then no further generations are given out.
+    """
 
     def __init__(self, ids: Iterator[str], at_most: int) -> None:
         self.tried = 0
         self.cancelled = 0
+        self.failure: Unavailable | None = None
         self._ids = ids
         self._room = at_most  # less those under way
 
     def take(self) -> str | None:
-        """Return the next one; None: there is none, or enough are cancelled or under way."""
-        if not self._room or (generation_id := next(self._ids, None)) is None:
+        """Return the next one.
+
+        None: none is left, enough are cancelled or under way, or Redis did not answer.
+        """
+        if self.failure is not None or not self._room:
+            return None
+        if (generation_id := next(self._ids, None)) is None:
             return None
         self._room -= 1
         self.tried += 1
@@ -68,6 +78,9 @@ class ConsoleBulk:
 
         The oldest come first, `at_most` of them. `left` counts those that this request did not try.
         A repeat goes on with them.
+
+        Raises:
+            Unavailable: Redis did not answer in time; repeating the request is safe.
         """
         identity = operator_of(self._node, request)
         wanted, at_most = _wanted(request), _at_most(request)
@@ -76,16 +89,24 @@ class ConsoleBulk:
         async with asyncio.TaskGroup() as group:
             for _ in range(RUNNING_CANCELS):
                 group.create_task(self._cancel_in_turn(progress, identity))
+        if progress.failure is not None:
+            raise progress.failure
         left = len(ids) - progress.tried
         found = {"matched": len(ids), "cancelled": progress.cancelled, "left": left}
         return json_response(found, 202)
 
     async def _cancel_in_turn(self, progress: _Progress, identity: Identity) -> None:
-        """Cancel one generation after the other, until enough are cancelled."""
+        """Cancel one generation after the other, until enough are cancelled or Redis fails.
+
+        Unavailable is noted and not raised: the group would abort the cancels under way, and hide
+        the error in an ExceptionGroup, which the error boundary takes for a defect.
+        """
         while (generation_id := progress.take()) is not None:
             is_cancelled = False
             try:
                 is_cancelled = await self._cancel(generation_id, identity)
+            except Unavailable as exc:
+                progress.failure = exc
             finally:
                 progress.settle(is_cancelled=is_cancelled)
 

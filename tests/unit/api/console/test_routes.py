@@ -9,8 +9,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from api.console import bulk
 from shared.console.board import report_worker
 from shared.console.reports import LiveRun
+from shared.errors import Unavailable
 from shared.log.events import End, Start, Token, encode
 from shared.queue.presence import Presence
 from shared.redis import keys
@@ -196,6 +198,31 @@ async def test_a_bulk_cancel_needs_no_free_place_for_a_console(shell, monkeypatc
     await shell.post({"prompt": "x"})
 
     assert (await cancel_all(shell, at_most="5")).json()["cancelled"] == 1
+
+
+async def test_a_bulk_cancel_without_redis_is_503_and_lets_the_other_cancels_end(
+    shell, monkeypatch, caplog
+):
+    made = [(await shell.post({"prompt": f"{n}"})).json()["id"] for n in range(20)]
+    cancel, failed = bulk.cancel, asyncio.Event()
+
+    async def cancel_or_fail(store, generation_id, *, by):
+        if generation_id == made[0]:
+            failed.set()
+            raise Unavailable("away")
+        await failed.wait()
+        return await cancel(store, generation_id, by=by)
+
+    monkeypatch.setattr(bulk, "cancel", cancel_or_fail)
+
+    answer = await cancel_all(shell, owner="alice", at_most="200")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    assert "request failed" not in caplog.messages, "this is no defect of the server"
+    statuses = [(await shell.store.meta(name)).status for name in made]
+    under_way = statuses[1 : bulk.RUNNING_CANCELS]
+    assert under_way == ["cancelled"] * len(under_way), "the cancels under way were not aborted"
+    assert statuses[bulk.RUNNING_CANCELS :] == ["queued"] * 4, "no further cancel has begun"
 
 
 async def test_generations_that_have_ended_since_they_were_reported_make_room(shell):
