@@ -162,7 +162,8 @@ class TransferLimit:
         self._is_draining = True
         deadline_s = asyncio.get_running_loop().time() + within_s
         for limit in self._running:
-            limit.reschedule(deadline_s)
+            if not limit.expired():  # an expired one cleans up, and cannot be rescheduled
+                limit.reschedule(deadline_s)
         while self._running:
             self._is_idle.clear()
             await self._is_idle.wait()

@@ -52,6 +52,30 @@ async def test_a_transfer_longer_than_transfer_s_max_is_408(
     assert caught.value.status == 408
 
 
+async def test_a_drain_waits_for_a_transfer_that_cleans_up_after_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer_limit, "TRANSFER_S_MAX", 0.02)
+    turns, cleans_up, may_end = TransferLimit(9, 9), asyncio.Event(), asyncio.Event()
+
+    async def transfer() -> None:
+        with pytest.raises(RequestError):
+            async with turns.turn("ann"):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cleans_up.set()
+                    await may_end.wait()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(transfer())
+        await cleans_up.wait()
+        draining = tasks.create_task(turns.drain(1))
+        await asyncio.sleep(0)
+        assert not draining.done()
+        may_end.set()
+
+
 async def test_a_drain_waits_for_transfers_and_ends_the_slow_ones() -> None:
     turns, may_end, codes = TransferLimit(9, 9), asyncio.Event(), []
 
