@@ -75,10 +75,11 @@ class FeedRoutes:
         body = await self._body(request)
         if "timeout" not in body.members:
             return _success(await self._write(request, body, executed(body), "execute"))
-        wait_s = self._wait_s(body)
-        generation_id = await self._write(request, body, executed(body), "execute")
+        entries = executed(body)
         call = str(body.members["data"]["toolCallId"])
-        reply = await self._reply(request, wait_s, generation_id, (TOOL_RESULT, call))
+        generation_id, reply = await self._ask(
+            request, body, entries, "execute", wanted=(TOOL_RESULT, call)
+        )
         if reply is None:
             return json_response({"success": False, "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"success": True, "generationId": generation_id, "result": reply})
@@ -86,10 +87,10 @@ class FeedRoutes:
     async def request_confirmation(self, request: Request) -> ASGIApp:
         """POST …/request-confirmation: answered when a client has confirmed or refused."""
         body = await self._body(request)
-        wait_s = self._wait_s(body)
         entries, call = confirmation_asked(body)
-        generation_id = await self._write(request, body, entries, "confirmation")
-        reply = await self._reply(request, wait_s, generation_id, (CONFIRMATION, call))
+        _, reply = await self._ask(
+            request, body, entries, "confirmation", wanted=(CONFIRMATION, call)
+        )
         if reply is None:
             return json_response({"approved": False, "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"approved": reply["approved"]})
@@ -97,11 +98,9 @@ class FeedRoutes:
     async def request_input(self, request: Request) -> ASGIApp:
         """POST …/request-input: answered when a client has sent a text."""
         body = await self._body(request)
-        wait_s = self._wait_s(body)
         sent = request.headers.get(IDEMPOTENCY)
         entries, name = input_asked(body, "" if sent is None else check_idempotency_key(sent))
-        generation_id = await self._write(request, body, entries, "input")
-        reply = await self._reply(request, wait_s, generation_id, (USER_INPUT, name))
+        _, reply = await self._ask(request, body, entries, "input", wanted=(USER_INPUT, name))
         if reply is None:
             return json_response({"content": "", "error": TIMEOUT}, GATEWAY_TIMEOUT)
         return json_response({"content": reply["content"]})
@@ -147,19 +146,23 @@ class FeedRoutes:
 
         return await until_redis_answers(write)
 
-    def _wait_s(self, body: FeedBody) -> float:
-        """Return for how long to wait. Ask before the write: a refused POST writes nothing."""
+    async def _ask(
+        self,
+        request: Request,
+        body: FeedBody,
+        entries: Entries,
+        kind: str,
+        *,
+        wanted: tuple[str, str],
+    ) -> tuple[str, dict[str, Any] | None]:
+        """Write a question and wait for its reply; return the generation and the reply."""
         wait_s = read_wait_s(body.members)
-        self.waits.check_room()
-        return wait_s
-
-    async def _reply(
-        self, request: Request, wait_s: float, generation_id: str, wanted: tuple[str, str]
-    ) -> dict[str, Any] | None:
-        kind, name = wanted
-        return await self.waits.first(
-            generation_id, kind, name, wait_s=wait_s, receive=request.receive
-        )
+        with self.waits.place():
+            generation_id = await self._write(request, body, entries, kind)
+            reply = await self.waits.first(
+                generation_id, *wanted, wait_s=wait_s, receive=request.receive
+            )
+        return generation_id, reply
 
     async def _body(self, request: Request) -> FeedBody:
         node = self.node

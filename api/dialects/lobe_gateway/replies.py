@@ -8,7 +8,8 @@ Source: docs/dialects/lobehub-gateway.md.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from starlette.types import Receive
@@ -83,50 +84,57 @@ class ReplyWaits:
         self._node = node
         self._waits = 0
 
-    def check_room(self) -> None:
-        """Raise RequestError, 429, if no more feeders may wait."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Count a feeder that waits during the block.
+
+        Take the place before the question is written: a refused feeder writes nothing.
+
+        Raises:
+            RequestError: 429, no more feeders may wait.
+        """
         if self._waits >= WAITS_MAX:
             raise request_error("rate_limited", f"at most {WAITS_MAX} feeders wait at one node")
+        self._waits += 1
+        try:
+            yield
+        finally:
+            self._waits -= 1
 
     async def first(
         self, generation_id: str, kind: str, name: str, *, wait_s: float, receive: Receive
     ) -> dict[str, Any] | None:
-        """Return the first reply; None: none came in time.
+        """Return the first reply; None: none came in time. The caller has a `place`.
 
         Args:
             receive: of the request; reports a feeder that leaves.
 
         Raises:
-            RequestError: 409 the operation ended meanwhile; 429 too many wait; as `Hub.reading`.
+            RequestError: 409 the operation ended meanwhile; as `Hub.reading`.
             NotFound: the operation is gone.
         """
-        self.check_room()
         hub = self._node.hub
         meta = await until_redis_answers(lambda: self._node.store.meta(generation_id))
         if meta is None:
             raise NotFound
-        self._waits += 1
-        try:
-            async with hub.reading(meta) as relay:
-                with Waiter(relay, hub.now()) as waiter:
-                    search = _Search(relay, kind, name)
-                    left = DisconnectWatcher(receive, lambda: waiter.break_off(ReadingOutcome.LEFT))
-                    hub.admit(waiter, "whole")
-                    try:
-                        async with asyncio.timeout(wait_s):
-                            await waiter.until(search.is_over)
-                    except TimeoutError:
-                        return None
-                    finally:
-                        left.close()
-                        hub.dismiss(waiter)
-                    if search.found is None:
-                        waiter.check_not_broken_off()
-                        ended = await self._node.store.meta(generation_id)
-                        deny(Denied("ended", ended.status if ended is not None else "sealed"))
-                    return search.found
-        finally:
-            self._waits -= 1
+        async with hub.reading(meta) as relay:
+            with Waiter(relay, hub.now()) as waiter:
+                search = _Search(relay, kind, name)
+                left = DisconnectWatcher(receive, lambda: waiter.break_off(ReadingOutcome.LEFT))
+                hub.admit(waiter, "whole")
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await waiter.until(search.is_over)
+                except TimeoutError:
+                    return None
+                finally:
+                    left.close()
+                    hub.dismiss(waiter)
+                if search.found is None:
+                    waiter.check_not_broken_off()
+                    ended = await self._node.store.meta(generation_id)
+                    deny(Denied("ended", ended.status if ended is not None else "sealed"))
+                return search.found
 
 
 class _Search:
