@@ -31,6 +31,8 @@ OWNERS_MAX = 10_000  # in one answer
 OWNERS_AT_ONCE = 100  # in one round trip
 ROWS_MAX = 50_000  # of one answer
 JSON, CSV = "application/json", "text/csv"
+_PLAIN = re.compile(r"[A-Za-z0-9\-._~!$'(),;=:@/?]+", re.ASCII)  # a query may hold them as they are
+_CODED = "*"  # begins the coded form of a name
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)  # not the other forms of ISO 8601
 
 
@@ -63,15 +65,17 @@ class UsageRoutes:
         async with answer_deadline(), self.node.heavy_reads.turn(identity.owner):
             owners, next_after = [owner], None
             if owner == EVERYBODY:
-                found = await self.ledger.owners(request.query_params.get("after", ""))
+                found = await self.ledger.owners(_read_after(request.query_params.get("after", "")))
                 owners = found[:OWNERS_MAX]
                 next_after = owners[-1] if len(found) > OWNERS_MAX else None
             report = await self._report(owners, query)
         if media_type == CSV:
             headers = {"cache-control": "no-store"}
             if next_after is not None:
-                headers["x-next-after"] = next_after.encode("unicode_escape").decode()
+                headers["x-next-after"] = after_in_header(next_after)
             return Response(as_csv(report.data()), 200, headers, media_type=CSV)
+        if next_after is not None and next_after.startswith(_CODED):
+            next_after = _coded(next_after)
         return json_response({"data": report.data(), "next_after": next_after})
 
     async def _report(self, owners: Sequence[str], query: UsageQuery) -> Report:
@@ -122,6 +126,30 @@ def _read_day(query: Mapping[str, str], name: str) -> date | None:
         with suppress(ValueError):
             return date.fromisoformat(text)
     raise invalid_request(f"{name} must be a day, as 2026-01-31")
+
+
+def after_in_header(name: str) -> str:
+    """Return a value of `after` for the name of an owner, as the header X-Next-After has it.
+
+    A header holds ASCII only. Some clients put its value into the query as it is, and others encode
+    it first. With a percent-encoded name the pages of the latter would repeat owners, who would be
+    billed twice. So a name that is not plain has a coded form, which consists of plain characters.
+    """
+    return name if _PLAIN.fullmatch(name) else _coded(name)
+
+
+def _coded(name: str) -> str:
+    return _CODED + name.encode().hex()
+
+
+def _read_after(text: str) -> str:
+    """Return the name behind which a page begins."""
+    if not text.startswith(_CODED):
+        return text
+    try:
+        return bytes.fromhex(text.removeprefix(_CODED)).decode()
+    except ValueError:
+        raise invalid_request("after must be the next_after of the page before") from None
 
 
 def as_csv(data: Sequence[Mapping[str, Any]]) -> str:

@@ -7,6 +7,7 @@ import io
 from collections.abc import AsyncIterator
 from datetime import date
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -124,6 +125,53 @@ async def test_usage_is_given_as_csv(shell: Shell) -> None:
     (row,) = csv.DictReader(io.StringIO(answer.text))
     assert row["owner"] == "alice" and row["input_tokens"] == "3"
     assert row["model"] == '\'=HYPERLINK("x"),1', "a spreadsheet must not run it"
+
+
+ODD_OWNERS = [
+    "*", "*7a", "50%25", "CORP\\alice", "a b&c=d+e#f", "a@b.example", "zoë", "zoë2", "\U0001f40b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_encoded", [True, False], ids=["encoded", "as it is"])
+async def test_the_header_of_a_csv_page_leads_to_each_owner_once(
+    shell: Shell, monkeypatch: Any, is_encoded: bool
+) -> None:
+    monkeypatch.setattr(usage_module, "OWNERS_MAX", 1)
+    for owner in ODD_OWNERS:
+        await use(shell, owner)
+    after: str | None = ""
+    found: list[str] = []
+
+    while after is not None and len(found) <= len(ODD_OWNERS):
+        value = quote(after, safe="") if is_encoded else after
+        answer = await shell.get(f"/v1/usage?owner=*&after={value}", **OPERATOR, accept="text/csv")
+        found += [row["owner"] for row in csv.DictReader(io.StringIO(answer.text))]
+        after = answer.headers.get("x-next-after")
+        assert after is None or after.isascii()
+
+    assert found == sorted(ODD_OWNERS)
+
+
+async def test_next_after_leads_to_each_owner_once(shell: Shell, monkeypatch: Any) -> None:
+    monkeypatch.setattr(usage_module, "OWNERS_MAX", 1)
+    for owner in ODD_OWNERS:
+        await use(shell, owner)
+    after: str | None = ""
+    found: list[str] = []
+
+    while after is not None and len(found) <= len(ODD_OWNERS):
+        page = await report(shell, f"?owner=*&after={quote(after, safe='')}", **OPERATOR)
+        found += [row["owner"] for row in page["data"]]
+        after = page["next_after"]
+
+    assert found == sorted(ODD_OWNERS)
+
+
+@pytest.mark.parametrize("after", ["*7", "*zz", "*ff"])
+async def test_a_wrong_coded_name_is_refused(shell: Shell, after: str) -> None:
+    answer = await shell.get(f"/v1/usage?owner=*&after={after}", **OPERATOR)
+
+    assert answer.status_code == 422 and "next_after" in answer.text
 
 
 async def test_other_media_types_are_refused(shell: Shell) -> None:
