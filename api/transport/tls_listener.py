@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import Callable
@@ -74,10 +75,19 @@ class TlsListener:
                 continue
             connection.setblocking(False)
             if len(self._beginning) >= BEGINNING_MAX:
-                next(iter(self._beginning)).cancel()
+                # Out of the table at once: several connections come in one turn of the loop, in
+                # which no cancelled task ends, and each of them must end another one.
+                oldest = next(iter(self._beginning))
+                del self._beginning[oldest]
+                oldest.cancel()
             task = group.create_task(self._begin(connection, protocol), name="handshake")
             self._beginning[task] = None
-            task.add_done_callback(self._beginning.pop)
+            task.add_done_callback(functools.partial(self._forget, connection))
+
+    def _forget(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._beginning.pop(task, None)
+        if task.cancelled():
+            connection.close()  # a task that was cancelled before its first step has not done it
 
     async def _begin(
         self, connection: socket.socket, protocol: Callable[[], asyncio.Protocol]

@@ -113,6 +113,27 @@ async def test_silent_peers_keep_nobody_out(
         assert len(scene.listener._beginning) <= 3
 
 
+async def test_silent_peers_of_one_turn_of_the_loop_are_bounded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then no connection that was given up has ended yet when the next one is accepted."""
+    monkeypatch.setattr(tls_listener, "BEGINNING_MAX", 3)
+    async with listening(tmp_path) as scene, contextlib.AsyncExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", scene.port)))
+            for _ in range(9)
+        ]
+        for each in silent:
+            each.setblocking(False)
+
+        assert await scene.said(b"x", scene.tls) == b"tls x"
+        assert len(scene.listener._beginning) <= 3
+        async with asyncio.timeout(DEADLINE_S):
+            loop = asyncio.get_running_loop()
+            oldest = [await loop.sock_recv(each, 1) for each in silent[:6]]
+        assert oldest == [b""] * 6
+
+
 async def test_a_handshake_has_a_time_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
