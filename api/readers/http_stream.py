@@ -97,11 +97,15 @@ async def stream(
             "status": 204 if beginning.is_empty else 200,
             "headers": [*own, *beginning.headers, *headers],
         }
+        has_body = scope["method"] != "HEAD" and not beginning.is_empty
+        body = None
+        if has_body and encoding is not None:
+            # Before the first await after the choice: the bound of compressors must count it.
+            body = new_body(scope, hub.encodings, encoding)
         await send(head)
-        if scope["method"] == "HEAD" or beginning.is_empty:
+        if not has_body:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        body = None if encoding is None else new_body(scope, hub.encodings, encoding)
         if beginning.head:
             first = beginning.head
             first = first if body is None else body.aside_piece(first)

@@ -304,6 +304,22 @@ async def test_the_client_chooses_among_the_configured_encodings(
         assert reading.headers[b"cache-control"] == b"no-store, no-transform"
 
 
+async def test_readers_whose_heads_wait_count_for_the_bound_of_private_compressors(
+    harness: HubHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.compression.encodings.PRIVATE_CONTEXTS_MAX", 1)
+    readings = [Reading(harness, "zstd") for _ in range(2)]
+    for reading in readings:
+        reading.client.block()
+    await settle()
+    for reading in readings:
+        reading.client.unblock()
+    await settle()
+
+    chosen = [reading.headers.get(b"content-encoding") for reading in readings]
+    assert chosen == [b"zstd", None]
+
+
 async def test_without_the_setting_no_stream_is_compressed() -> None:
     async with HubHarness() as harness:
         harness.log.create()
