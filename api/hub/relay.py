@@ -219,10 +219,7 @@ class Relay:
     def trim(self) -> None:
         """Free the entries that all readers have been given; `refill_soon` reads them again."""
         feed = self.feed
-        rows = [
-            group.seq_min for group in self._broadcast_groups.values() if group.seq_min is not None
-        ]
-        target = min([feed.count, *rows])
+        target = min([feed.count, *self._encoded.needed_after()])
         for reader in self.individual_readers:
             is_placed = reader.position.epoch == feed.epoch
             target = min(target, reader.position.seq if is_placed else 0)

@@ -157,8 +157,12 @@ class Subscriber:
         return False
 
     def _follow(self, now: float) -> None:
-        """Join the row of readers that have caught up, if the server has a wire."""
-        if self._wire is None or self._prefix:
+        """Join the row of readers that have caught up, if the server has a wire.
+
+        A row never waits for its log. A reader that begins at the top of a log which is not folded
+        yet goes on by itself, because only such a reader can ask for trimmed entries.
+        """
+        if self._wire is None or self._prefix or not self._log.is_complete:
             return
         if self._body is None:
             group = self._relay.broadcast_group(self._log.dialect, is_chunked=True)
