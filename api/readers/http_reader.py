@@ -193,14 +193,15 @@ class Subscriber:
     def _continue_or_finish(self, now: float) -> bool:
         """Return True if the next slice can be written now.
 
-        If the dialect is over, finish. If the next entries were trimmed, have them read again.
+        If the dialect is over, finish. If the next entries were trimmed, have them read again, or
+        write the last words if they are lost.
         """
         if self.position.seq == self._log.over_at:
             self._end(now)
             return False
         if self._log.is_refill_needed(self.position.seq):
             self._relay.refill_soon()
-            return False
+            return self._write_last_words(now)
         return True
 
     def _write_last_words(self, now: float) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from api.dialects.native.events import respond_with_events, stream_events
 from api.transport.extensions import WIRE
 from shared.log.ids import START, EventId
+from shared.log.records import Meta
 from tests.support.hub_harness import GENERATION, Client, HubHarness, make_scope, settle
 
 
@@ -59,15 +60,17 @@ async def read(
     transport: str = "sse",
     client: Client | None = None,
     wire: Wire | None = None,
+    with_meta: Meta | None = None,
     **scope_parts: Any,
 ) -> Reading:
     """Start a request for the events after `cursor`, and let it join.
 
     Args:
         wire: takes the events instead of `client`, and lets the reader follow in a row.
+        with_meta: for a generation that Redis has lost.
     """
     client = client or Client()
-    meta = await hub_harness.log.meta(GENERATION)
+    meta = with_meta or await hub_harness.log.meta(GENERATION)
     assert meta is not None
     scope = make_scope(client, **scope_parts)
     if wire is not None:
