@@ -66,6 +66,11 @@ class SlicedLog(Protocol):
     """A log whose bytes a group writes: an encoded log, or a compressed one."""
 
     @property
+    def count(self) -> int:
+        """The number of folded entries. It falls when trimmed bytes are made again."""
+        ...
+
+    @property
     def over_at(self) -> int:
         """`seq` of the entry after which the log has no more bytes; -1: there is none so far."""
         ...
@@ -135,7 +140,7 @@ class FollowerRow:
         group, start = self._group, self.seq
         data, seq = group.broadcast_after(start)
         if seq == start:
-            return False
+            return group.is_folding
         writes = self._writes
         if writes is None:
             writes = self._writes = tuple([follower.write for follower in self.members])
@@ -248,6 +253,16 @@ class BroadcastGroup:
             return False
         return is_behind
 
+    @property
+    def is_folding(self) -> bool:
+        """Whether the next call of `broadcast_after` folds more entries.
+
+        The log may be folded again from its start, for a reader that came late. The rows get no
+        bytes until the fold has reached their place, so they take turns until then.
+        """
+        log, feed = self._log, self._feed
+        return log.over_at < 0 and feed.base <= log.count < feed.ids.count
+
     def disband(self) -> None:
         """Remove all followers: each reads by itself again, and finds its place anew."""
         if self._timer is not None:
@@ -264,3 +279,9 @@ class BroadcastGroup:
     def seq_min(self) -> int | None:
         """The `seq` of the row that is furthest behind; None: there are no followers."""
         return min((row.seq for row in self.rows), default=None)
+
+    @property
+    def needed_after(self) -> int | None:
+        """The `seq` after which the rows, or the fold for them, need the entries; None: no rows."""
+        seq = self.seq_min
+        return None if seq is None else min(seq, self._log.count)

@@ -103,6 +103,11 @@ class CompressedLog:
         self._entries_since_key = 0
 
     @property
+    def count(self) -> int:
+        """As of the encoded log."""
+        return self._log.count
+
+    @property
     def over_at(self) -> int:
         """As of the encoded log."""
         return self._log.over_at

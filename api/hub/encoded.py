@@ -72,9 +72,10 @@ class EncodedLog:
         self._is_lines = dialect.is_lines
         self._feed = feed
         self._meta = meta
-        self._start()
+        self.start_again()
 
-    def _start(self) -> None:
+    def start_again(self) -> None:
+        """Drop all bytes, and fold the feed from its first entry. The log needs trimmed entries."""
         self._epoch = self._feed.epoch
         self.fold: ByteFold = self.dialect.new_fold(self._meta)
         opening = self.fold.opening()
@@ -93,7 +94,8 @@ class EncodedLog:
     def bytes_kept(self) -> int:
         """The memory of this log, bytes, approximately."""
         kept = len(self._ends) + len(self._given)
-        return len(self._bytes) + self._ends.itemsize * kept + self.dialect.state_bytes
+        state_bytes = self.dialect.state_bytes if self.count else 0
+        return len(self._bytes) + self._ends.itemsize * kept + state_bytes
 
     def slice(self, seq: int, bytes_max: int = SLICE_BYTES_MAX) -> tuple[bytes, int]:
         """Return the bytes after entry `seq`, and the `seq` of the last entry in them.
@@ -117,7 +119,7 @@ class EncodedLog:
         if seq < self.base:
             if self._feed.base:
                 return b"", seq
-            self._start()  # the fold is deterministic: it gives the trimmed bytes again
+            self.start_again()  # the fold is deterministic: it gives the trimmed bytes again
             self.encode()
         available = self.count
         if seq >= available:
@@ -182,7 +184,7 @@ class EncodedLog:
         """Fold new entries, at most `fold_entries_max` or about `FOLD_BYTES_MAX` bytes."""
         feed = self._feed
         if self._epoch != feed.epoch:
-            self._start()
+            self.start_again()
         done = self.count
         if done == feed.ids.count or done < feed.base or self.over_at >= 0:
             return

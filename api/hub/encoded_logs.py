@@ -1,10 +1,14 @@
 """The bytes of one log in all forms that readers of this node have asked for, and their rows.
 
 Each dialect has one encoded log and one group of rows; each dialect in an encoding has one
-compressed log, which has a group of its own. Made when first asked for. Knows no reader.
+compressed log, which has a group of its own. Made when first asked for, and kept: readers hold
+their log, and wait in its group. Invariant: the fold of a log that has rows needs no trimmed entry,
+because rows cannot ask for a refill. Knows no reader.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from api.compression.encoding import SharedEncoding
 from api.hub.broadcast import BroadcastGroup, BroadcastHost
@@ -70,16 +74,26 @@ class EncodedLogs:
         for log in self._compressed.values():
             log.forget_fresh()
 
+    def needed_after(self) -> Iterator[int]:
+        """For each group that has rows, yield the place after which the group needs the entries."""
+        for group in self.groups.values():
+            if (seq := group.needed_after) is not None:
+                yield seq
+
     def trim(self, target: int) -> None:
-        """Free the bytes of the entries up to `target`, the lowest place of all readers."""
-        for name, log in list(self._logs.items()):
+        """Free the bytes of the entries up to `target`.
+
+        Args:
+            target: at most the place of each reader, and each place of `needed_after`.
+        """
+        for log in self._logs.values():
             if log.count >= target:
                 log.trim(max(target, log.base))
-                continue
-            del self._logs[name]  # it has no readers
-            self.groups.pop(name, None)
-            for other in [key for key in self._compressed if key.startswith(f"{name} ")]:
-                del self._compressed[other], self.groups[other]
+            else:
+                log.start_again()  # it has no rows, and its readers have a refill made
+        for group in self.groups.values():
+            if group.is_folding:
+                group.note_change()  # the rows fold on, so that the next trim frees more
 
     def erase(self) -> None:
         """Drop all bytes for good, because the feed was emptied."""

@@ -134,8 +134,11 @@ class Pump:
             row = rows.popleft()
             row.is_queued = False
             room -= len(row.members)
+            given = len(due)
             if row.take(now, due):
                 self.wake_row(row)
+                if len(due) == given:
+                    break  # it has folded a slice of its log: a batch must not fold a whole log
         for writes, data in due:
             for write in writes:
                 try:

@@ -219,10 +219,7 @@ class Relay:
     def trim(self) -> None:
         """Free the entries that all readers have been given; `refill_soon` reads them again."""
         feed = self.feed
-        rows = [
-            group.seq_min for group in self._broadcast_groups.values() if group.seq_min is not None
-        ]
-        target = min([feed.count, *rows])
+        target = min([feed.count, *self._encoded.needed_after()])
         for reader in self.individual_readers:
             is_placed = reader.position.epoch == feed.epoch
             target = min(target, reader.position.seq if is_placed else 0)
@@ -231,8 +228,11 @@ class Relay:
         self.token_runs.clear()
 
     def refill_soon(self) -> None:
-        """Read the trimmed entries again, once for all readers that need them."""
-        if self.feed.base and not self._is_refilling:
+        """Read the trimmed entries again, once for all readers; not if the log is lost for good.
+
+        Then a reader that needs them can only be given `unlogged_end`.
+        """
+        if self.feed.base and self.unlogged_end is None and not self._is_refilling:
             self._is_refilling = True
             self._spawn(self._refill())
 
@@ -365,11 +365,12 @@ class Relay:
         except BaseException:
             feed.abandon_page(request)
             raise
-        self.heard_at = self._clock()
         if not is_present or self.unlogged_end is not None:
-            # The worker may restore the log with the same ids: keep the copy for now.
+            # The worker may restore the log with the same ids: keep the copy for now. The log stays
+            # silent, so that the recheck looks at it also while a refill is tried again and again.
             feed.abandon_page(request)
             return None
+        self.heard_at = self._clock()
         was_dropped = feed.offer_page(request, page)
         if was_dropped:
             logger.warning("log rewritten", extra={"generation_id": self.generation_id})

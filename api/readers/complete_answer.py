@@ -32,7 +32,8 @@ AddEntry = Callable[[EventId, bytes], None]
 async def read_complete_log(hub: Hub, meta: Meta, receive: Receive, add: AddEntry) -> None:
     """Wait for the end of a generation, then call `add` for each entry of its log, `end` last.
 
-    If Redis has lost the generation, its `end` is in no log and has the id `0-0`.
+    If Redis has lost the generation, its `end` is in no log and has the id `0-0`. If this node has
+    trimmed the beginning of such a log, `end` is the only entry: the rest would have a hole.
 
     Args:
         receive: the ASGI `receive` of the request; it reports a disconnect.
@@ -49,7 +50,8 @@ async def read_complete_log(hub: Hub, meta: Meta, receive: Receive, add: AddEntr
             try:
                 await waiter.until(lambda: relay.is_over)
                 waiter.check_not_broken_off()
-                while relay.feed.base:  # the beginning was trimmed: read it again
+                while relay.feed.base and relay.unlogged_end is None:
+                    # The beginning was trimmed: read it again.
                     relay.refill_soon()
                     await waiter.changed()
                     waiter.check_not_broken_off()
@@ -84,7 +86,7 @@ async def complete_log_or_error(
 async def _hand_over(relay: Relay, add: AddEntry) -> None:
     """Call `add` for all entries, in steps, so that a long log does not block the event loop."""
     feed = relay.feed
-    raws, ids = list(feed.raws), feed.ids
+    raws, ids = [] if feed.base else list(feed.raws), feed.ids
     step_bytes = 0
     for index, raw in enumerate(raws):
         if index % FOLD_ENTRIES_MAX == FOLD_ENTRIES_MAX - 1 or step_bytes > FOLD_BYTES_MAX:

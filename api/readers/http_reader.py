@@ -157,8 +157,12 @@ class Subscriber:
         return False
 
     def _follow(self, now: float) -> None:
-        """Join the row of readers that have caught up, if the server has a wire."""
-        if self._wire is None or self._prefix:
+        """Join the row of readers that have caught up, if the server has a wire.
+
+        A row never waits for its log. A reader that begins at the top of a log which is not folded
+        yet goes on by itself, because only such a reader can ask for trimmed entries.
+        """
+        if self._wire is None or self._prefix or not self._log.is_complete:
             return
         if self._body is None:
             group = self._relay.broadcast_group(self._log.dialect, is_chunked=True)
@@ -189,14 +193,15 @@ class Subscriber:
     def _continue_or_finish(self, now: float) -> bool:
         """Return True if the next slice can be written now.
 
-        If the dialect is over, finish. If the next entries were trimmed, have them read again.
+        If the dialect is over, finish. If the next entries were trimmed, have them read again, or
+        write the last words if they are lost.
         """
         if self.position.seq == self._log.over_at:
             self._end(now)
             return False
         if self._log.is_refill_needed(self.position.seq):
             self._relay.refill_soon()
-            return False
+            return self._write_last_words(now)
         return True
 
     def _write_last_words(self, now: float) -> bool:

@@ -170,7 +170,7 @@ class Subscription:
             return self._first_of(self._fold.caught_up())
         if self.position.seq < feed.base:
             self.relay.refill_soon()
-            return None
+            return self._last_words_frame()  # with a lost log there is no refill
         if self.position.seq < feed.count and not self._is_at_key:
             return self._entry_frame()
         if feed.is_ended and self.position.seq >= feed.count:

@@ -36,6 +36,9 @@ class Follower(Protocol):
         Args:
             chunks: what other readers have made of this entry, by the cursor that they sent and
                 whether the entry is still the last one.
+
+        Raises:
+            Exception: the connection took no byte of the entry.
         """
         ...
 
@@ -70,10 +73,20 @@ class Row:
         for follower in followers[:SLICE_READERS]:
             if follower not in self._followers:
                 continue
-            if follower.place == entry.before:
-                follower.follow(entry, chunks)
-            else:
+            if follower.place != entry.before or not self._give(follower, entry, chunks):
                 self.discard(follower)
                 follower.leave()
         if rest := followers[SLICE_READERS:]:
             asyncio.get_running_loop().call_soon(self._deliver, entry, rest, chunks)
+
+    def _give(self, follower: Follower, entry: Entry, chunks: Chunks) -> bool:
+        """Write an entry to one reader; False: its connection did not take the entry.
+
+        The caller is the live connection of the node, which an exception would end for all readers.
+        """
+        try:
+            follower.follow(entry, chunks)
+        except Exception:  # a server may raise anything for one connection
+            follower.place = entry.before  # the reader sends the entry by itself
+            return False
+        return True

@@ -154,7 +154,7 @@ class _Search:
             self._epoch, self._seq = feed.epoch, 0
         if self._seq < feed.base:  # trimmed: read it again
             self._relay.refill_soon()
-            return False
+            return self._relay.unlogged_end is not None  # with a lost log there is no refill
         while self.found is None and self._seq < feed.count:
             reply = read_reply(feed.raws[self._seq - feed.base])
             self._seq += 1

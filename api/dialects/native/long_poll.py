@@ -144,10 +144,7 @@ class _LongPollReader:
         match self.position.place(relay.feed, now):
             case Placement.WAITING:
                 self._hub.await_place(self)
-                if relay.unlogged_end is not None:
-                    self._take_aside(relay.unlogged_end)
-                    self._is_done = True
-                    self._changed.set()
+                self._take_last_words()
                 return False
             case Placement.RESET:
                 self._hub.counters.reset(relay.meta.generation_id)
@@ -167,17 +164,24 @@ class _LongPollReader:
         if not chunk and not is_at_top:
             if self._log.is_refill_needed(start):
                 relay.refill_soon()
+                self._take_last_words()  # with a lost log there is no refill
                 return False
             return True
         if is_at_top and relay.feed.is_ended:
             self._is_done = True
-        elif is_at_top and relay.unlogged_end is not None:
-            self._take_aside(relay.unlogged_end)
-            self._is_done = True
+        elif is_at_top:
+            self._take_last_words()
         self._is_settled = self._is_settled or relay.feed.is_up_to_date
         if self._lines or self._is_done or self._is_settled:
             self._changed.set()
         return False
+
+    def _take_last_words(self) -> None:
+        """Take the `end` of a generation whose log Redis has lost, if the relay has one."""
+        if self._relay.unlogged_end is not None:
+            self._take_aside(self._relay.unlogged_end)
+            self._is_done = True
+            self._changed.set()
 
     def _take_aside(self, raw: bytes) -> None:
         line = self._log.fold.aside(raw)

@@ -7,8 +7,29 @@ import re
 from typing import Any
 
 from api.dialects.native.events import respond_with_events, stream_events
+from api.transport.extensions import WIRE
 from shared.log.ids import START, EventId
+from shared.log.records import Meta
 from tests.support.hub_harness import GENERATION, Client, HubHarness, make_scope, settle
+
+
+class Wire:
+    """A connection that takes bytes past `send`."""
+
+    is_paused = False
+
+    def __init__(self) -> None:
+        self.got: list[bytes] = []
+        self.write = self.got.append
+        self.release()
+
+    def release(self) -> None:
+        self.on_paused = self.on_resumed = lambda: None
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the events in NDJSON."""
+        return re.findall(r'"id":"([0-9]+-[0-9]+)","type"', b"".join(self.got).decode())
 
 
 class Reading:
@@ -38,16 +59,26 @@ async def read(
     *,
     transport: str = "sse",
     client: Client | None = None,
-    **scope: Any,
+    wire: Wire | None = None,
+    with_meta: Meta | None = None,
+    **scope_parts: Any,
 ) -> Reading:
-    """Start a request for the events after `cursor`, and let it join."""
+    """Start a request for the events after `cursor`, and let it join.
+
+    Args:
+        wire: takes the events instead of `client`, and lets the reader follow in a row.
+        with_meta: for a generation that Redis has lost.
+    """
     client = client or Client()
-    meta = await hub_harness.log.meta(GENERATION)
+    meta = with_meta or await hub_harness.log.meta(GENERATION)
     assert meta is not None
+    scope = make_scope(client, **scope_parts)
+    if wire is not None:
+        scope["extensions"][WIRE] = wire
     task = asyncio.create_task(
         stream_events(
             hub_harness.hub,
-            make_scope(client, **scope),
+            scope,
             client.receive,
             client.send,  # type: ignore[arg-type]
             meta=meta,

@@ -66,6 +66,32 @@ async def test_a_lost_generation_is_sealed_after_ten_seconds_and_its_readers_get
             pass
 
 
+@pytest.mark.parametrize("transport", ["sse", "ndjson"])
+async def test_a_reader_that_needs_trimmed_entries_of_a_lost_generation_gets_the_end(
+    hub_harness: HubHarness, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """Nobody can read these entries again, so the reader must not wait for them."""
+    monkeypatch.setattr("api.hub.relay.REFILL_RETRY_S", 0.0)
+    hub_harness.log.create()
+    hub_harness.log.tokens("a", "b", "c")
+    first = await read(hub_harness, transport=transport)
+    relay = hub_harness.hub.relays[GENERATION]
+    relay.trim()
+    assert relay.feed.base == 2
+    hub_harness.log.lose()
+    late = await read(hub_harness, transport=transport, with_meta=relay.meta)
+    await hub_harness.pass_time(9)
+    assert hub_harness.log.count("page") > 5 and not late.client.is_finished
+    await hub_harness.pass_time(4)
+    pages = hub_harness.log.count("page")
+    await hub_harness.pass_time(3)
+
+    for reading in (first, late):
+        assert reading.task.done()
+        assert b'"code":"lost"' in reading.client.body and reading.client.is_finished
+    assert hub_harness.log.count("page") == pages, "no further read of the log"
+
+
 async def test_absence_counts_only_while_redis_answers(hub_harness: HubHarness) -> None:
     hub_harness.log.create()
     reading = await read(hub_harness)

@@ -54,6 +54,25 @@ def test_sinks_take_turns_and_a_run_ends_after_its_slice() -> None:
     assert runs == 2
 
 
+def test_a_row_whose_log_is_folded_ends_the_batch() -> None:
+    """A fold step takes as long as many writes, so a sink gets its turn after each of them."""
+    order: list[Any] = []
+    calls: list[Callable[[], None]] = []
+
+    class FoldingRow(FakeRow):
+        def take(self, now: float, due: list[Broadcast]) -> bool:
+            order.append(self.name)
+            self.turns -= 1
+            return self.turns > 0
+
+    pump = Pump(lambda: 0.0, calls.append)
+    pump.wake(FakeSink(3, order, "sink", lambda: None))
+    pump.wake_row(FoldingRow(4, b"row", []))
+    while calls:
+        calls.pop()()
+    assert order == [b"row", "sink", b"row", "sink", b"row", "sink", b"row"]
+
+
 def test_rows_write_a_bounded_batch_between_two_sinks() -> None:
     written: list[Any] = []
     calls: list[Callable[[], None]] = []

@@ -140,6 +140,26 @@ async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
         assert await reading.ended() == hub_harness.log.logs[GENERATION]
 
 
+async def test_a_lost_generation_whose_beginning_was_trimmed_ends_at_once(
+    hub_harness: HubHarness,
+) -> None:
+    """The rest without its beginning would be an answer with a hole."""
+    hub_harness.log.tokens("a", "b", "c")
+    meta = hub_harness.log.known[GENERATION]
+    async with hub_harness.hub.reading(meta) as relay:
+        with Waiter(relay, 0.0) as waiter:
+            await waiter.until(lambda: relay.feed.is_up_to_date)
+        relay.trim()
+        reading = Reading(hub_harness)
+        await settle()
+        hub_harness.log.lose()
+        relay.end_unlogged(LOST)
+        pages = hub_harness.log.count("page")
+
+        assert await reading.ended() == [(START, LOST)]
+        assert hub_harness.log.count("page") == pages
+
+
 async def test_a_long_log_is_handed_over_step_by_step(hub_harness: HubHarness) -> None:
     hub_harness.log.tokens(*map(str, range(2_500)))
     hub_harness.log.append(END)

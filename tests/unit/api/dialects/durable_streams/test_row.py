@@ -84,6 +84,22 @@ async def test_a_frame_with_bytes_goes_to_the_row_and_another_one_dissolves_it()
     assert reader.has_left and reader.got == [b"a"]
 
 
+async def test_a_follower_whose_write_raises_leaves_and_the_others_get_the_entry() -> None:
+    """Only this reader's connection is lost; the frame came over the connection of the node."""
+    tail = known_tail()
+    gone, other = Reader(tail.row), Reader(tail.row)
+
+    def refuse(entry: Entry, chunks: Chunks) -> None:
+        raise RuntimeError("the handler is closed")
+
+    gone.follow = refuse  # type: ignore[method-assign]
+    tail.offer(Frame(ZERO, A, False, False, b"a"))
+    tail.offer(Frame(A, B, False, False, b"b"))
+
+    assert gone.has_left and gone.got == []
+    assert (other.got, other.has_left) == ([b"a", b"b"], False)
+
+
 async def test_every_other_change_dissolves_the_row() -> None:
     changes = [
         lambda tail: tail.offer(Frame(ZERO, A, False, False, None)),

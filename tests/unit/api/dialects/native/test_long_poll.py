@@ -11,6 +11,7 @@ import pytest
 
 from api.dialects.native.long_poll import long_poll, parse_wait
 from shared.errors import RequestError
+from shared.log.event_bytes import LOST
 from shared.log.ids import START, EventId
 from tests.support.hub_harness import END, GENERATION, Client, HubHarness, settle
 
@@ -108,6 +109,28 @@ async def test_a_lost_generation_is_reported_and_done(hub_harness: HubHarness) -
     await hub_harness.pass_time(13)
     reply = await polling
     assert [e["error"]["code"] for e in reply["events"]] == ["lost"]
+    assert reply["done"]
+
+
+async def test_a_poll_that_needs_trimmed_entries_of_a_lost_generation_is_done(
+    hub_harness: HubHarness,
+) -> None:
+    meta = hub_harness.log.create()
+    hub_harness.log.tokens("a", "b", "c")
+    async with hub_harness.hub.reading(meta) as relay:
+        await relay.wait_settled()
+        relay.trim()
+        hub_harness.log.lose()
+        polling = asyncio.create_task(
+            long_poll(hub_harness.hub, meta, START, 60)  # no entry of the log is left
+        )
+        await settle()
+        relay.end_unlogged(LOST)
+        await settle()
+        assert polling.done()
+        reply = json.loads(await polling)
+
+    assert [event["error"]["code"] for event in reply["events"]] == ["lost"]
     assert reply["done"]
 
 

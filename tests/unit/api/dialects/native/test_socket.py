@@ -422,6 +422,26 @@ async def test_a_lost_generation_ends_with_the_event_id_0_0(
     assert hub_harness.hub.relays == {}
 
 
+async def test_a_reader_that_needs_trimmed_entries_of_a_lost_generation_gets_the_end(
+    hub_harness: HubHarness, socket_client: NativeClient
+) -> None:
+    hub_harness.log.create()
+    hub_harness.log.tokens("a", "b", "c")
+    await socket_client.say({"type": "subscribe", "id": GENERATION})
+    assert len(socket_client.take()) > 3
+    hub_harness.hub.relays[GENERATION].trim()
+    hub_harness.log.lose()
+    late = NativeClient(hub_harness)
+    await settle()
+    await late.say({"type": "subscribe", "id": GENERATION, "last_event_id": "1-1"})
+    await hub_harness.pass_time(13)
+
+    assert [frame["type"] for frame in late.take()][-1] == "end"
+    assert hub_harness.hub.relays == {}
+    late.client.leave("websocket")
+    await late.task
+
+
 # The handshake
 
 
