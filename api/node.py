@@ -141,8 +141,8 @@ class Node:
         self.metrics.watch_bodies(self.bodies)
         self.shares = self.authenticator.shares = Shares(self.redis)
         self.share_watch = ShareWatch(self.shares)
-        self.key_watch = KeyWatch()
-        self.authenticator.on_keys_changed = self._end_removed_keys
+        self.key_watch = KeyWatch(self.authenticator.is_key_revoked)
+        self.authenticator.on_keys_changed = self.key_watch.end
         self.timeline = TimelineWriter(self.redis, self.settings)
         self.places = ReaderPlaces(self.name, self.store, self.metrics.limit_refusals)
         self.peers = TrustedProxies.read(self.settings.trusted_proxies)
@@ -158,9 +158,6 @@ class Node:
             readers=change.readers,
         )  # fmt: skip
         self.timeline.note(change.generation_id, moment, age_s=change.age_s)
-
-    def _end_removed_keys(self) -> None:
-        self.key_watch.end(self.authenticator.is_key_revoked)
 
     def owner(self, request: Request) -> str:
         """Return the owner whose credentials the request carries.

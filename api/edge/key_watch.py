@@ -7,6 +7,7 @@ owner and scopes stands for a removed one, so a person who gets a new key keeps 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from api.hub.contracts import Connection, ReadingOutcome
@@ -14,17 +15,29 @@ from shared.config.credentials import Identity
 
 
 class KeyWatch:
-    """The open connections of one node that were opened with keys of a file."""
+    """The open connections of one node that were opened with keys of a file.
 
-    def __init__(self) -> None:
+    Args:
+        is_key_revoked: says whether the key of an identity was taken away.
+    """
+
+    def __init__(self, is_key_revoked: Callable[[Identity], bool]) -> None:
+        self._is_key_revoked = is_key_revoked
         self._connections: dict[Identity, set[Connection]] = {}
 
     def __len__(self) -> int:
         return len(self._connections)
 
     def add(self, identity: Identity, connection: Connection) -> None:
-        """Break `connection` off if the key goes; call `remove` when it closes."""
+        """Break `connection` off if the key goes; call `remove` when it closes.
+
+        The key was checked when the request came. It may have gone while the node read the body or
+        waited for the first content. Then the connection is broken off, but only after the caller
+        has stored what it needs at the end of the connection.
+        """
         self._connections.setdefault(identity, set()).add(connection)
+        if self._is_key_revoked(identity):
+            asyncio.get_running_loop().call_soon(self.end)
 
     def remove(self, identity: Identity, connection: Connection) -> None:
         connections = self._connections.get(identity, set())
@@ -32,8 +45,8 @@ class KeyWatch:
         if not connections:
             self._connections.pop(identity, None)
 
-    def end(self, is_key_revoked: Callable[[Identity], bool]) -> None:
+    def end(self) -> None:
         """Break off the connections of each identity whose key was taken away."""
-        for identity in [each for each in self._connections if is_key_revoked(each)]:
+        for identity in [each for each in self._connections if self._is_key_revoked(each)]:
             for connection in self._connections.pop(identity):
                 connection.break_off(ReadingOutcome.REVOKED)

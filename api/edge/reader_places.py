@@ -29,6 +29,10 @@ from shared.redis import keys
 from shared.redis.pipeline import Call
 
 SCRIPT = "limit_place"
+# A reader waits so long for its place. A request is answered within 5 s also while Redis hangs, and
+# other calls take up to 4.5 s of it: META_READ_S of api/readers/lookup.py before this call, and
+# REDIS_ANSWER_S for the report of a reader to a generation with a grace after it.
+PLACE_WAIT_S = 0.25
 RENEW_S = 2.5
 LIFE_MS = 8_000
 TOLD_MS = 30_000  # a refused EventSource comes back sooner than this; refusals count until then
@@ -99,8 +103,9 @@ class ReaderPlaces:
                 self._write_soon(owner)
             return
         try:
-            reply = await self._call_one(owner, reader)
-        except Unavailable:
+            async with asyncio.timeout(PLACE_WAIT_S):
+                reply = await self._call_one(owner, reader)
+        except (Unavailable, TimeoutError):
             return  # the next renewal counts it
         except BaseException:
             self.give_back(owner)

@@ -131,6 +131,9 @@ class ShardedLiveConnection:
             shard = self._shards.pop(address)
             self._reconnects_before += shard.reconnects
             shard.stop()
+            for channel, present in self._channels.items():
+                if present == address:  # the slot has no master; this one may come back
+                    self._channels[channel] = None
 
     def _place(self, channel: bytes) -> None:
         master, present = self._master_of(channel), self._channels[channel]

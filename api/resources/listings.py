@@ -1,6 +1,8 @@
 """Listings: the generations of a session, the generations of an owner, the models, the workers.
 
-A page holds at most 100 generations, newest first, and names the `before` of the next page.
+A page holds at most 100 generations, newest first, and names the `before` of the next page. The
+indexes also name generations that have expired. So a page reads on until it is full, in a bounded
+part of the index, and `before` follows from the rows that were read and not from those that exist.
 Invariant: a page does not end between two generations of the same millisecond, because `before` is
 a time in ms and could not tell them apart.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -30,16 +32,23 @@ from shared.log.records import Meta
 from shared.log.snapshot import progress, summary
 from shared.log.visibility import is_visible
 from shared.queue.overview import (
+    IndexRow,
     oldest_waiting_s,
-    owner_ids,
+    owner_rows,
     queue_depths,
-    session_ids,
-    unfinished_ids,
+    session_rows,
+    unfinished_rows,
 )
 from shared.queue.partitions import partitions_of
 
 PAGE_GENERATIONS = 100
+ROWS = PAGE_GENERATIONS + 1  # of an index in one read: one more shows that more follow
+# For one page, so that it is answered in time however many generations have expired.
+INDEX_READS_MAX = 10
 _BEFORE = re.compile(r"[0-9]{1,15}", re.ASCII)
+
+# Returns up to `ROWS` rows that are older than a time (Unix ms; None: the newest), newest first.
+ReadRows = Callable[[int | None], Awaitable[list[IndexRow]]]
 
 
 class ListingRoutes:
@@ -71,11 +80,12 @@ class ListingRoutes:
         if not name or len(name) > SESSION_CHARACTERS_MAX:
             raise NotFound("session")
         owner = None if identity.covers(name) else identity.owner
+
+        async def read(before_ms: int | None) -> list[IndexRow]:
+            return await session_rows(self.node.redis, owner, name, ROWS, before_ms=before_ms)
+
         async with answer_deadline():
-            ids = await session_ids(
-                self.node.redis, owner, name, PAGE_GENERATIONS + 1, before_ms=before_ms
-            )
-            content = await self._page(ids, identity)
+            content = await self._page(read, before_ms, identity)
         return {"session": name, **content}
 
     async def generations(self, request: Request) -> ASGIApp:
@@ -86,17 +96,15 @@ class ListingRoutes:
         """
         identity, before_ms = self.node.identity(request), read_before_ms(request)
         owner, names_owners = self.node.listed_owner(request)
+
+        async def read(before_ms: int | None) -> list[IndexRow]:
+            if owner != EVERYBODY:
+                return await owner_rows(self.node.redis, owner, ROWS, before_ms=before_ms)
+            async with self.node.heavy_reads.turn(identity.owner):
+                return await unfinished_rows(self.node.store, ROWS, before_ms=before_ms)
+
         async with answer_deadline():
-            if owner == EVERYBODY:
-                async with self.node.heavy_reads.turn(identity.owner):
-                    ids = await unfinished_ids(
-                        self.node.store, PAGE_GENERATIONS + 1, before_ms=before_ms
-                    )
-            else:
-                ids = await owner_ids(
-                    self.node.redis, owner, PAGE_GENERATIONS + 1, before_ms=before_ms
-                )
-            content = await self._page(ids, identity, names_owners=names_owners)
+            content = await self._page(read, before_ms, identity, names_owners=names_owners)
         if request.query_params.get("active") in ("1", "true"):
             content["generations"] = [
                 item for item in content["generations"] if item["id"] in content["active"]
@@ -104,22 +112,30 @@ class ListingRoutes:
         return json_response(content)
 
     async def _page(
-        self, ids: Sequence[str], viewer: Identity, *, names_owners: bool = False
+        self,
+        read: ReadRows,
+        before_ms: int | None,
+        viewer: Identity,
+        *,
+        names_owners: bool = False,
     ) -> dict[str, Any]:
         """Return a page.
 
         Args:
+            read: reads the index.
             names_owners: an operator lists named owners. Rows that the operator may not see are
                 in the page, too, but without prompts and answers.
         """
-        # Usually small; about 3 MB with the longest prompts and metadata.
-        async with self.node.heavy_reads.turn(viewer.owner):
-            found = await self.node.store.metas(ids)
-        if names_owners:
-            metas = [meta for meta in found if meta is not None and is_visible(meta, meta.owner)]
-        else:
-            metas = [meta for meta in found if is_visible(meta, viewer)]
-        page, next_before = cut_page(metas, PAGE_GENERATIONS)
+        page: list[Meta] = []
+        next_before = before_ms
+        for _ in range(INDEX_READS_MAX):
+            rows = await read(next_before)
+            number, next_before = cut([row.created_ms for row in rows], PAGE_GENERATIONS)
+            page += await self._metas(rows[:number], viewer, names_owners=names_owners)
+            if next_before is None or len(page) >= PAGE_GENERATIONS:
+                break
+        if len(page) > PAGE_GENERATIONS:
+            page, next_before = cut_page(page, PAGE_GENERATIONS)
         now_ms = time.time_ns() // 1_000_000
         own = viewer.share is None
         items = [
@@ -138,6 +154,17 @@ class ListingRoutes:
             "active": [meta.generation_id for meta in page if not meta.is_ended],
             "next_before": next_before,
         }
+
+    async def _metas(
+        self, rows: Sequence[IndexRow], viewer: Identity, *, names_owners: bool
+    ) -> list[Meta]:
+        """Return the metas of those rows that exist and may be in the page."""
+        # Usually small; about 3 MB with the longest prompts and metadata.
+        async with self.node.heavy_reads.turn(viewer.owner):
+            found = await self.node.store.metas([row.generation_id for row in rows])
+        if names_owners:
+            return [meta for meta in found if meta is not None and is_visible(meta, meta.owner)]
+        return [meta for meta in found if is_visible(meta, viewer)]
 
     async def models(self, request: Request) -> ASGIApp:
         """GET /v1/models: all models, in the shape of OpenAI's API."""
@@ -203,12 +230,16 @@ def cut_page(metas: Sequence[Meta], limit: int) -> tuple[list[Meta], int | None]
     Args:
         metas: newest first; one more than `limit` if there are more.
     """
-    if len(metas) <= limit:
-        return list(metas), None
-    page = list(metas[:limit])
-    next_ms = metas[limit].created_at_ms
-    page = [meta for meta in page if meta.created_at_ms != next_ms] or page
-    return page, page[-1].created_at_ms
+    number, next_before = cut([meta.created_at_ms for meta in metas], limit)
+    return list(metas[:number]), next_before
+
+
+def cut(times_ms: Sequence[int], limit: int) -> tuple[int, int | None]:
+    """Return how many of these a page takes, and the `before` of the next page; as `cut_page`."""
+    if len(times_ms) <= limit:
+        return len(times_ms), None
+    number = sum(time_ms != times_ms[limit] for time_ms in times_ms[:limit]) or limit
+    return number, times_ms[number - 1]
 
 
 def read_before_ms(request: Request) -> int | None:

@@ -1,4 +1,4 @@
-"""Reads the indexes of the queue: numbers of generations, and ids of owners and sessions.
+"""Reads the indexes of the queue: numbers of generations, and rows of owners and sessions.
 
 Every coroutine here may raise `Unavailable`: Redis did not answer in time. Nothing is changed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio.client import Pipeline
 
@@ -16,6 +16,17 @@ from shared.log.store import Store
 from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, is_refusal, translated
+
+
+class IndexRow(NamedTuple):
+    """A generation in an index, which may have expired.
+
+    Attributes:
+        created_ms: when it was created, Unix ms, Redis's clock.
+    """
+
+    generation_id: str
+    created_ms: int
 
 
 async def running_of(store: Store, ids: Sequence[str]) -> list[str]:
@@ -97,10 +108,10 @@ async def waiting_by_tag(store: Store, priority: str) -> dict[str, int]:
     return {tag: number or 0 for tag, number in zip(tags, await _answers(pipeline), strict=True)}
 
 
-async def session_ids(
+async def session_rows(
     redis: Client, owner: str | None, session: str, limit: int, *, before_ms: int | None = None
-) -> list[str]:
-    """Return up to `limit` ids of a session, newest first.
+) -> list[IndexRow]:
+    """Return up to `limit` rows of a session, newest first.
 
     Args:
         owner: whose session; None: sessions of all owners (indexed where tokens are accepted).
@@ -110,15 +121,30 @@ async def session_ids(
     return await _newest(redis, key, limit, before_ms)
 
 
-async def owner_ids(
+async def owner_rows(
     redis: Client, owner: str, limit: int, *, before_ms: int | None = None
-) -> list[str]:
-    """Return up to `limit` ids of an owner, newest first; as `session_ids`."""
+) -> list[IndexRow]:
+    """Return up to `limit` rows of an owner, newest first; as `session_rows`."""
     return await _newest(redis, keys.owner(owner), limit, before_ms)
 
 
-async def unfinished_ids(store: Store, limit: int, *, before_ms: int | None = None) -> list[str]:
-    """Return up to `limit` ids of unfinished generations of all owners, newest first.
+async def session_ids(
+    redis: Client, owner: str | None, session: str, limit: int, *, before_ms: int | None = None
+) -> list[str]:
+    """Return the ids of `session_rows`."""
+    rows = await session_rows(redis, owner, session, limit, before_ms=before_ms)
+    return [row.generation_id for row in rows]
+
+
+async def owner_ids(redis: Client, owner: str, limit: int) -> list[str]:
+    """Return the ids of `owner_rows`."""
+    return [row.generation_id for row in await owner_rows(redis, owner, limit)]
+
+
+async def unfinished_rows(
+    store: Store, limit: int, *, before_ms: int | None = None
+) -> list[IndexRow]:
+    """Return up to `limit` rows of unfinished generations of all owners, newest first.
 
     Reads the whole indexes of the queue, which `Settings.queue_max` bounds, and when each
     generation was created. The list lacks an answer that ended before the worker noted it as
@@ -140,11 +166,14 @@ async def unfinished_ids(store: Store, limit: int, *, before_ms: int | None = No
         if status in (b"queued", b"running") and created_ms
     ]
     seen = [pair for pair in created if before_ms is None or pair[0] < before_ms]
-    return [generation_id for _, generation_id in sorted(seen, reverse=True)[:limit]]
+    newest = sorted(seen, reverse=True)[:limit]
+    return [IndexRow(generation_id, created_ms) for created_ms, generation_id in newest]
 
 
-async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) -> list[str]:
+async def _newest(redis: Client, key: str, limit: int, before_ms: int | None) -> list[IndexRow]:
     highest = "+inf" if before_ms is None else f"({before_ms}"
     with translated():
-        found = await redis.zrevrangebyscore(key, highest, "-inf", start=0, num=limit)
-    return [member.decode() for member in found]
+        found = await redis.zrevrangebyscore(
+            key, highest, "-inf", start=0, num=limit, withscores=True
+        )
+    return [IndexRow(member.decode(), int(score)) for member, score in found]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import redis
 
@@ -136,6 +136,17 @@ class RedisCluster:
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
             except redis.RedisError:
                 pass  # a replica, or a server that is away
+
+    def take_slots(self, server: RedisServer, first: int, last: int) -> None:
+        """Leave slots of `server` without a master, in the view of every server."""
+        for each in [server, *self.servers]:  # its owner first, which would tell the others
+            with each.client() as client, suppress(redis.ResponseError):
+                client.execute_command("CLUSTER", "DELSLOTSRANGE", first, last)
+
+    def give_slots(self, server: RedisServer, first: int, last: int) -> None:
+        """Give slots that have no master to `server`; it tells the others within a second."""
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
 
     def owner(self, key: str) -> RedisServer:
         """Return the master of a key, as the first server that answers sees it."""

@@ -22,6 +22,7 @@ class SlotMap:
         version: rises with each reading of the whole map; 0: it was never read.
         changes: rises whenever a slot gets another master.
         is_stale: a server has contradicted the map since it was read.
+        is_whole: each slot had a master when the map was read.
         lost: masters that could not be reached since then; others may have their slots.
         avoided: servers that could not be reached and have not answered since.
     """
@@ -30,6 +31,7 @@ class SlotMap:
         self.version = 0
         self.changes = 0
         self.is_stale = True
+        self.is_whole = False
         self.lost: set[HostPort] = set()
         self.avoided: set[HostPort] = set()
         self._masters: list[HostPort | None] = [None] * SLOTS
@@ -42,11 +44,6 @@ class SlotMap:
             found = sorted({master for master in self._masters if master is not None})
             self._sorted = self.changes, found
         return self._sorted[1]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether each slot has a master."""
-        return None not in self._masters
 
     @property
     def slots_without(self) -> int:
@@ -69,8 +66,11 @@ class SlotMap:
             asked: the server that answered. An empty host in the reply means this server's.
 
         Raises:
-            ValueError: the reply has another form; the map is as before.
+            ValueError: the reply has another form or names no master; the map is as before. A
+                server that left the cluster, or has not joined it yet, knows no master.
         """
+        if reply == []:
+            raise ValueError("CLUSTER SLOTS names no master")
         masters: list[HostPort | None] = [None] * SLOTS
         try:
             for first, last, (host, port, *_), *_ in reply:
@@ -85,6 +85,7 @@ class SlotMap:
         self._masters = masters
         self.version += 1
         self.is_stale = False
+        self.is_whole = None not in masters
         self.lost.clear()
 
     def note_moved(self, slot: int, master: HostPort) -> None:
@@ -108,7 +109,13 @@ class SlotMap:
         self.avoided.discard(server)
 
     def is_doubtful(self, slots: Iterable[int | None]) -> bool:
-        """Whether the map was never read, or one of these slots had a master that was lost."""
+        """Whether another map may serve these slots, because this one does not.
+
+        The map was never read, or one of the slots has no master, or a master that was lost.
+        """
         if not self.version:
             return True
-        return bool(self.lost) and any(self.master_of(slot) in self.lost for slot in slots)
+        if self.is_whole and not self.lost:  # nearly always
+            return False
+        masters = [self.master_of(slot) for slot in slots]
+        return any(master is None or master in self.lost for master in masters)

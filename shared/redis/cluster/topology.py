@@ -2,8 +2,8 @@
 
 The masters of slots are the same for all connections of a process, so these connections share one
 map. There is one topology for each event loop and cluster, which `topology_of` returns. The map is
-read again when a reply contradicts the map, or when a server is lost: once for all callers that met
-the same error, and at most once per `READ_PAUSE_S`.
+read again when a reply contradicts the map, when a server is lost, or when a slot has no master:
+once for all callers that met the same error, and at most once per `READ_PAUSE_S`.
 
 Invariant: no connection stays open here. Each reading opens a connection and closes it.
 """
@@ -29,6 +29,9 @@ SERVER_READ_S = 0.5  # for one server to connect and answer CLUSTER SLOTS
 MAP_READ_S = 1.0  # for all servers that are asked in one reading
 NODES_ASKED_MAX = 4  # in one reading
 READ_PAUSE_S = 0.1  # between two readings
+# Between two readings by watch.py while a slot has no master. No reply contradicts such a map,
+# because no call goes to the slot. The slot may stay so for hours, until an operator acts.
+HOLES_READ_PAUSE_S = 1.0
 SINGLE = "cluster support disabled"  # the error of a server without cluster mode
 
 
@@ -66,6 +69,13 @@ class Topology:
     def addresses(self) -> set[HostPort]:
         """The masters and the nodes that the URL names."""
         return {*self.slot_map.masters, *self.url.cluster}
+
+    @property
+    def has_old_holes(self) -> bool:
+        """Whether a slot has no master, and the map was not read for `HOLES_READ_PAUSE_S`."""
+        if self.slot_map.is_whole:
+            return False
+        return asyncio.get_running_loop().time() - self._read_at_s >= HOLES_READ_PAUSE_S
 
     async def try_to_read(self, version: int) -> None:
         """Read the map if it still has this version. Do nothing if it cannot or need not be read.
@@ -126,10 +136,16 @@ class Topology:
         self._told = address
 
     def _nodes_to_ask(self) -> list[HostPort]:
-        """Return the servers to ask: the server of the last map first, unreachable servers last."""
-        known = [self._told, *self.slot_map.masters, *self.url.cluster]
+        """Return the servers to ask: the server of the last map first, unreachable servers last.
+
+        If a slot of the last map has no master, its server comes after the other reachable ones: it
+        may not know a server that they know.
+        """
+        slot_map = self.slot_map
+        known = [self._told, *slot_map.masters, *self.url.cluster]
         found = [address for address in dict.fromkeys(known) if address is not None]
-        found.sort(key=lambda address: address in self.slot_map.avoided)
+        doubted = None if slot_map.is_whole else self._told
+        found.sort(key=lambda address: (address in slot_map.avoided, address == doubted))
         return found[:NODES_ASKED_MAX]
 
 

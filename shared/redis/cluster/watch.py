@@ -4,7 +4,8 @@ A master that is frozen or cut off leaves its connections open, and each call to
 its whole time limit. Calls for other shards in the same pipeline would wait as long. So this watch
 sends a PING to each master every `PING_EVERY_S`. After `PING_ANSWER_S` without
 an answer the shard is away: its calls in flight fail, and further calls fail at once.
-While a shard is away the map is read again, until another server has its slots or it is back.
+While a shard is away the map is read again, until another server has its slots or it is back. While
+a slot has no master, the map is read again until it has one.
 """
 
 from __future__ import annotations
@@ -56,12 +57,16 @@ class ShardWatch:
                 slot_map = topology.slot_map
                 if not slot_map.version:
                     await self._read_first()
-                elif topology.states.has_away or slot_map.is_stale:
+                elif self._has_reason_to_read():
                     await topology.try_to_read(slot_map.version)
                 if slot_map.changes != changes:
                     changes = slot_map.changes
                     self._arrange(group)
                 await asyncio.sleep(PING_EVERY_S)
+
+    def _has_reason_to_read(self) -> bool:
+        topology = self._topology
+        return topology.states.has_away or topology.slot_map.is_stale or topology.has_old_holes
 
     async def _read_first(self) -> None:
         try:

@@ -10,6 +10,7 @@ import pytest
 from api.edge import heavy_reads
 from api.edge.heavy_reads import NODE_READS_MAX, OWNER_READS_MAX, HeavyReadLimit
 from shared.errors import RequestError
+from tests.support.processes import ROOT
 
 
 @pytest.fixture
@@ -55,6 +56,19 @@ async def test_a_node_has_at_most_node_reads_max_turns(turns: HeavyReadLimit) ->
         with pytest.raises(RequestError):
             async with turns.turn("alice"):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ("docs/protocol.md", "of an owner; on a node | {owner}; {node} |"),
+        ("docs/architecture.md", "{owner} of an owner and {node} of a node at once"),
+    ],
+)
+def test_the_pages_name_these_limits(page: str, words: str) -> None:
+    text = (ROOT / page).read_text()
+
+    assert words.format(owner=OWNER_READS_MAX, node=NODE_READS_MAX) in text
 
 
 async def test_a_read_that_waits_for_its_owner_takes_no_turn_of_the_node(

@@ -13,7 +13,7 @@ from api.hub.sharded_live import ShardedLiveConnection
 from shared.config.redis_url import parse_redis_url
 from shared.redis import keys
 from shared.redis.cluster.client import ClusterClient
-from shared.redis.cluster.slots import key_slot
+from shared.redis.cluster.slots import SLOTS, key_slot
 from tests.support.redis_cluster import RedisCluster
 from tests.support.wait import until
 
@@ -165,3 +165,28 @@ async def test_a_frozen_master_is_noticed_and_confirmed_again_when_it_answers(
 
     assert up == dict.fromkeys(up, True)
     assert {live.notes.confirmed[name] for name in CHANNELS if name not in lost} == {1}
+
+
+async def test_a_master_that_gets_its_slots_back_gets_its_channels_again(live: Live) -> None:
+    port, away = next(iter(by_server(live).items()))
+    server = next(server for server in live.cluster.servers if server.port == port)
+    n, address = live.cluster.servers.index(server), ("127.0.0.1", port)
+    first, last = n * SLOTS // 3, (n + 1) * SLOTS // 3 - 1
+    confirmed = live.notes.confirmed[away[0]]
+    live.cluster.take_slots(server, first, last)
+
+    def is_gone() -> bool:
+        live.connection.doubt()
+        return address not in live.connection.shards
+
+    await until(is_gone, DEADLINE_S, "a map without this master")
+    live.cluster.give_slots(server, first, last)
+
+    def is_back() -> bool:
+        live.connection.doubt()
+        return address in live.connection.shards
+
+    await until(is_back, DEADLINE_S, "a map with this master")
+    await live.confirmed(confirmed + 1, away)
+    for channel in away:
+        await live.hears(channel)

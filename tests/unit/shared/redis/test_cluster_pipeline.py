@@ -13,8 +13,11 @@ from shared.config.redis_url import parse_redis_url
 from shared.errors import Unavailable
 from shared.redis.cluster.pipeline import ClusterPipeline
 from shared.redis.cluster.slots import key_slot
+from shared.redis.cluster.topology import Topology
+from shared.redis.cluster.watch import ShardWatch
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer, free_port
+from tests.support.wait import until
 
 SOURCE = b"return redis.call('INCRBY', KEYS[1], ARGV[1])"
 BOTH = b"redis.call('SET', KEYS[1], ARGV[1]) return redis.call('INCR', KEYS[2])"
@@ -104,6 +107,63 @@ async def test_without_any_node_there_is_one_error():
     with pytest.raises(Unavailable, match="no node of the cluster"):
         await pipeline.run([["PING"]])
     await pipeline.aclose()
+
+
+async def test_a_slot_that_had_no_master_is_served_when_it_has_one(cluster, pipeline):
+    key = "{hole}:a"
+    await pipeline.run([["SET", key, "1"]])
+    slot, server = key_slot(key.encode()), owner(cluster, pipeline, key)
+    cluster.take_slots(server, slot, slot)
+
+    async def is_absent() -> bool:
+        with pytest.raises(Unavailable):
+            await pipeline.run([["GET", key]])
+        return pipeline.slot_map.master_of(slot) is None
+
+    await until(is_absent, 10.0, "a map in which the slot has no master")
+    cluster.give_slots(server, slot, slot)
+
+    async def answers() -> bool:
+        try:
+            return await pipeline.run([["SET", key, "2"]]) == [b"OK"]
+        except Unavailable:
+            return False
+
+    await until(answers, 10.0, "the slot is served")
+
+
+async def test_the_watch_finds_the_master_of_a_slot_that_nobody_calls(cluster, pipeline):
+    await pipeline.run([["PING"]])
+    topology, server = pipeline.topology, owner(cluster, pipeline, "{hole}:a")
+    slot = key_slot(b"{hole}:a")
+    cluster.take_slots(server, slot, slot)
+
+    async def is_absent() -> bool:
+        await topology.read(topology.slot_map.version)
+        return topology.slot_map.master_of(slot) is None
+
+    await until(is_absent, 10.0, "a map in which the slot has no master")
+    watching = asyncio.create_task(ShardWatch(topology).run())
+    cluster.give_slots(server, slot, slot)
+
+    address = "127.0.0.1", server.port
+    await until(lambda: topology.slot_map.master_of(slot) == address, 10.0, "the map has it")
+    watching.cancel()
+    await asyncio.wait([watching])
+
+
+async def test_a_server_whose_map_has_a_hole_is_not_asked_again_before_the_others(cluster):
+    """As after CLUSTER FORGET, when one server does not know another one."""
+    topology = Topology(parse_redis_url(cluster.url))
+    forgetful, lost = cluster.servers[0], cluster.servers[2]
+    with forgetful.client() as client:
+        client.execute_command("CLUSTER", "FORGET", cluster.id_of(lost))
+    await topology.read(0)
+    assert not topology.slot_map.is_whole
+
+    await topology.read(topology.slot_map.version)
+
+    assert topology.slot_map.is_whole
 
 
 async def test_a_lost_master_is_an_error_of_its_own_calls_only(cluster, pipeline):

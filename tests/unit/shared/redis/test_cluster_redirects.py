@@ -111,6 +111,14 @@ def test_a_reply_of_another_form_leaves_the_map_as_it_is(reply: Any) -> None:
     assert found.master_of(0) == A and found.version == 1
 
 
+def test_a_server_that_knows_no_master_changes_no_map() -> None:
+    found = three()
+
+    with pytest.raises(ValueError, match="no master"):
+        found.read([], A)
+    assert found.master_of(0) == A and found.version == 1
+
+
 def test_a_moved_slot_is_known_at_once_and_makes_the_map_stale() -> None:
     found = three()
 
@@ -248,6 +256,15 @@ def test_a_map_that_was_read_again_is_not_doubtful() -> None:
     slot_map.read([[0, SLOTS - 1, [b"10.0.0.2", 7002]]], B)
 
     assert not slot_map.is_doubtful([1])
+
+
+def test_a_slot_without_a_master_is_doubtful_until_it_has_one() -> None:
+    slot_map = SlotMap()
+    slot_map.read([[0, 10, [b"10.0.0.1", 7001]]], A)
+    assert slot_map.is_doubtful([11]) and not slot_map.is_doubtful([10])
+    slot_map.read([[0, SLOTS - 1, [b"10.0.0.1", 7001]]], A)
+
+    assert not slot_map.is_doubtful([11])
 
 
 def test_a_call_that_was_never_sent_goes_to_the_promoted_replica() -> None:
