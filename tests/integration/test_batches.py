@@ -538,6 +538,51 @@ async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
 # Size
 
 
+async def test_a_batch_with_more_parts_than_one_step_reads_in_its_time_is_completed(
+    desk, monkeypatch
+):
+    """A bucket answers each read slowly, and a slow batch has a part for every few lines."""
+    parts = desk.source.parts
+    batch_id = await desk.submit(1)
+    lease = await BatchLease.begin(parts.log_store, batch_id, "dies")
+    await lease.move("validating", "in_progress", fields={"total": "200"})
+    await lease.move("in_progress", "finalizing")
+    part_names = [f"{parts_prefix(batch_id)}t-{n}.out" for n in range(200)]
+    for n, name in enumerate(part_names):
+        await desk.files.put_object(name, encoded([{"custom_id": f"c{n}"}]))
+    await desk.harness.redis.rpush(keys.batch_parts(batch_id), *part_names)
+    await lease.release()
+    read = type(desk.files).read_object
+
+    async def slowly(self, name, start=0):
+        await asyncio.sleep(0.05)  # a bucket that answers slowly
+        async for piece in read(self, name, start):
+            yield piece
+
+    monkeypatch.setattr(type(desk.files), "read_object", slowly)
+    monkeypatch.setattr(source_module, "STEP_TIMEOUT_S", 0.3)
+    await desk.slice(batch_id)
+
+    batch = await desk.batches.get(batch_id, OWNER)
+    assert batch.status == "completed"
+    assert list(await desk.rows(batch.output_file_id)) == [f"c{n}" for n in range(200)]
+
+
+async def test_a_step_that_hangs_ends_its_slice(desk, monkeypatch, caplog):
+    batch_id = await desk.submit(1)
+
+    async def hangs(self):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(source_module, "STEP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(course_module.BatchRun, "resume", hangs)
+    await desk.slice(batch_id)
+
+    assert "batch left" in caplog.messages
+    monkeypatch.undo()
+    assert (await desk.run(batch_id)).status == "completed"
+
+
 async def test_a_large_input_is_never_whole_in_memory(desk):
     batch_id = await desk.submit(1_000, pad=20_000)
     lease = await BatchLease.begin(desk.source.parts.log_store, batch_id, "me")
