@@ -13,12 +13,14 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from arq.worker import Function, func
 
 from jobs.batch.batch_run import BatchRun
+from jobs.batch.done_lines import DoneLines
 from jobs.batch.finish import finish
 from jobs.batch.hold import HeldBatches, needs_no_slice
 from jobs.batch.line import line_generation_id
@@ -68,6 +70,8 @@ class BatchSource:
 
     async def due(self) -> list[Job]:
         """Return the batches that no process runs, in random order, so that none waits forever."""
+        with suppress(Unavailable):  # the next look repeats this
+            await self.parts.done_lines.let_expire()
         # Held batches do not count towards the limit.
         active = await self.parts.batches.active(ACTIVE_MAX + len(self._held))
         active = await self._without_held(active)
@@ -263,6 +267,7 @@ def build_batches(
             files=FileStore(redis, settings),
             models=models,
             owners=owners,
+            done_lines=DoneLines(store, settings),
         )
     )
 

@@ -11,10 +11,12 @@ import contextlib
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from jobs.batch import batch_run as course_module
+from jobs.batch import done_lines as done_lines_module
 from jobs.batch import gathering as gathering_module
 from jobs.batch import result as result_module
 from jobs.batch import source as source_module
@@ -24,11 +26,14 @@ from jobs.owners import Owners
 from shared.batches.lease import BatchLease
 from shared.batches.record import Batch, Batches, NewBatch, parts_prefix
 from shared.config.limits import OwnerLimits
-from shared.errors import BackendError, Unavailable
+from shared.errors import BackendError, FilesUnavailable, Unavailable
+from shared.files.objects import ObjectStore
 from shared.log.events import Token
 from shared.log.ids import new_batch_id
 from shared.queue.allowance import used_today
 from shared.redis import keys
+from shared.usage.ledger import Ledger
+from shared.usage.settlement import Settlement
 from tests.support.batch import by_id, encoded, line
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
@@ -36,6 +41,7 @@ from workers.backends.contract import Finish
 
 OWNER = "alice"
 NATIVE = "/v1/generations"
+A_DAY = timedelta(days=1)
 
 
 async def says(prefix):
@@ -533,6 +539,59 @@ async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
         assert (batch.completed, batch.failed) == (1, 0)
         assert len(harness.backend.seeds) == 3
         assert len(set(harness.backend.seeds)) == 3, "each try is a generation of its own"
+
+
+# Usage and audit
+
+
+async def test_lines_stay_until_their_usage_and_their_audit_record_are_settled(
+    redis_server, real_redis, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(done_lines_module, "LINE_KEPT_S", 0.001)
+    models = tmp_path / "models.toml"
+    models.write_text('[models.m]\nbackend = "demo"\n[[models.m.stages]]\nstage = "audit"\n')
+    async with WorkerHarness(
+        redis_server.url, says, data_dir=str(tmp_path), models=str(models)
+    ) as harness:
+        await harness.start()
+        desk, redis = Desk(harness), harness.redis
+        settlement = Settlement(redis, harness.store, harness.settings)
+        batch = await desk.run(await desk.submit(3))
+        rows = await desk.rows(batch.output_file_id)
+        metas = [keys.meta(row["response"]["request_id"]) for row in rows.values()]
+
+        async def unsettled():
+            return await redis.zcard(keys.unsettled())
+
+        async def left():
+            return sum([await redis.exists(name) for name in metas])
+
+        async def away(*args, **kwargs):
+            raise FilesUnavailable("no disk")
+
+        async def have_ended():
+            return await unsettled() == 3
+
+        await until(have_ended, DEADLINE_S, "the ends of all lines")
+        with monkeypatch.context() as broken:
+            broken.setattr(ObjectStore, "put", away)
+            await settlement.look(keys.QUEUE)
+            await desk.source.due()
+        assert await left() == 3, "their records are still to be written"
+
+        await settlement.look(keys.QUEUE)
+        assert await unsettled() == 0
+        await desk.source.due()
+
+        async def are_gone():
+            return not await left()
+
+        await until(are_gone, DEADLINE_S, "the expiry of the lines")
+        records = list((tmp_path / "files" / "audit").rglob("*.json"))
+        assert [json.loads(path.read_bytes())["text"] for path in records] == ["Hello you"] * 3
+        today = datetime.now(UTC).date()
+        (days,) = await Ledger(redis, harness.settings).rows([OWNER], today - A_DAY, today)
+        assert sum(row.figures.prompts for row in days) == 3
 
 
 # Size
