@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,12 +22,15 @@ from arq.cron import CronJob
 from redis.exceptions import ResponseError
 
 from jobs.index_janitor import IndexJanitor
+from shared.audit.objects import PREFIX as AUDIT
 from shared.audit.objects import sweep as sweep_audit
 from shared.batches.record import Batches
 from shared.config.settings import Settings
 from shared.errors import Unavailable
+from shared.files.store import PREFIX as FILES
 from shared.files.store import FileStore
 from shared.files.sweep import ORPHAN_S, sweep_files
+from shared.files.walk import Walk
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, translated
@@ -39,7 +42,8 @@ from shared.streams.sweep import sweep_owners
 log = logging.getLogger(__name__)
 
 ROUND_MINUTES = 5  # between two rounds
-ROUND_S_MAX = 240  # one round; less than the time between two
+CHECK_S_MAX = 40.0  # one of six checks; more than `shared.files.walk.PART_S`
+ROUND_S_MAX = 250  # one round; less than the time between two
 CONSUMER_IDLE_S = 3_600.0  # until an idle consumer without entries is dropped
 PARTS = "batches/"
 NAME = "tailrace:round"  # arq's key has this name: another application may share the database
@@ -48,7 +52,7 @@ Check = Callable[[], Awaitable[Counter[str]]]
 
 
 class Rounds:
-    """Makes rounds. The checks are independent: a failed check stops no other check."""
+    """Makes rounds. The checks are independent: a failed or slow check stops no other check."""
 
     def __init__(self, redis: Client, files: FileStore, settings: Settings) -> None:
         self.redis = redis
@@ -58,23 +62,29 @@ class Rounds:
         self.indexes = IndexJanitor(redis)
         self.streams = StreamStore(redis, settings)
         self.scripts = Scripts(redis)
+        self._files_walk = Walk(files.objects, FILES)
+        self._parts_walk = Walk(files.objects, PARTS)
+        self._audit_walk = Walk(files.objects, AUDIT)
 
     async def make(self) -> Counter[str]:
         """Make one round, and return the number of findings by counter."""
-        checks: Sequence[Check] = (
-            self.drop_files,
-            self.drop_parts,
-            self.drop_consumers,
-            self.indexes.mend,
-            self.drop_streams,
-        )
+        checks: Mapping[str, Check] = {
+            "consumers": self.drop_consumers,
+            "indexes": self.indexes.mend,
+            "streams": self.drop_streams,
+            "files": self.drop_files,
+            "parts": self.drop_parts,
+            "audit": self.drop_audit,
+        }
         found: Counter[str] = Counter()
-        for check in checks:
+        for name, check in checks.items():
             try:
-                findings = await check()
-                await count(self.redis, findings)
-            except Unavailable as exc:  # the next round does the rest
-                log.warning("round cut short", extra={"reason": str(exc)})
+                async with asyncio.timeout(CHECK_S_MAX):
+                    findings = await check()
+                    await count(self.redis, findings)
+            except (Unavailable, TimeoutError) as exc:  # the next round does the rest
+                reason = str(exc) or f"longer than {CHECK_S_MAX:g} s"
+                log.warning("round cut short", extra={"check": name, "reason": reason})
                 continue
             found += findings
         if found:
@@ -83,20 +93,24 @@ class Rounds:
 
     async def drop_files(self) -> Counter[str]:
         """Delete the remains of files."""
-        swept = await sweep_files(self.files)
+        swept = await sweep_files(self.files, self._files_walk)
         return Counter(
             files_expired=swept.expired,
             files_orphaned=swept.orphans,
             files_missing=swept.missing,
             files_unfinished=swept.remains,
-            audit_expired=await sweep_audit(self.files.objects, datetime.now(UTC).date()),
         )
+
+    async def drop_audit(self) -> Counter[str]:
+        """Delete audit records whose days are over."""
+        today = datetime.now(UTC).date()
+        return Counter(audit_expired=await sweep_audit(self.files.objects, self._audit_walk, today))
 
     async def drop_parts(self) -> Counter[str]:
         """Delete parts of results of ended or absent batches."""
         before_s = time.time() - ORPHAN_S
         dropped, known = 0, dict[str, bool]()
-        async for info in self.files.objects.list(PARTS):
+        async for info in self._parts_walk.part():
             batch_id, _, rest = info.name.removeprefix(PARTS).partition("/")
             if not rest or info.modified_s > before_s:
                 continue

@@ -45,7 +45,6 @@ ASK_LINES = 64  # accepted in one call
 COLLECT_LINES, FOLD_LINES = 256, 32  # results of one turn, and of one round trip
 LOG_ENTRIES = 1_000  # of each log in one round trip
 STATUS_CHECK_S = 0.25  # between two checks for a cancel and the end of the window
-LINE_KEPT_S = 60.0  # until a committed line's generation expires: its answer is in the output
 LEAVE_S = 5.0  # for workers to stop cancelled lines
 PASS_LINES = 500  # expired lines of one commit
 
@@ -198,9 +197,7 @@ class BatchRun:
                 await self.parts.files.put_object(parts[-1], bytes(content))
         lines = gathering.lines
         await self.lease.commit(gathering.commit(name, parts))
-        left = self.flight.leave(lines)
-        kept_s = min(LINE_KEPT_S, self.parts.settings.retention_s)
-        await self.parts.store.keep_for(left, round(kept_s * 1000))
+        self.parts.done_lines.add(self.flight.leave(lines))
 
     # One turn
 

@@ -6,13 +6,15 @@ parts are deleted when both files are complete, and the status is set last.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from jobs.batch.check import Complaint
 from jobs.batch.parts import BatchParts
+from jobs.batch.read_ahead import read_in_order
 from shared.batches.lease import BatchLease
 from shared.batches.record import BATCH_KEPT_S, OUTPUT_BYTES_MAX, Batch, parts_prefix
 from shared.errors import LeaseLost
@@ -71,18 +73,17 @@ async def finish(
 
 
 async def _join(parts: BatchParts, batch: Batch, name: str, part_names: Sequence[str]) -> str:
-    async def pieces() -> AsyncIterator[bytes]:
-        for part in part_names:
-            async for piece in parts.files.read_object(part):
-                yield piece
-
-    record = await parts.files.create(
-        batch.owner,
-        f"{batch.id}_{name}.jsonl",
-        "batch_output",
-        pieces(),
-        bytes_max=OUTPUT_BYTES_MAX,
-        expires_s=batch.output_expires_s,
-        file_id=derived_id("file-", batch.id, name),
-    )
+    try:
+        async with asyncio.TaskGroup() as reads:
+            record = await parts.files.create(
+                batch.owner,
+                f"{batch.id}_{name}.jsonl",
+                "batch_output",
+                read_in_order(parts.files, part_names, reads),
+                bytes_max=OUTPUT_BYTES_MAX,
+                expires_s=batch.output_expires_s,
+                file_id=derived_id("file-", batch.id, name),
+            )
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
     return record.id

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jobs.batch.done_lines import DoneLines
 from jobs.owners import Owners
 from shared.batches.record import Batches
 from shared.config.models import Model
@@ -24,6 +25,7 @@ class BatchParts:
         store: the logs of generations.
         log_store: the logs of batches.
         owners: the owners whose lines may run.
+        done_lines: the generations of committed lines, until they are settled.
     """
 
     name: str
@@ -36,3 +38,4 @@ class BatchParts:
     files: FileStore
     models: Mapping[str, Model]
     owners: Owners
+    done_lines: DoneLines

@@ -13,12 +13,14 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from arq.worker import Function, func
 
 from jobs.batch.batch_run import BatchRun
+from jobs.batch.done_lines import DoneLines
 from jobs.batch.finish import finish
 from jobs.batch.hold import HeldBatches, needs_no_slice
 from jobs.batch.line import line_generation_id
@@ -42,7 +44,13 @@ from shared.redis.jobs_wake import wake_jobs
 log = logging.getLogger(__name__)
 
 BATCH_SLICE_S = 45.0
-SLICE_TIMEOUT_S = 300.0  # of a slice that hangs; another process has its lease by then
+STEP_TIMEOUT_S = 300.0  # of a step that hangs: its slice ends, and another one begins
+# Of a step that reads a whole input or writes a whole output: 50,000 parts of a bucket take two
+# minutes. If such a step is broken off, the next slice begins it anew. A lost lease ends it sooner.
+FILE_STEP_TIMEOUT_S = 1_500.0
+# Of a whole slice: more than all its steps. After a crash, arq keeps the entries of running jobs of
+# every kind in its queue for this time, so it is not longer.
+ARQ_TIMEOUT_S = 3_600.0
 ACTIVE_MAX = 1_000  # batches in one poll, the oldest first
 RUNNING_MAX = 32  # slices at once in one process
 CREATE_S = 10.0  # an index entry is dropped if its batch is not created within this time
@@ -55,13 +63,15 @@ class BatchSource:
     def __init__(self, parts: BatchParts) -> None:
         self.parts = parts
         self.functions: Sequence[Function] = [
-            func(self.run, name="batch", timeout=SLICE_TIMEOUT_S, keep_result=0, max_tries=1)
+            func(self.run, name="batch", timeout=ARQ_TIMEOUT_S, keep_result=0, max_tries=1)
         ]
         self._running = 0
         self._held = HeldBatches()
 
     async def due(self) -> list[Job]:
         """Return the batches that no process runs, in random order, so that none waits forever."""
+        with suppress(Unavailable):  # the next look repeats this
+            await self.parts.done_lines.let_expire()
         # Held batches do not count towards the limit.
         active = await self.parts.batches.active(ACTIVE_MAX + len(self._held))
         active = await self._without_held(active)
@@ -101,28 +111,39 @@ class BatchSource:
             return
         self._running += 1
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(STEP_TIMEOUT_S) as limit, asyncio.TaskGroup() as tasks:
                 renewing = tasks.create_task(_renew(lease, self.parts.settings.lease_s / 3))
-                await Slice(self.parts, lease, ctx["stopping"], self._held).run()
+                await Slice(self.parts, lease, ctx["stopping"], self._held, limit=limit).run()
                 renewing.cancel()
-        except* (LeaseLost, Unavailable) as group:
+        except* (LeaseLost, Unavailable, TimeoutError) as group:
             # Nothing is lost: the next holder continues after the last commit.
-            reasons = "; ".join(str(exc) for exc in group.exceptions)
+            reasons = "; ".join(str(exc) or type(exc).__name__ for exc in group.exceptions)
             log.warning("batch left", extra={"batch_id": batch_id, "reason": reasons})
         finally:
             self._running -= 1
 
 
 class Slice:
-    """One slice of one batch."""
+    """One slice of one batch.
+
+    Args:
+        limit: cancels the slice. Each step sets it anew.
+    """
 
     def __init__(
-        self, parts: BatchParts, lease: BatchLease, stopping: asyncio.Event, held: HeldBatches
+        self,
+        parts: BatchParts,
+        lease: BatchLease,
+        stopping: asyncio.Event,
+        held: HeldBatches,
+        *,
+        limit: asyncio.Timeout,
     ) -> None:
         self.parts = parts
         self.lease = lease
         self.stopping = stopping
         self.held = held
+        self.limit = limit
         self._until_s = time.monotonic() + BATCH_SLICE_S
         self._course: BatchRun | None = None
 
@@ -147,11 +168,13 @@ class Slice:
 
     async def _step(self, batch: Batch) -> bool:
         """Do the work of the present status; False: the slice is over."""
+        self._limit_step(STEP_TIMEOUT_S)
         if batch.status == "validating":
+            self._limit_step(FILE_STEP_TIMEOUT_S)
             await validate(self.parts, self.lease, batch)
             return True
         if batch.status == "finalizing":
-            await finish(self.parts, self.lease, batch, "completed")
+            await self._finish(batch, "completed")
             return True
         try:
             course = self._course or await self._open(batch)
@@ -161,8 +184,16 @@ class Slice:
         except NotFound:
             await self._without_input(batch)
             return True
-        await finish(self.parts, self.lease, batch, "cancelled")
+        await self._finish(batch, "cancelled")
         return True
+
+    def _limit_step(self, timeout_s: float) -> None:
+        self.limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
+
+    async def _finish(self, batch: Batch, after: str, *, errors: str = "") -> None:
+        """End the batch. The limit of a file lets a large output, or one of many parts, end."""
+        self._limit_step(FILE_STEP_TIMEOUT_S)
+        await finish(self.parts, self.lease, batch, after, errors=errors)
 
     async def _open(self, batch: Batch) -> BatchRun:
         """Open the input. Raises NotFound if the file is absent."""
@@ -187,7 +218,7 @@ class Slice:
             return True
         await course.call_off(is_expired=True)
         await course.expire_rest()
-        await finish(self.parts, self.lease, await self.lease.load(), "expired")
+        await self._finish(await self.lease.load(), "expired")
         return True
 
     async def _without_input(self, batch: Batch) -> None:
@@ -199,10 +230,10 @@ class Slice:
             lines = [str(line.line) for line in flying]
             await self.lease.commit(Commit(name=f"{self.lease.token}-gone", done=lines))
         if batch.status == "cancelling":
-            await finish(self.parts, self.lease, batch, "cancelled")
+            await self._finish(batch, "cancelled")
             return
         errors = msgspec.json.encode([GONE]).decode()
-        await finish(self.parts, self.lease, batch, "failed", errors=errors)
+        await self._finish(batch, "failed", errors=errors)
 
 
 async def _renew(lease: BatchLease, every_s: float) -> None:
@@ -236,6 +267,7 @@ def build_batches(
             files=FileStore(redis, settings),
             models=models,
             owners=owners,
+            done_lines=DoneLines(store, settings),
         )
     )
 

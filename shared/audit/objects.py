@@ -14,10 +14,12 @@ from datetime import UTC, date, datetime, timedelta
 from shared.config.models import Model
 from shared.config.stages.audit import DAYS
 from shared.files.objects import ObjectStore
+from shared.files.walk import Walk
 from shared.log.records import Meta
 from shared.redis.keys import digest_of
 
 PREFIX = "audit"
+DELETED_AT_ONCE = 100
 _NAME = re.compile(r"audit/[0-9a-f]{40}/([0-9]{1,5})(-kept)?/([0-9-]{10})/[^/]+\.json", re.ASCII)
 
 
@@ -57,9 +59,21 @@ async def forget(objects: ObjectStore, owner: str) -> int:
     return len(erased)
 
 
-async def sweep(objects: ObjectStore, today: date) -> int:
-    """Delete expired records, and return their number."""
-    found = [info.name async for info in objects.list(PREFIX) if is_expired(info.name, today)]
-    for name in found:
-        await objects.delete(name)
-    return len(found)
+async def sweep(objects: ObjectStore, walk: Walk, today: date) -> int:
+    """Delete expired records of the next part of the walk, and return their number.
+
+    They are deleted during the listing, so a pass that is broken off has deleted some.
+
+    Args:
+        walk: below `PREFIX`.
+    """
+    deleted, expired = 0, list[str]()
+    async for info in walk.part():
+        if is_expired(info.name, today):
+            expired.append(info.name)
+        if len(expired) == DELETED_AT_ONCE:
+            await objects.delete_many(expired)
+            deleted += len(expired)
+            expired = []
+    await objects.delete_many(expired)
+    return deleted + len(expired)

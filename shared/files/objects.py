@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -162,15 +162,23 @@ class ObjectStore:
             return False
         return True
 
+    async def delete_many(self, names: Sequence[str]) -> None:
+        """Delete objects; of a bucket, many in one request. Absent objects are no error."""
+        if self.directory is None and names:
+            try:
+                with translated():
+                    await obstore.delete_async(self._store, names)
+            except FileNotFoundError:
+                pass  # another process has deleted one, and others may be left
+            else:
+                return
+        for name in names:  # one by one: a directory fails at the first absent object
+            await self.delete(name)
+
     async def delete_prefix(self, prefix: str) -> int:
         """Delete every object below a path, and return their number."""
         names = [info.name async for info in self.list(prefix)]
-        if self.directory is None and names:
-            with translated():
-                await obstore.delete_async(self._store, names)
-            return len(names)
-        for name in names:  # one by one: a directory fails at the first absent object
-            await self.delete(name)
+        await self.delete_many(names)
         return len(names)
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:

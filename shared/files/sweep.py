@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from shared.files.objects import ObjectInfo
 from shared.files.store import FILE_ID, PREFIX, FileStore
+from shared.files.walk import Walk
 from shared.redis import keys
 from shared.redis.client import clock_ms, translated
 
@@ -31,16 +32,20 @@ class Swept(NamedTuple):
     remains: int
 
 
-async def sweep_files(files: FileStore) -> Swept:
-    """Make one pass over all files. A pass lists the whole store: leave minutes between two.
+async def sweep_files(files: FileStore, walk: Walk) -> Swept:
+    """Make one pass over expired files, and over the next part of all files.
+
+    Args:
+        walk: below `PREFIX`.
 
     Raises:
         Unavailable: Redis or the file store did not answer; the next pass does the rest.
     """
     expired = await _drop_expired(files)
-    orphans, seen = await _drop_orphans(files)
+    orphans = await _drop_orphans(files, walk)
     # An empty store with records is probably not mounted: then delete no records.
-    missing = await _drop_missing(files) if seen else 0
+    is_mounted = await anext(aiter(files.objects.list(PREFIX)), None) is not None
+    missing = await _drop_missing(files) if is_mounted else 0
     remains = await files.objects.clear_remains(ORPHAN_S)
     return Swept(expired, orphans, missing, remains)
 
@@ -59,19 +64,18 @@ async def _drop_expired(files: FileStore) -> int:
     return len(entries)
 
 
-async def _drop_orphans(files: FileStore) -> tuple[int, int]:
-    """Delete old objects without a record. Return their number, and the number of all objects."""
-    dropped = seen = 0
+async def _drop_orphans(files: FileStore, walk: Walk) -> int:
+    """Delete old objects without a record, and return their number."""
+    dropped = 0
     old: list[ObjectInfo] = []
     before_s = time.time() - ORPHAN_S
-    async for info in files.objects.list(PREFIX):
-        seen += 1
+    async for info in walk.part():
         if info.modified_s < before_s and FILE_ID.fullmatch(info.name.removeprefix(PREFIX)):
             old.append(info)
         if len(old) == ASKED_AT_ONCE:
             dropped += await _drop_unrecorded(files, old)
             old = []
-    return dropped + await _drop_unrecorded(files, old), seen
+    return dropped + await _drop_unrecorded(files, old)
 
 
 async def _drop_unrecorded(files: FileStore, infos: list[ObjectInfo]) -> int:
@@ -81,8 +85,7 @@ async def _drop_unrecorded(files: FileStore, infos: list[ObjectInfo]) -> int:
             pipeline.exists(keys.file(info.name.removeprefix(PREFIX)))
         found = await pipeline.execute() if infos else []
     orphans = [info.name for info, is_known in zip(infos, found, strict=True) if not is_known]
-    for name in orphans:
-        await files.objects.delete(name)
+    await files.objects.delete_many(orphans)
     return len(orphans)
 
 

@@ -11,10 +11,12 @@ import contextlib
 import json
 import tracemalloc
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from jobs.batch import batch_run as course_module
+from jobs.batch import done_lines as done_lines_module
 from jobs.batch import gathering as gathering_module
 from jobs.batch import result as result_module
 from jobs.batch import source as source_module
@@ -24,11 +26,14 @@ from jobs.owners import Owners
 from shared.batches.lease import BatchLease
 from shared.batches.record import Batch, Batches, NewBatch, parts_prefix
 from shared.config.limits import OwnerLimits
-from shared.errors import BackendError, Unavailable
+from shared.errors import BackendError, FilesUnavailable, Unavailable
+from shared.files.objects import ObjectStore
 from shared.log.events import Token
 from shared.log.ids import new_batch_id
 from shared.queue.allowance import used_today
 from shared.redis import keys
+from shared.usage.ledger import Ledger
+from shared.usage.settlement import Settlement
 from tests.support.batch import by_id, encoded, line
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
@@ -36,6 +41,7 @@ from workers.backends.contract import Finish
 
 OWNER = "alice"
 NATIVE = "/v1/generations"
+A_DAY = timedelta(days=1)
 
 
 async def says(prefix):
@@ -535,7 +541,105 @@ async def test_a_batch_retries_a_line_of_a_model_that_workers_do_not_retry(
         assert len(set(harness.backend.seeds)) == 3, "each try is a generation of its own"
 
 
+# Usage and audit
+
+
+async def test_lines_stay_until_their_usage_and_their_audit_record_are_settled(
+    redis_server, real_redis, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(done_lines_module, "LINE_KEPT_S", 0.001)
+    models = tmp_path / "models.toml"
+    models.write_text('[models.m]\nbackend = "demo"\n[[models.m.stages]]\nstage = "audit"\n')
+    async with WorkerHarness(
+        redis_server.url, says, data_dir=str(tmp_path), models=str(models)
+    ) as harness:
+        await harness.start()
+        desk, redis = Desk(harness), harness.redis
+        settlement = Settlement(redis, harness.store, harness.settings)
+        batch = await desk.run(await desk.submit(3))
+        rows = await desk.rows(batch.output_file_id)
+        metas = [keys.meta(row["response"]["request_id"]) for row in rows.values()]
+
+        async def unsettled():
+            return await redis.zcard(keys.unsettled())
+
+        async def left():
+            return sum([await redis.exists(name) for name in metas])
+
+        async def away(*args, **kwargs):
+            raise FilesUnavailable("no disk")
+
+        async def have_ended():
+            return await unsettled() == 3
+
+        await until(have_ended, DEADLINE_S, "the ends of all lines")
+        with monkeypatch.context() as broken:
+            broken.setattr(ObjectStore, "put", away)
+            await settlement.look(keys.QUEUE)
+            await desk.source.due()
+        assert await left() == 3, "their records are still to be written"
+
+        await settlement.look(keys.QUEUE)
+        assert await unsettled() == 0
+        await desk.source.due()
+
+        async def are_gone():
+            return not await left()
+
+        await until(are_gone, DEADLINE_S, "the expiry of the lines")
+        records = list((tmp_path / "files" / "audit").rglob("*.json"))
+        assert [json.loads(path.read_bytes())["text"] for path in records] == ["Hello you"] * 3
+        today = datetime.now(UTC).date()
+        (days,) = await Ledger(redis, harness.settings).rows([OWNER], today - A_DAY, today)
+        assert sum(row.figures.prompts for row in days) == 3
+
+
 # Size
+
+
+async def test_a_batch_with_more_parts_than_one_step_reads_in_its_time_is_completed(
+    desk, monkeypatch
+):
+    """A bucket answers each read slowly, and a slow batch has a part for every few lines."""
+    parts = desk.source.parts
+    batch_id = await desk.submit(1)
+    lease = await BatchLease.begin(parts.log_store, batch_id, "dies")
+    await lease.move("validating", "in_progress", fields={"total": "200"})
+    await lease.move("in_progress", "finalizing")
+    part_names = [f"{parts_prefix(batch_id)}t-{n}.out" for n in range(200)]
+    for n, name in enumerate(part_names):
+        await desk.files.put_object(name, encoded([{"custom_id": f"c{n}"}]))
+    await desk.harness.redis.rpush(keys.batch_parts(batch_id), *part_names)
+    await lease.release()
+    read = type(desk.files).read_object
+
+    async def slowly(self, name, start=0):
+        await asyncio.sleep(0.05)  # a bucket that answers slowly
+        async for piece in read(self, name, start):
+            yield piece
+
+    monkeypatch.setattr(type(desk.files), "read_object", slowly)
+    monkeypatch.setattr(source_module, "STEP_TIMEOUT_S", 0.3)
+    await desk.slice(batch_id)
+
+    batch = await desk.batches.get(batch_id, OWNER)
+    assert batch.status == "completed"
+    assert list(await desk.rows(batch.output_file_id)) == [f"c{n}" for n in range(200)]
+
+
+async def test_a_step_that_hangs_ends_its_slice(desk, monkeypatch, caplog):
+    batch_id = await desk.submit(1)
+
+    async def hangs(self):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(source_module, "STEP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(course_module.BatchRun, "resume", hangs)
+    await desk.slice(batch_id)
+
+    assert "batch left" in caplog.messages
+    monkeypatch.undo()
+    assert (await desk.run(batch_id)).status == "completed"
 
 
 async def test_a_large_input_is_never_whole_in_memory(desk):

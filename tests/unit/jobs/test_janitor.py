@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -13,6 +14,7 @@ from jobs.janitor import Rounds, make_round, round_cron
 from shared.batches.record import Batches, NewBatch
 from shared.config.settings import Settings
 from shared.errors import Unavailable
+from shared.files import walk
 from shared.files.store import FileStore
 from shared.later.schedules import Schedules
 from shared.later.webhooks import Webhook, read_record, register
@@ -22,6 +24,8 @@ from shared.queue.lanes import Queue
 from shared.queue.overview import owner_ids, session_ids
 from shared.redis import keys
 from shared.redis.counts import COUNTERS, read_counts
+from shared.streams.store import NewStream, StreamStore, owner_of
+from shared.streams.sweep import note_owner
 from tests.support.generation import ID, lose
 from tests.unit.shared.later.test_schedules import schedule
 
@@ -310,6 +314,38 @@ async def test_a_check_that_fails_stops_no_other(rounds, store, redis, caplog, m
     assert "round cut short" in caplog.messages
 
 
+async def test_a_listing_that_hangs_stops_no_other_check(
+    rounds, store, redis, files, settings, caplog, monkeypatch
+):
+    async def hangs(prefix=""):
+        yield await asyncio.Event().wait()
+
+    monkeypatch.setattr(files.objects, "list", hangs)
+    monkeypatch.setattr(janitor, "CHECK_S_MAX", 0.3)
+    await lose(store, await accept(store))
+    streams, owner = StreamStore(redis, settings), owner_of("alice")
+    await note_owner(streams, owner)
+    await streams.create(
+        owner, "/over", NewStream(content_type="text/plain", media="text/plain", ttl_s="0")
+    )
+
+    found = await rounds.make()
+
+    assert found == {"index_entries_dropped": 2, "streams_expired": 1}
+    cut = [entry.check for entry in caplog.records if entry.message == "round cut short"]
+    assert cut == ["files", "parts", "audit"]
+
+
+async def test_a_long_listing_goes_on_in_the_next_round(rounds, files, monkeypatch):
+    monkeypatch.setattr(walk, "PART_S", 0.0)
+    for number in range(3):
+        await files.objects.put(f"audit/{'0' * 40}/1/2020-01-01/gen_{number}.json", b"{}")
+
+    assert [await rounds.make() for _ in range(3)] == [{"audit_expired": 1}] * 3
+    assert [info async for info in files.objects.list("audit")] == []
+    assert not await rounds.make()
+
+
 async def test_arq_gets_the_number_of_findings(rounds, store):
     await lose(store, await accept(store))
 
@@ -320,6 +356,8 @@ def test_a_round_times_out_before_the_next_one():
     job = round_cron()
 
     assert job.timeout_s < janitor.ROUND_MINUTES * 60
+    assert 6 * janitor.CHECK_S_MAX < janitor.ROUND_S_MAX
+    assert walk.PART_S < janitor.CHECK_S_MAX, "a check ends before it is broken off"
     assert job.minute == set(range(0, 60, 5)) and job.second == 30
 
 

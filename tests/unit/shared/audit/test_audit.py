@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.audit.objects import is_expired, sweep
+from shared.audit import objects as objects_module
+from shared.audit.objects import PREFIX, is_expired, sweep
 from shared.audit.record import _joined
 from shared.config.models import Model
 from shared.config.settings import Settings
@@ -18,6 +19,7 @@ from shared.erasure.owner import OwnerEraser
 from shared.errors import ConfigurationError, FilesUnavailable, Unavailable
 from shared.files.objects import ObjectStore
 from shared.files.store import FileStore
+from shared.files.walk import Walk
 from shared.log.events import Counts, End, Failure, Reset, Token, encode
 from shared.log.ids import EventId
 from shared.log.store import Store
@@ -231,9 +233,33 @@ async def test_records_are_deleted_when_their_days_are_over(redis, tmp_path):
     objects = ObjectStore(auditing.settings)
 
     day = date.fromisoformat(auditing.paths()[0].parent.name)
-    assert await sweep(objects, date.fromordinal(day.toordinal() + 30)) == 0
-    assert await sweep(objects, date.fromordinal(day.toordinal() + 31)) == 1
+    walk = Walk(objects, PREFIX)
+    assert await sweep(objects, walk, date.fromordinal(day.toordinal() + 30)) == 0
+    assert await sweep(objects, walk, date.fromordinal(day.toordinal() + 31)) == 1
     assert auditing.paths() == []
+
+
+async def test_expired_records_are_deleted_while_the_others_are_still_listed(
+    redis, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(objects_module, "DELETED_AT_ONCE", 2)
+    objects = ObjectStore(Settings(data_dir=str(tmp_path)))
+    for number in range(5):
+        await objects.put(f"audit/{'0' * 40}/1/2020-01-01/gen_{number}.json", b"{}")
+    listed = objects.list(PREFIX)
+
+    async def breaks(prefix=""):
+        for _ in range(4):
+            yield await anext(listed)
+        raise FilesUnavailable("no disk")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(objects, "list", breaks)
+        with pytest.raises(FilesUnavailable):
+            await sweep(objects, Walk(objects, PREFIX), date(2024, 1, 1))
+
+    assert len([info async for info in objects.list(PREFIX)]) == 1
+    assert await sweep(objects, Walk(objects, PREFIX), date(2024, 1, 1)) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from shared.config.settings import Settings
 from shared.errors import OwnerFilesFull, StorageFull
 from shared.files.objects import ObjectStore
 from shared.files.owner_files import Counted, OwnerFileTotals
-from shared.files.store import FileRecord, FileStore
+from shared.files.store import PREFIX, FileRecord, FileStore
 from shared.files.sweep import sweep_files
+from shared.files.walk import Walk
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces
 
@@ -62,7 +63,7 @@ async def test_an_expired_file_does_not_count_even_before_a_sweep(files: FileSto
     await files.redis.zadd(expiries, {record.id: 1})
 
     assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
-    await sweep_files(files)
+    await sweep_files(files, Walk(files.objects, PREFIX))
     assert await files.owners.kept("ann") == OwnerFileTotals(20, 1)
 
 

@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.files import sweep
-from shared.files.store import FileRecord, FileStore
+from shared.files.store import PREFIX, FileRecord, FileStore
 from shared.files.sweep import ORPHAN_S, Swept, sweep_files
+from shared.files.walk import Walk
 from shared.redis import keys
 from tests.support.pieces import left_in, pieces
 
@@ -49,7 +50,7 @@ async def test_files_in_order_stay(files: FileStore, redis: Redis, directory: Pa
     await files.put_object("batches/b/part-1", b"x")
     make_old(directory / kept[0].object_name)
 
-    assert await sweep_files(files) == NOTHING
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING
     assert len(left_in(directory)) == 3
     assert (await files.page("ann"))[0] == kept[:1]
 
@@ -60,11 +61,11 @@ async def test_expired_files_are_removed_with_their_index_entries(
     gone, kept = await store(files), await store(files)
     await expire(redis, gone)
 
-    assert await sweep_files(files) == NOTHING._replace(expired=1)
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING._replace(expired=1)
     assert left_in(directory) == [kept.id]
     assert await redis.zrange(keys.files_by(keys.digest_of("ann")), 0, -1) == [kept.id.encode()]
     assert await redis.zcard(keys.FILES_EXPIRY) == 1
-    assert await sweep_files(files) == NOTHING
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING
 
 
 async def test_expired_and_deleted_at_once_is_no_error(
@@ -74,7 +75,7 @@ async def test_expired_and_deleted_at_once_is_no_error(
     await expire(redis, gone)
     (directory / gone.object_name).unlink()
 
-    assert (await sweep_files(files)).expired == 1
+    assert (await sweep_files(files, Walk(files.objects, PREFIX))).expired == 1
     assert await redis.keys("tr:file*") == []
 
 
@@ -87,7 +88,7 @@ async def test_an_object_without_a_record_is_deleted_after_an_hour(
     await files.put_object("files/readme.txt", b"not ours")
     make_old(directory / "files" / "readme.txt")
 
-    assert await sweep_files(files) == NOTHING._replace(orphans=1)
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING._replace(orphans=1)
     assert len(left_in(directory)) == 2 and old not in left_in(directory)
 
 
@@ -97,7 +98,7 @@ async def test_a_record_without_an_object_is_deleted(
     gone, kept = await store(files), await store(files)
     (directory / gone.object_name).unlink()
 
-    assert await sweep_files(files) == NOTHING._replace(missing=1)
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING._replace(missing=1)
     assert (await files.page("ann"))[0] == [kept]
     assert await redis.zcard(keys.FILES_EXPIRY) == 1
 
@@ -108,7 +109,7 @@ async def test_with_an_unmounted_store_no_record_is_deleted(
     kept = await store(files)
     shutil.rmtree(directory)
 
-    assert await sweep_files(files) == NOTHING
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING
     assert await files.get(kept.id, "ann") == kept
 
 
@@ -118,7 +119,7 @@ async def test_unfinished_writes_are_deleted(files: FileStore, directory: Path) 
     half.write_bytes(b"half")
     make_old(half)
 
-    assert await sweep_files(files) == NOTHING._replace(remains=1)
+    assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING._replace(remains=1)
     assert not any("#" in name for name in left_in(directory))
 
 
@@ -130,5 +131,5 @@ async def test_many_expired_files_need_several_sweeps(
         keys.FILES_EXPIRY,
         {keys.file_entry(f"file-{number:08}", "ann"): 1 for number in range(20 + 3)},
     )
-    assert (await sweep_files(files)).expired == 20
-    assert (await sweep_files(files)).expired == 3
+    assert (await sweep_files(files, Walk(files.objects, PREFIX))).expired == 20
+    assert (await sweep_files(files, Walk(files.objects, PREFIX))).expired == 3
