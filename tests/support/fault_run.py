@@ -184,8 +184,3 @@ class FaultRun:
         finally:
             await redis.aclose()
         return read_log([(entry_id, fields[b"e"]) for entry_id, fields in entries])
-
-
-def gap_around(reading: Reading, moment: float) -> float:
-    """Seconds from `moment` to the first event that a reader was given after it."""
-    return min((d.at for d in reading.deliveries if d.at > moment), default=moment) - moment
