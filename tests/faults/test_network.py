@@ -184,7 +184,7 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced(proxie
 
         proxy.stall()
         stalled_at = time.monotonic()
-        # It hears of it when an answer of Redis is due and does not come.
+        # The worker notices the outage when Redis does not answer in time.
         await until(call.left.is_set, OUTAGE_S + REDIS_ANSWER_S + 3, "the call is closed")
         stopped_s = time.monotonic() - stalled_at
         await other.ready()

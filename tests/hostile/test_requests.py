@@ -1,4 +1,4 @@
-"""Requests that two readers of HTTP could read differently: refused, and never half believed.
+"""Requests that two HTTP parsers could read differently: a node refuses them and acts on no part.
 
 Each carries a second request, hidden where a sloppy reader would find it: a prompt for a session of
 its own. If that session has a generation afterwards, the request was smuggled in. Then floods: of
