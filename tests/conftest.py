@@ -44,7 +44,7 @@ traceback.extract_stack.__defaults__ = (None, 2)
 
 # print_blob: a failure prints the line that repeats it; the seed is in pytest's own report header.
 hypothesis.settings.register_profile("tailrace", print_blob=True, deadline=None, max_examples=40)
-# CI judges a change, so it tries many cases, the same each time; whoever works here tries new ones.
+# CI judges a change, so it tries many cases, the same in each run. Other runs try new cases.
 hypothesis.settings.register_profile(
     "ci",
     hypothesis.settings.get_profile("tailrace"),

@@ -46,7 +46,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="session")
-async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator[Deployment]:
+async def shared_deployment(upstream: Upstream, pages: PageServer) -> AsyncIterator[Deployment]:
     models = "".join(
         TABLE.format(name=name, url=upstream.base_url) for name in ("continue", "restart")
     )
@@ -63,6 +63,6 @@ async def shared_cluster(upstream: Upstream, pages: PageServer) -> AsyncIterator
 
 
 @pytest.fixture
-async def deployment(shared_cluster: Deployment) -> AsyncIterator[Deployment]:
-    await shared_cluster.heal()
-    yield shared_cluster
+async def deployment(shared_deployment: Deployment) -> AsyncIterator[Deployment]:
+    await shared_deployment.heal()
+    yield shared_deployment

@@ -1,4 +1,4 @@
-"""The package `tailrace_client`, told by lines of JSON on stdin what to do; it says what came.
+"""Runs `tailrace_client`: reads orders as lines of JSON from stdin, writes results to stdout.
 
 The ops are those of tailrace.mjs. With the argument `sync` each reading has a thread.
 """

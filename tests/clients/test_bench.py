@@ -1,4 +1,4 @@
-"""What the benches compare with and needs Node.js: it can be installed, and tells all of it."""
+"""The package resumable-stream of two benches: npm installs it, and it loses no text."""
 
 from __future__ import annotations
 

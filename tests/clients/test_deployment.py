@@ -66,7 +66,7 @@ def own(request: pytest.FixtureRequest) -> Deployment | None:
     """The nodes of our own, where no deployment is named."""
     if request.config.getoption("--base-url"):
         return None
-    deployment: Deployment = request.getfixturevalue("shared_cluster")
+    deployment: Deployment = request.getfixturevalue("shared_deployment")
     return deployment
 
 

@@ -1,4 +1,4 @@
-"""A real browser at a website that means ill: it starts nothing at a node, reads nothing of it.
+"""A hostile website in a real browser: its pages start nothing at a node and read no answer.
 
 The node has no credentials and lists no origin, as `tailrace up` starts one on somebody's machine.
 """

@@ -80,10 +80,10 @@ async def start_long_answer(deployment: Deployment) -> str:
 
 
 async def test_top_shows_running_answers_until_ctrl_c(
-    shared_cluster: Deployment, width: int, opened: list[Tmux]
+    shared_deployment: Deployment, width: int, opened: list[Tmux]
 ) -> None:
-    name = await start_long_answer(shared_cluster)
-    terminal = Tmux(width, {"TAILRACE_URL": shared_cluster.urls[0]}, "top")
+    name = await start_long_answer(shared_deployment)
+    terminal = Tmux(width, {"TAILRACE_URL": shared_deployment.urls[0]}, "top")
     opened.append(terminal)
 
     await until(lambda: name in terminal.screen(), DEADLINE_S, "the answer is in the table")
@@ -92,14 +92,14 @@ async def test_top_shows_running_answers_until_ctrl_c(
     terminal.press("C-c")
     await until(lambda: "code=130" in terminal.screen(), DEADLINE_S, "the end of the command")
 
-    async with Client(shared_cluster.urls) as client:
+    async with Client(shared_deployment.urls) as client:
         await client.cancel(name)
 
 
 async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
-    shared_cluster: Deployment, width: int, opened: list[Tmux], tmp_path: Path
+    shared_deployment: Deployment, width: int, opened: list[Tmux], tmp_path: Path
 ) -> None:
-    environ = {"TAILRACE_URL": shared_cluster.urls[0], "XDG_STATE_HOME": str(tmp_path)}
+    environ = {"TAILRACE_URL": shared_deployment.urls[0], "XDG_STATE_HOME": str(tmp_path)}
     session = f"talk-{width}"
     terminal = Tmux(width, environ, "chat", "--model", "demo", "--session", session)
     opened.append(terminal)
@@ -119,7 +119,7 @@ async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
     await until(lambda: "> What is a lease?" in again.screen(), DEADLINE_S, "the kept line")
     again.press("C-u")
     again.type("And then?")
-    async with Client(shared_cluster.urls) as client:
+    async with Client(shared_deployment.urls) as client:
 
         async def asked() -> list[str] | None:
             found = await client._call("GET", f"/v1/sessions/{session}", node="")
@@ -134,12 +134,12 @@ async def test_a_conversation_knows_what_was_said_and_a_key_stops_an_answer(
 
 
 async def test_trace_fits_the_terminal(
-    shared_cluster: Deployment, width: int, opened: list[Tmux]
+    shared_deployment: Deployment, width: int, opened: list[Tmux]
 ) -> None:
-    name = await start_long_answer(shared_cluster)
-    async with Client(shared_cluster.urls) as client:
+    name = await start_long_answer(shared_deployment)
+    async with Client(shared_deployment.urls) as client:
         await client.cancel(name)
-    terminal = Tmux(width, {"TAILRACE_URL": shared_cluster.urls[1]}, "trace", name)
+    terminal = Tmux(width, {"TAILRACE_URL": shared_deployment.urls[1]}, "trace", name)
     opened.append(terminal)
 
     screen = await until(

@@ -32,6 +32,9 @@ SHOWN = """({
 })"""
 OVER = "['ready', 'error'].includes(document.querySelector('main').dataset.status)"
 
+# The browser lists a request when the whole answer has arrived.
+IS_RESUMED = "performance.getEntriesByType('resource').some(({name}) => name.endsWith('/stream'))"
+
 OpenPage = Callable[..., Awaitable[Page]]
 
 
@@ -134,6 +137,7 @@ async def test_a_stop_at_the_other_node_is_final(
     assert shown["status"] == "ready" and shown["answers"] != [""]
     assert (await api.ended(await run_of(api, chat)))["status"] == "cancelled"
     again = await open_page(deployment.urls[1], chat, resume=True)
+    await again.until(f"{IS_RESUMED} && {OVER}", "the answer to the request of the stream")
     assert (await again.evaluate(SHOWN))["answers"] == []
 
 

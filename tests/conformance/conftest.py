@@ -43,7 +43,7 @@ async def api(deployment: tuple[str, str, str]) -> AsyncIterator[RawClient]:
 
 @pytest.fixture(scope="session")
 def own_deployment(request: pytest.FixtureRequest) -> OwnDeployment:
-    """Start a cluster: `async with own_deployment(workers=0, settings={…}) as cluster`."""
+    """Start one: `async with own_deployment(workers=0, settings={…}) as deployment`."""
     if request.config.getoption("--base-url"):
         pytest.skip("needs a node with settings of its own; --base-url names a running one")
     return partial(Deployment, moves_slots=True)

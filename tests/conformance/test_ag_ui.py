@@ -215,7 +215,7 @@ async def test_an_unknown_run_is_404(api: RawClient, run: str, what: str) -> Non
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1.5", "1-2", "9" * 30])
-async def test_a_number_that_is_none_is_400(api: RawClient, number: str) -> None:
+async def test_an_invalid_number_is_400(api: RawClient, number: str) -> None:
     answer = await api.get(path_of(UNKNOWN), headers={"last-event-id": number})
 
     assert (answer.status, answer.json()["code"]) == (400, "cursor_invalid")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from typing import Any
@@ -156,17 +155,19 @@ async def test_a_chats_running_answer_is_replayed_and_stopped_on_any_node(
     chat = new_chat(name)
     assert (await api.get(path_of(chat))).status == 204
     run = await begun(api, chat)
-    replay = asyncio.ensure_future(api.get(path_of(chat), node=api.other_url))
-    counted = asyncio.ensure_future(api.get(path_of(chat) + "?startIndex=0"))
-    await api.running(run)
-    async with api.opened("GET", path_of(chat), node=api.other_url) as response:
-        assert response.status == 200
-        await response.content.readuntil(b"\n\n")
-    for node in (api.other_url, api.url):
-        assert (await api.call("POST", path_of(chat, "stop"), node=node)).status == 204
-        assert (await api.get(path_of(chat), node=node)).status == 204
+    async with (
+        api.opened("GET", path_of(chat), node=api.other_url) as replay,
+        api.opened("GET", path_of(chat) + "?startIndex=0") as counted,
+    ):
+        blocks = [await each.content.readuntil(b"\n\n") for each in (replay, counted)]
+        for node in (api.other_url, api.url):
+            assert (await api.call("POST", path_of(chat, "stop"), node=node)).status == 204
+            assert (await api.get(path_of(chat), node=node)).status == 204
 
-    found, whole = chunks(await replay), chunks(await counted)
+        found, whole = [
+            chunks(Answer(each.status, each.headers, block + await each.content.read()))
+            for each, block in zip((replay, counted), blocks, strict=True)
+        ]
     # Where nobody counts, the text so far may be one delta.
     assert (kinds(found), text_of(found)) == (kinds(whole), text_of(whole))
     assert found[0]["messageId"] == run
@@ -271,9 +272,11 @@ def sending(chat: str, request: str = "r1", **members: Any) -> dict[str, Any]:
     return {**asking(chat), "type": "send", "requestId": request, "body": body, **members}
 
 
-async def heard(ws: ClientConnection, request: str) -> list[dict[str, Any]]:
-    """The chunks of one request, from its start to its end: counted from 0, none left out."""
-    first, *frames, end = await hear_until(ws, "end")
+async def heard(
+    ws: ClientConnection, request: str, *before: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """The chunks of one request, counted from 0; `before` has its frames that were read before."""
+    first, *frames, end = [*before, *await hear_until(ws, "end")]
     assert (first, end["requestId"]) == ({"type": "start", "requestId": request}, request)
     assert [frame["sequence"] for frame in frames] == list(range(len(frames)))
     assert {frame["requestId"] for frame in frames} == {request}
@@ -304,9 +307,10 @@ async def test_a_lost_socket_stops_nothing_and_an_abort_on_another_node_stops_th
         await lost.close()
         await tell(one, type="resume", requestId="a", id=chat)
         await tell(other, type="resume", requestId="b", id=chat)
+        start = await hear(one)
         await hear(other)
         await tell(other, type="abort", requestId="b")
-        found = await heard(one, "a")
+        found = await heard(one, "a", start)
         await tell(other, type="resume", requestId="c", id=chat)
         assert (await hear_until(other, "no-active"))[-1]["requestId"] == "c"
 

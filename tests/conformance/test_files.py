@@ -1,4 +1,4 @@
-"""Files by OpenAI's own SDK and by hand: kept, listed, read and deleted, one owner's alone."""
+"""Files over OpenAI's SDK and plain HTTP: an owner uploads, lists, reads and deletes own files."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ async def test_a_wrong_frame_gets_an_error_and_the_socket_stays_open(
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "1-2", "9" * 30])
-async def test_a_number_that_is_none_is_400(api: RawClient, number: str) -> None:
+async def test_an_invalid_number_is_400(api: RawClient, number: str) -> None:
     answer = await api.get(f"{STREAM}?operationId={UNKNOWN}&lastEventId={number}")
 
     assert (answer.status, answer.error_code) == (400, "cursor_invalid")

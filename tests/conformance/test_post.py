@@ -225,7 +225,7 @@ async def test_a_body_that_is_not_strict_json_is_400(api: RawClient, raw):
     assert answer.error_code
 
 
-async def test_json_32_deep_is_accepted(api: RawClient):
+async def test_json_128_deep_is_accepted(api: RawClient):
     assert (await api.post(raw=nested(128).encode(), headers=JSON)).status == 202
 
 

@@ -1,4 +1,4 @@
-"""What else there is at HTTP: sessions, models, probes, metrics, documents, odd requests."""
+"""The other HTTP routes: sessions, models, probes, metrics, documents; and malformed requests."""
 
 from __future__ import annotations
 

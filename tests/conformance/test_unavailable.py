@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
@@ -141,13 +142,15 @@ async def test_with_redis_frozen_every_dialect_answers_within_5_s(one_node):
 
 
 async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resume(own_deployment):
-    """Readiness fails first; nothing ends as if it were complete; the exit code is 0."""
+    """No stream ends as if it were complete, and the node's exit code is 0."""
     async with own_deployment(api=2, workers=1, settings={"drain_s": "1.5"}) as deployment:
-        async with RawClient(*deployment.urls) as api:
+        async with RawClient(*deployment.urls) as api, AsyncExitStack() as reading:
             generation_id = await api.start(LONG)
             await api.running(generation_id)
-            sse = asyncio.create_task(api.events(generation_id))
-            ndjson = asyncio.create_task(api.events(generation_id, accept=NDJSON))
+            sse = await reading.enter_async_context(api.stream(generation_id))
+            ndjson = await reading.enter_async_context(api.stream(generation_id, accept=NDJSON))
+            for each in (sse, ndjson):
+                assert await each.content.readany()
             socket = await api.socket()
             await tell(socket, type="subscribe", id=generation_id)
             await hear_until(socket, "token")
@@ -167,8 +170,9 @@ async def test_a_draining_node_refuses_new_work_and_breaks_off_readers_that_resu
             assert await deployment.api[0].ended(5) == 0
             assert time.monotonic() - begun < 1.5 + 3
             assert 503 in statuses
-            assert (await sse).is_broken
-            assert (await ndjson).is_broken
+            for each in (sse, ndjson):
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await each.read()
             with pytest.raises(Exception) as closed:
                 await hear_until(socket, "end")
             assert closed.value.rcvd.code == 1012

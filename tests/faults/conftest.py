@@ -1,4 +1,4 @@
-"""One cluster per file of fault tests; each test finds it healed, whatever the last one broke."""
+"""One deployment per file of fault tests; before each test all roles of a deployment run again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Deployment]:
+async def shared_deployment() -> AsyncIterator[Deployment]:
     if MASTERS_MODE:
         async with Deployment(api=2, workers=2, jobs=True, lease_s=LEASE_S) as deployment:
             yield deployment
@@ -46,8 +46,8 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-async def upstream_cluster(upstream: Upstream) -> AsyncIterator[Deployment]:
-    """Two models at `upstream`; a file's `shared_cluster` may return this deployment."""
+async def upstream_deployment(upstream: Upstream) -> AsyncIterator[Deployment]:
+    """Two models at `upstream`; a file's `shared_deployment` may return this deployment."""
     models = models_by_takeover(upstream.base_url, "continue", "restart")
     # The SDK needs seconds for its first event, and answers no ping meanwhile.
     settings = {"heartbeat_s": "5", "backend_cooldown_s": "1"}
@@ -58,13 +58,13 @@ async def upstream_cluster(upstream: Upstream) -> AsyncIterator[Deployment]:
 
 
 @pytest.fixture
-async def deployment(shared_cluster: Deployment) -> AsyncIterator[Deployment]:
-    await shared_cluster.heal()
-    yield shared_cluster
-    for role in shared_cluster.roles:
-        # Killed or drained by the test, or still there: nobody dies of a fault by himself.
+async def deployment(shared_deployment: Deployment) -> AsyncIterator[Deployment]:
+    await shared_deployment.heal()
+    yield shared_deployment
+    for role in shared_deployment.roles:
+        # The role runs, was drained or was killed by the test: no fault may end a role by itself.
         assert role.process is None or role.process.poll() in (None, 0, -SIGKILL), role.stderr()
-    await shared_cluster.heal()
+    await shared_deployment.heal()
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ async def test_a_prompt_repeated_after_a_node_died_between_two_steps_is_the_same
 
 
 async def test_a_lost_reply_of_redis_makes_no_second_generation(shared):
-    """Whichever reply of those that the node waits for it was: the client comes again."""
+    """Each reply that a prompt makes the node wait for is lost once, and the client asks again."""
     deployment, proxy = shared
     await deployment.heal()
     name = f"session-{secrets.token_hex(4)}"

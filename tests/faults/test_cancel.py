@@ -1,7 +1,7 @@
 """Cancel with real processes, in each state of an answer and racing its end.
 
 Row 15 of the fault table; hundreds of interleavings are in tests/stateful/test_cancel_races.py.
-Whatever it meets, every reader is told one end, and it is the log's.
+In each case every reader gets one `end`, which is the `end` of the log.
 """
 
 from __future__ import annotations

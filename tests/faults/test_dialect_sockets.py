@@ -25,8 +25,8 @@ WS = {"subprotocols": None}
 
 
 @pytest.fixture(scope="module")
-def shared_cluster(upstream_cluster: Deployment) -> Deployment:
-    return upstream_cluster
+def shared_deployment(upstream_deployment: Deployment) -> Deployment:
+    return upstream_deployment
 
 
 def lobe(model: str, name: str, **script: Any) -> dict[str, Any]:

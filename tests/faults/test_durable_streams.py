@@ -16,7 +16,7 @@ from tests.support.stream_client import TEXT, Follower, StreamClient, write
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Deployment]:
+async def shared_deployment() -> AsyncIterator[Deployment]:
     async with Deployment(
         api=2, workers=1, moves_slots=True, settings={"drain_s": "1.5"}
     ) as deployment:

@@ -22,7 +22,7 @@ LONG = demo_body(90, 60)
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Deployment]:
+async def shared_deployment() -> AsyncIterator[Deployment]:
     settings = {"subscriber_bytes_max": "65536", "drain_s": "1.5"}
     async with Deployment(
         api=2, workers=2, lease_s=0.8, grpc=True, settings=settings

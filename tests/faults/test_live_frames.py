@@ -1,7 +1,7 @@
-"""Whatever comes over the live channel, what readers get is the log.
+"""Readers get the events of the log, whatever frames Redis publishes.
 
-The frames of a running answer are published again, out of order, with holes and as rubbish, by a
-hand that also holds back: pub/sub promises nothing, so a node must not need it to.
+The test publishes frames of a running answer again, out of order, with holes and with garbage, and
+holds frames back. Redis pub/sub guarantees no delivery, so a node must not depend on frames.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ async def test_malformed_frames_change_nothing(fault_run: FaultRun, meddler):
 async def test_an_answer_whose_frames_are_never_published_is_read_from_the_log(
     fault_run: FaultRun, meddler
 ):
-    """Tail loss at its worst: nodes find by themselves what nobody told them.
+    """The nodes find the entries in the log, although no frame announces them.
 
     Entries are written past the script, as a lost publish would leave them.
     """

@@ -103,40 +103,47 @@ async def cut_once(proxy: Proxy, after_bytes: int, way: Direction) -> None:
     await until(lambda: proxy.cuts > cuts, 5, "a cut")
 
 
+async def lose_reply(proxy: Proxy) -> None:
+    """Return when the proxy has cut a connection instead of passing a reply on."""
+    cuts = proxy.cuts
+    proxy.lose_replies()
+    await until(lambda: proxy.cuts > cuts, 5, "a lost reply")
+
+
 async def test_a_workers_connection_is_cut_inside_a_request_and_inside_a_reply(proxied):
-    """Twelve cuts at odd places in both directions while answers stream: none shows."""
+    """Up to twelve cuts at odd places in both directions while answers stream: readers see none."""
     deployment, proxy = proxied
     await add_worker(deployment, proxy)
     async with FaultRun(deployment) as fault_run:
         answers = [await fault_run.start(demo_body(110, 60)) for _ in range(3)]
-        for n in range(12):
-            if not await fault_run.read_on(answers[0], 5):
-                break
-            await cut_once(proxy, 1 + 97 * n % 500, "up" if n % 2 else "down")
+        cuts = 0
+        while cuts < 12 and await fault_run.read_on(answers[0], 5):
+            await cut_once(proxy, 1 + 97 * cuts % 500, "up" if cuts % 2 else "down")
+            cuts += 1
         await fault_run.finish(bound_s=30)
 
+        assert cuts >= 5, "the answer ended before the cuts"
         assert all(a.record.snapshot["status"] == "completed" for a in answers)
 
 
 async def test_an_append_whose_reply_is_lost_is_not_repeated(proxied):
-    """It happened, and nobody was told: the resend is skipped entry by entry."""
+    """Redis has appended the entries, so it skips each of them when the worker sends them again."""
     deployment, proxy = proxied
     await add_worker(deployment, proxy)
     async with FaultRun(deployment) as fault_run:
         answer = await fault_run.start(demo_body(90, 50))
-        for _ in range(6):
-            if not await fault_run.read_on(answer, 8):
-                break
-            cuts = proxy.cuts
-            proxy.lose_replies()
-            await until(lambda: proxy.cuts > cuts, 5, "a lost reply")  # noqa: B023 - awaited at once
+        losses = 0
+        while losses < 6 and await fault_run.read_on(answer, 8):
+            await lose_reply(proxy)
+            losses += 1
         await fault_run.finish(bound_s=30)
 
+        assert losses >= 3, "the answer ended before the losses"
         assert answer.record.snapshot["status"] == "completed"
 
 
 async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
-    """All leases lapse, and whoever comes back first must not take the others' answers for lost."""
+    """All leases lapse. The first worker that reconnects must not take over the other answers."""
     deployment, proxy = proxied
     for _ in range(2):
         await add_worker(deployment, proxy)
@@ -161,7 +168,7 @@ async def test_an_outage_for_all_workers_costs_no_attempt(proxied):
 
 
 async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced(proxied, upstream):
-    """Its side of the network is gone. Nobody reads what it says and somebody pays for it."""
+    """No reader gets the answer of a worker without Redis, so the worker must stop its call."""
     deployment, proxy = proxied
     outage = {"redis_outage_s": str(OUTAGE_S)}
     async with FaultRun(deployment) as fault_run:
@@ -177,7 +184,7 @@ async def test_a_worker_in_a_black_hole_stops_its_backend_and_is_replaced(proxie
 
         proxy.stall()
         stalled_at = time.monotonic()
-        # It hears of it when an answer of Redis is due and does not come.
+        # The worker notices the outage when Redis does not answer in time.
         await until(call.left.is_set, OUTAGE_S + REDIS_ANSWER_S + 3, "the call is closed")
         stopped_s = time.monotonic() - stalled_at
         await other.ready()
@@ -209,12 +216,14 @@ async def test_a_nodes_connections_cut_while_readers_read(proxied_node):
     deployment, proxy = proxied_node
     async with FaultRun(deployment) as fault_run:
         answers = [await fault_run.start(demo_body(110, 60)) for _ in range(3)]
-        for n in range(10):
-            if not await fault_run.read_on(answers[0], 7):
-                break
-            await cut_once(proxy, 1 + 211 * n % 700, "down")
+        cuts = 0
+        while cuts < 10 and await fault_run.read_on(answers[0], 7):
+            await cut_once(proxy, 1 + 211 * cuts % 700, "down")
+            cuts += 1
 
         await fault_run.finish(bound_s=30)
+
+    assert cuts >= 5, "the answer ended before the cuts"
 
 
 async def test_a_post_whose_answer_is_lost_is_the_same_generation_when_repeated(proxied_node):

@@ -15,7 +15,7 @@ from tests.support.reader import TRANSPORTS
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Deployment]:
+async def shared_deployment() -> AsyncIterator[Deployment]:
     """The answer of the drain has to last longer than a drain."""
     async with Deployment(api=2, workers=2, settings={"drain_s": "1.5"}) as deployment:
         yield deployment

@@ -1,6 +1,7 @@
 """OpenAI's own SDK at two nodes while workers, nodes and the upstream fail under it.
 
-It has no cursor and cannot take anything back; what it must never do is take a part for the whole.
+The SDK has no cursor and cannot take text back. It must never take a part of an answer for the
+whole answer.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ TEXT = text_of(PROMPT)
 
 
 @pytest.fixture(scope="module")
-def shared_cluster(upstream_cluster: Deployment) -> Deployment:
-    return upstream_cluster
+def shared_deployment(upstream_deployment: Deployment) -> Deployment:
+    return upstream_deployment
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from tests.support.wait import until
 
 
 @pytest.fixture(scope="module")
-def shared_cluster(upstream_cluster: Deployment) -> Deployment:
-    return upstream_cluster
+def shared_deployment(upstream_deployment: Deployment) -> Deployment:
+    return upstream_deployment
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ ALICE, BOB, CAROL = (
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
+async def shared_deployment(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Deployment]:
     path = tmp_path_factory.mktemp("limits") / "limits.toml"
     path.write_text(LIMITS)
     settings = {"api_keys": KEYS, "limits": str(path)}

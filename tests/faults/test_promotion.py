@@ -1,9 +1,9 @@
 """A replica that lacks the last writes is promoted under nodes and workers that are at work.
 
 Row 10 of the fault table, with real roles behind an address that follows the master; the write
-protocol's own cases are in test_failover.py. Who has what the replica lacks writes it again. What
-nobody has is said anew under numbers that were never given out, and readers who had seen more are
-told so.
+protocol's own cases are in test_failover.py. A worker that still has the missing entries writes
+them again. If no worker has them, the answer goes on under event ids that were never used, and
+readers that had read the missing events get a `reset`.
 """
 
 from __future__ import annotations

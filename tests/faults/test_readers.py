@@ -1,7 +1,7 @@
-"""Readers that must not matter to anybody else, and readers that come at every possible moment.
+"""Readers that stall, and readers that join a live answer after each of its events.
 
-Row 22 of the fault table: subscribers that read nothing, or whose machine is gone. And the join:
-a live stream has as many moments for it as it has events.
+A reader that takes no bytes, or whose machine is gone (row 22 of the fault table), must not slow
+the worker or the other readers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def begin(
 
 
 async def test_stalled_readers_do_not_slow_the_worker_or_other_readers(fault_run: FaultRun, figure):
-    """They take no byte after their request, from the first event to the last and longer."""
+    """The stalled readers send their request, and take no byte until after the last event."""
     answer = await begin(
         fault_run, "much", readers=2, tokens=CHUNKS * TOKENS_PER_CHUNK, per_chunk=TOKENS_PER_CHUNK,
         delay_s=PAUSE_S,
@@ -73,7 +73,9 @@ async def test_stalled_readers_do_not_slow_the_worker_or_other_readers(fault_run
 
     await fault_run.finish(bound_s=20)
     assert stuck == [DEAD, DEAD], "each of them was still owed something"
-    (took_s,) = [story["took_s"] for story in stories(fault_run, answer.id)]
+    # The worker writes its line after the readers have the end.
+    (story,) = await until(lambda: stories(fault_run, answer.id), 10, "the worker's line")
+    took_s = story["took_s"]
     figure(
         f"an answer beside {2 * DEAD} dead readers",
         f"{took_s:.2f} s at its worker; the model takes {CHUNKS * PAUSE_S:.2f} s",
@@ -107,13 +109,13 @@ async def has_none(raw_client: RawClient, node: str) -> bool:
 
 
 def stories(fault_run: FaultRun, generation_id: str) -> list[dict[str, float]]:
-    """What the workers' logs say of its attempts."""
+    """Return the lines of the workers' logs about the attempts of a generation."""
     lines = [ln for w in fault_run.deployment.workers for ln in w.output.read_text().splitlines()]
     return [json.loads(ln) for ln in lines if "generation left" in ln and generation_id in ln]
 
 
 async def test_a_reader_may_join_at_every_position(fault_run: FaultRun):
-    """With each event that one reader is given another one comes: from the start, or from there."""
+    """After each event of the first reader another reader joins, from the start or from there."""
     with full_speed():
         answer = await begin(fault_run, "join me", readers=1, tokens=60, delay_s=0.015)
         (first,) = answer.readings

@@ -84,7 +84,7 @@ async def test_a_worker_restores_the_log_after_flushall(fault_run: FaultRun):
 
 
 async def test_a_reader_that_joins_before_the_restore_waits_for_the_log(fault_run: FaultRun):
-    """Absent is not gone: its worker holds it and writes it again. A 404 would be final."""
+    """The worker will write the lost log again, so the node must not answer 404 meanwhile."""
     answer = await fault_run.start(demo_body(90, 50), transports=("sse",), hop_after=0)
     await fault_run.read_to(answer, 15)
     worker = await fault_run.holder(answer)
@@ -143,7 +143,7 @@ def stop(server: RedisServer) -> None:
 
 @pytest.mark.parametrize("stand_still", [pause_everything, pause_writes, sleep, stop])
 async def test_redis_stands_still_for_longer_than_every_lease(fault_run: FaultRun, stand_still):
-    """Nobody could renew, so nobody has failed: no answer changes hands, none spends an attempt."""
+    """No worker could renew a lease: no answer gets another worker, and none spends an attempt."""
     answers = [await fault_run.start(demo_body(80, 50)) for _ in range(3)]
     for answer in answers:
         await fault_run.read_to(answer, 10)

@@ -26,8 +26,8 @@ PATH: dict[str, Any] = {"path": "/v1/responses", "subprotocols": None}
 
 
 @pytest.fixture(scope="module")
-def shared_cluster(upstream_cluster: Deployment) -> Deployment:
-    return upstream_cluster
+def shared_deployment(upstream_deployment: Deployment) -> Deployment:
+    return upstream_deployment
 
 
 def create(model: str = "continue", **members: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Every way in which a stream can stop, over every transport: docs/protocol.md has the table.
 
-One reader for each transport, which stays until it is broken off; what it saw of each connection's
-end is compared with the table's row, and the audit sees to it that none of them was silent.
+One reader for each transport stays until the node breaks its connection off. The test compares how
+each connection ended with the row of the table, and the audit checks that none ended silently.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ on_takeover = "fail"
 
 
 @pytest.fixture(scope="module")
-async def shared_cluster() -> AsyncIterator[Deployment]:
+async def shared_deployment() -> AsyncIterator[Deployment]:
     # A node that drains breaks its readers off one after the other, over this time.
     settings = {"drain_s": "1.5"}
     async with Deployment(

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared.redis import keys
 from tests.support.batch import demo_line, encoded, submit
 from tests.support.demo import demo_body
-from tests.support.jobs import DEADLINE_S, ask, call, faulty_cluster
+from tests.support.jobs import DEADLINE_S, ask, call, faulty_deployment
 from tests.support.processes import Deployment
 from tests.support.receiver import SECRET, Receiver
 from tests.support.sdk import sdk
@@ -19,7 +19,7 @@ from tests.support.wait import until
 
 @pytest.fixture(scope="module")
 async def shared() -> AsyncIterator[Deployment]:
-    async with faulty_cluster() as deployment:
+    async with faulty_deployment() as deployment:
         yield deployment
 
 

@@ -26,8 +26,8 @@ QUICK = '[models.demo]\nbackend = "demo"\non_takeover = "continue"\ntokens_per_s
 REDIS_MAX = 40  # connections to Redis that are kept for as many requests at once
 # Against a deployment that refuses the key every attack fails, which would prove nothing.
 PREFLIGHT_S = 10.0
-# The last three: clusters of a module's own, and programs that run on this machine.
-INSIDE = {"node", "cluster", "own_deployment", "quoting", "talking", "tmp_path"}
+# The last three: deployments of one module, and programs that run on this machine.
+INSIDE = {"node", "deployment", "own_deployment", "quoting", "talking", "tmp_path"}
 
 OwnDeployment = Callable[..., contextlib.AbstractAsyncContextManager[Deployment]]
 
@@ -66,7 +66,7 @@ def _asked_for(item: pytest.Item) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """Without asyncio's debug mode: here it would only slow down who throws."""
+    """Without asyncio's debug mode, which would only slow the attacking clients down."""
     return "asyncio", {"debug": False}
 
 
@@ -83,7 +83,7 @@ async def deployment(request: pytest.FixtureRequest) -> AsyncIterator[Deployment
 
 @pytest.fixture(scope="session")
 def own_deployment() -> OwnDeployment:
-    """Start a cluster with settings of its own: `async with own_deployment(settings={…})`."""
+    """Start a deployment with other settings: `async with own_deployment(settings={…})`."""
     return Deployment
 
 

@@ -1,8 +1,8 @@
-"""A website in somebody's browser spends, uploads, ends and listens nothing at a node.
+"""A page of another origin starts, uploads, ends and reads nothing at a node.
 
-A page of any origin may send simple POSTs without asking, and open sockets; CORS guards answers
-only. Each unsafe route is tried as such a page would: the routes are the router's own, so that a
-new one is tried, too.
+A browser lets a page of any origin send simple POST requests and open sockets; CORS only keeps the
+answers from the page. The tests send the requests of such a page to each unsafe route. They take
+the routes from the router, so that they also try a new route.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who guesses keys waits; who has one does not."""
+"""A client that guesses keys must wait; a client with a valid key is answered at once."""
 
 from __future__ import annotations
 

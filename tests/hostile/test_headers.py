@@ -1,7 +1,7 @@
 """Cursors, ids, keys and Accept as anybody may send them: a documented answer, on any transport.
 
-What a cursor is stands here once more, as docs/protocol.md has it: the judge must not be the
-judged.
+The rule of a cursor (docs/protocol.md) is written here again, so that the tests do not judge the
+code by itself.
 """
 
 from __future__ import annotations

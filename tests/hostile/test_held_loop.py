@@ -1,8 +1,7 @@
-"""One body of a megabyte, made to keep a node or a worker busy: how long nobody else is served.
+"""How long one body of a megabyte keeps a node or a worker from serving other clients.
 
-Judged by the time that the processor worked for the process, because a clock on the wall would
-measure the machine that the tests share. tests/unit/shared/text/test_large.py says how long one
-step takes.
+The tests measure the CPU time of the process, because a wall clock would also measure the other
+processes of the machine. tests/unit/shared/text/test_large.py measures the time of one step.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ RUNNING = {"prompt": "x", "params": {"demo": {"tokens": 10_000, "tokens_per_s": 
 
 
 class Crowd:
-    """All who mean ill, each with its own way; a round is everybody once."""
+    """Hostile clients, each with another attack. In one round each of them attacks once."""
 
     def __init__(self, api: RawClient, running: str) -> None:
         self.api = api

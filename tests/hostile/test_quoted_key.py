@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.hostile.conftest import OwnDeployment
-from tests.support.processes import Deployment
+from tests.support.processes import Deployment, Role
 from tests.support.raw_client import RawClient
 from tests.support.upstream import Upstream
+from tests.support.wait import until
 
 KEY = "Zq7Rr-4cT.of-no-known-form_8812"  # nothing but that it is known gives it away
 PASSWORD = "pw-Of-The-Url-99"
@@ -57,7 +58,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.fixture(scope="module")
 async def quoting(own_deployment: OwnDeployment, upstream: Upstream) -> AsyncIterator[Deployment]:
-    """A cluster whose model has that key, and one whose URL has that password."""
+    """A deployment with a model that has `KEY`, and a model whose URL has `PASSWORD`."""
     place = upstream.base_url.removeprefix("http://")
     models = (
         f'[models.quotes]\nbase_url = "http://{place}"\napi_key_env = "QUOTED_KEY"\n'
@@ -71,7 +72,9 @@ async def quoting(own_deployment: OwnDeployment, upstream: Upstream) -> AsyncIte
 
 
 async def shown(deployment: Deployment, model: str = "quotes") -> str:
-    """Let the model answer, and return all that clients and the logs are shown of it."""
+    """Let the model answer twice, and return all answers to clients and all logs."""
+    (worker,) = deployment.workers
+    left = attempts_left(worker)
     async with RawClient(deployment.urls[0]) as api:
         body = {"prompt": "x", "model": model}
         generation_id = await api.start(body)
@@ -85,8 +88,14 @@ async def shown(deployment: Deployment, model: str = "quotes") -> str:
                 body={"model": model, "messages": [{"role": "user", "content": "x"}]},
             ),
         ]  # fmt: skip
+    # A worker writes its line about an attempt after clients have the end.
+    await until(lambda: attempts_left(worker) == left + 2, 10, "the lines of both generations")
     logs = [role.output.read_text() for role in deployment.roles]
     return "\n".join([answer.body.decode() for answer in answers] + logs)
+
+
+def attempts_left(worker: Role) -> int:
+    return worker.output.read_text().count("generation left")
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -1,4 +1,4 @@
-"""Batches in this process: slices, and the moments between two steps that no kill hits for sure.
+"""Batches in this process: slices, and faults between two steps, which no kill hits reliably.
 
 Real Redis, a real worker with a backend of the test's, files in a directory. With real processes
 and real kills: tests/faults/test_batches.py.
@@ -59,7 +59,7 @@ class Desk:
         self.source = self.another()
 
     def another(self, owner: str = OWNER) -> BatchSource:
-        """One more process's, which knows this owner."""
+        """Return the source of another jobs process, which knows this owner."""
         owners = Owners({owner})
         harness = self.harness
         return build_batches(
@@ -382,7 +382,7 @@ async def test_an_uncommitted_part_of_the_results_is_ignored(desk):
 
 @pytest.mark.parametrize("after_calls", [1, 2])
 async def test_a_batch_has_exact_results_after_redis_went_back(desk, monkeypatch, after_calls):
-    """A second of the batch is forgotten under its holder, whose connections live on."""
+    """Redis loses the last writes of the batch while the holder's connections stay open."""
     monkeypatch.setattr(gathering_module, "RESULTS_MAX", 40)
     batch_id = await desk.submit(600)
     kept: dict[bytes, bytes] = {}
@@ -491,7 +491,7 @@ async def test_results_missing_from_the_store_are_reported(desk, monkeypatch):
 
 
 async def test_a_line_whose_generation_is_gone_is_started_again(desk):
-    """Sealed by a node, or deleted: what it had was never committed."""
+    """A node sealed the generation, or a client deleted it, before its line was committed."""
     batch_id = await desk.submit(3)
     await desk.harness.kill()
     async with asyncio.TaskGroup() as tasks:

@@ -1,4 +1,4 @@
-"""Durable Streams at a node with real sockets and a real Redis: answers that two rules decide."""
+"""Durable Streams at a node with real sockets and a real Redis: requests that meet two rules."""
 
 from __future__ import annotations
 

@@ -380,7 +380,7 @@ async def test_a_closed_socket_leaves_its_row(node: LocalNode, web: aiohttp.Clie
 async def test_a_socket_that_stops_reading_leaves_its_row_and_misses_no_event(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    """What was written past `send` before the pause, and what follows after it, are one text."""
+    """The text that was sent before the pause and the text that is sent after it have no gap."""
     manual_worker = await ManualWorker.take(node.node.store)
     one, other = await open_socket(web, node), await open_socket(web, node)
     for socket_ in (one, other):
@@ -404,7 +404,7 @@ async def test_a_socket_that_stops_reading_leaves_its_row_and_misses_no_event(
 async def test_a_socket_in_a_row_that_is_woken_gets_no_event_twice(
     node: LocalNode, web: aiohttp.ClientSession
 ) -> None:
-    """As by the tick, where its place had to be waited for before it came into the row."""
+    """The hub's tick wakes a reader that had to wait for its position before it joined a row."""
     manual_worker = await ManualWorker.take(node.node.store)
     one = await open_socket(web, node)
     await subscribe(one, manual_worker)

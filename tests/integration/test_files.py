@@ -14,6 +14,7 @@ import pytest
 
 from api.edge import transfer_limit as turns
 from api.edge import transfer_rate
+from api.edge.turn_queue import TurnQueue, TurnTicket
 from shared.config.settings import Settings
 from shared.files.objects import ObjectStore
 from tests.support.footprint import MB, connections, rss_bytes
@@ -46,7 +47,7 @@ def head(*headers: str) -> bytes:
 
 
 async def status_of(url: str, raw: bytes) -> int:
-    """The status that raw bytes are answered with, which need not be a whole request."""
+    """Send raw bytes, which need not be a whole request, and return the status of the answer."""
     async with raw_connection(url) as (reader, writer):
         writer.write(raw)
         async with asyncio.timeout(15):
@@ -335,11 +336,41 @@ async def test_a_silent_upload_is_ended(
     assert lying(tmp_path / "files") == []
 
 
-async def test_uploads_at_once_are_bounded(local_node: LocalNode) -> None:
-    """The others wait, and are taken when one has ended."""
+async def test_uploads_at_once_are_bounded(
+    local_node: LocalNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other uploads wait, and each starts when another upload has ended."""
+    tickets: list[TurnTicket] = []
+    running = most = 0
+    may_end = asyncio.Event()
+    enter, put = TurnQueue.enter, ObjectStore.put
+
+    def counted_enter(self: TurnQueue, ticket: TurnTicket) -> None:
+        tickets.append(ticket)
+        enter(self, ticket)
+
+    async def counted_put(self: ObjectStore, name: str, data: Any) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await may_end.wait()
+            await put(self, name, data)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(TurnQueue, "enter", counted_enter)
+    monkeypatch.setattr(ObjectStore, "put", counted_put)
     async with asyncio.TaskGroup() as tasks:
         made = [tasks.create_task(upload_one(local_node.url)) for _ in range(40)]
+
+        def has_turns() -> bool:
+            return len(tickets) == 40 and running == sum(ticket.is_running for ticket in tickets)
+
+        await until(has_turns, 15, "each upload has its turn or waits")
+        may_end.set()
     assert len({task.result() for task in made}) == 40
+    assert most == turns.UPLOADS_AT_ONCE
 
 
 async def upload_one(url: str) -> Any:

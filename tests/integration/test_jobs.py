@@ -1,4 +1,4 @@
-"""The jobs role on arq: its schedule, what it survives, and what of arq it must not rely on."""
+"""The jobs role on arq: its schedule, its work after faults, and the private names that it uses."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def running(worker, redis, sources=()):
 
 
 async def other_database(redis_server):
-    """Where arq's keys are: the database after ours."""
+    """A client of the database of arq's keys, which is the database after ours."""
     return ArqRedis.from_url(redis_server.url.replace("db=0", "db=1"))
 
 
@@ -218,10 +218,14 @@ async def test_a_cancel_does_not_interrupt_a_poll_of_the_queue(settings, real_re
             raise
         ends.append("done")
 
+    async def let_the_poll_end():
+        await until(lambda: not worker.allow_pick_jobs, DEADLINE_S, "the order to stop")
+        may_end.set()
+
     monkeypatch.setattr(worker, "_poll_iteration", look)
-    async with running(worker, real_redis):
+    async with asyncio.TaskGroup() as tasks, running(worker, real_redis):
         await asyncio.wait_for(looking.wait(), DEADLINE_S)
-        asyncio.get_running_loop().call_later(0.05, may_end.set)
+        tasks.create_task(let_the_poll_end())
 
     assert ends == ["done"]
 
@@ -245,6 +249,7 @@ class Errands:
 
     def __init__(self):
         self.is_due = False
+        self.questions = 0  # how often the role has asked what is due
         self.done = []
         self.functions = [func(self.run, name="run")]
 
@@ -253,15 +258,18 @@ class Errands:
         self.is_due = False
 
     async def due(self):
+        self.questions += 1
         return [Job("run", (7,), "errand:7")] if self.is_due else []
 
 
 async def test_due_work_runs_when_the_role_is_woken(settings, real_redis, monkeypatch):
-    monkeypatch.setattr(role, "DUE_POLL_S", 2)
+    # Neither the next poll nor a repetition after a lost connection comes within the deadline.
+    monkeypatch.setattr(role, "DUE_POLL_S", 10 * DEADLINE_S)
+    monkeypatch.setattr(role, "AWAY_PAUSE_S", 10 * DEADLINE_S)
     errands = Errands()
     worker = build_worker(settings, Passes(), errands.functions)
     async with running(worker, real_redis, [errands]):
-        await until(lambda: worker.ctx.get("redis"), DEADLINE_S, "the start")
+        await until(lambda: errands.questions, DEADLINE_S, "the first question of the role")
         errands.is_due = True
 
         await wake_jobs(real_redis)

@@ -16,6 +16,8 @@ from tests.support.local_node import LocalNode, serve_here
 from tests.support.redis_server import RedisServer
 from tests.support.wait import until
 
+DEADLINE_S = 10.0
+
 
 @pytest.fixture(scope="module")
 async def node(redis_server: RedisServer) -> AsyncIterator[LocalNode]:
@@ -69,7 +71,8 @@ async def test_a_cancelled_task_cancels_its_generation(client) -> None:
             await asyncio.Event().wait()
 
     writing = asyncio.create_task(write())
-    await is_written.wait()
+    async with asyncio.timeout(DEADLINE_S):
+        await is_written.wait()
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing

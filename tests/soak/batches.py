@@ -36,7 +36,7 @@ async def run(seed: int) -> str:
         ) as deployment:
             async with faults.running(deployment, LINES, delay_s=0.05) as batch:
                 kills = await _kill_until_done(deployment, batch)
-                await batch.check_completed(tokens=4)
+                await batch.check_completed()
         calls = faults.asked(upstream)
     assert calls.total() - LINES <= len(kills) * faults.WINDOW
     return f"seed {seed}: {', '.join(kills)}; calls beyond one a line: {calls.total() - LINES}"

@@ -1,6 +1,6 @@
 """`make soak REDIS=cluster`: the soak on three masters and their replicas.
 
-    python -m tests.soak.cluster [--seconds 600] [--seed N]
+    python -m tests.soak.cluster [--seconds 60] [--seed N]
 
 As tests/soak/run.py, with the faults of a cluster instead of those of one server: a master is
 killed and its replica promoted, a master is frozen until its replica is promoted, the slot of a

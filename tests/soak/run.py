@@ -1,11 +1,11 @@
 """`make soak`: random faults against real processes, every delivery audited.
 
-    python -m tests.soak.run [--seconds 600] [--seed N]
+    python -m tests.soak.run [--seconds 60] [--seed N]
 
-Two nodes, two workers, the jobs role and a Redis with AOF, all real. Answers are started all the
-time; two careful readers follow each over changing nodes and transports, and the history checker
-judges every one of them. Prints the seed first and one line of figures last; exits 1 if a promise
-was broken. The schedule of faults depends on the seed alone.
+Two nodes, two workers, the jobs role and a Redis with AOF, all real. The soak keeps several answers
+running. Two careful readers read each answer, and the history checker judges each of them at its
+end. The first line of the output has the seed, the last line the figures; the exit code is 1 if a
+promise was broken. The schedule of faults depends on the seed alone.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Fault(NamedTuple):
     at_s: float  # from the start of the run
     kind: str
     target: int  # index among the processes of that kind, modulo their number
-    lasts_s: float  # until it is undone, in leases for what leases decide
+    lasts_s: float  # seconds until the fault is undone
 
 
 def schedule(

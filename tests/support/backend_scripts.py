@@ -28,13 +28,13 @@ def says(*texts: str) -> BackendScript:
     return backend_script
 
 
-def fails(*texts: str, **error: Any) -> BackendScript:
-    """A script that yields these texts and raises BackendError; `error` has its arguments."""
+def fails(*texts: str, code: str = "upstream_error", **error: Any) -> BackendScript:
+    """A script that yields these texts and raises BackendError; `error` has its other arguments."""
 
     async def backend_script(prefix):
         for text in texts:
             yield [Token(text)]
-        raise BackendError(error.pop("code", "upstream_error"), "it broke", **error)
+        raise BackendError(code, "it broke", **error)
 
     return backend_script
 
@@ -60,6 +60,15 @@ def breaks_off(*texts: str) -> BackendScript:
             yield [Token(text)]
 
     return backend_script
+
+
+async def until_no_read_is_blocked(harness: WorkerHarness) -> None:
+    """Wait until Redis holds no blocking read of a worker."""
+
+    async def is_free() -> bool:
+        return (await harness.redis.info("clients"))["blocked_clients"] == 0
+
+    await until(is_free, DEADLINE_S, "no blocked read")
 
 
 async def until_nothing_is_queued(harness: WorkerHarness) -> None:

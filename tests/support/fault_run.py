@@ -1,13 +1,14 @@
-"""One run of a fault test: generations with careful readers on a cluster, then the audit.
+"""One run of a fault test: generations with careful readers on a deployment, then the audit.
 
-    async with FaultRun(cluster) as fault_run:
+    async with FaultRun(deployment) as fault_run:
         answer = await fault_run.start(demo_body(100, 40))
         await fault_run.read_to(answer, 20)
         (await fault_run.holder(answer)).kill()
         await fault_run.finish()          # waits for every reader, then audits
 
-Every generation is read by two readers that start at different nodes and change node and
-transport; the audit adds the log and the snapshots and asks the history checker.
+Most generations have two readers, which start at different nodes. The first stays at its node until
+the connection breaks; the second changes node and transport. The audit adds the log and the
+snapshots and asks the history checker.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class WatchedGeneration:
     record: Record
     readers: list[CarefulReader] = field(default_factory=list)
     tasks: list[asyncio.Task[Reading]] = field(default_factory=list)
-    whole: str = ""  # of which an answer that is to be cancelled must have said a beginning
+    whole: str = ""  # the whole text of an answer that the test cancels; its text is a beginning
 
     @property
     def id(self) -> str:
@@ -48,7 +49,7 @@ class WatchedGeneration:
 
 
 class FaultRun:
-    """Use as an async context manager; `finish` before it ends, or nothing is proved."""
+    """Use as an async context manager, and call `finish` in it: only `finish` checks readings."""
 
     def __init__(self, deployment: Deployment, *, deadline_s: float = DEADLINE_S) -> None:
         self.deployment = deployment
@@ -80,14 +81,15 @@ class FaultRun:
         node: str = "",
         is_cut_short: bool = False,
     ) -> WatchedGeneration:
-        """Have a prompt accepted and set careful readers on it.
+        """Have a prompt accepted, and start careful readers of its generation.
 
         Args:
-            node: which one accepts it; else any.
-            hop_after: the first reader stays until it is broken off, the others hop.
+            node: the URL of the node that accepts the prompt; empty: any node.
+            hop_after: the events after which a reader changes its node. The first reader stays
+                until its connection breaks.
             has_text: the whole text is known in advance (the demo model that completes).
-            text: what it is, of a model that is not the demo.
-            is_cut_short: the test will cancel it, so that it lasts however slow the machine is.
+            text: the whole text, if the model is not the demo.
+            is_cut_short: the test cancels the answer, so the answer may be longer than the test.
         """
         begun = time.monotonic()
         generation_id = (await self._client.start(body, node=node))["id"]
@@ -102,7 +104,7 @@ class FaultRun:
         for n in range(readers):
             reading = Reading(f"reader {n}")
             playing.record.readings.append(reading)
-            # Each starts at another node and transport than the one before.
+            # Each reader starts at another node and transport than the reader before.
             nodes = [*self.deployment.urls[n % 2 :], *self.deployment.urls[: n % 2]]
             ways = [*transports[n % len(transports) :], *transports[: n % len(transports)]]
             reader = CarefulReader(reading, nodes, transports=ways, hop_after=hop_after if n else 0)
@@ -184,8 +186,3 @@ class FaultRun:
         finally:
             await redis.aclose()
         return read_log([(entry_id, fields[b"e"]) for entry_id, fields in entries])
-
-
-def gap_around(reading: Reading, moment: float) -> float:
-    """Seconds from `moment` to the first event that a reader was given after it."""
-    return min((d.at for d in reading.deliveries if d.at > moment), default=moment) - moment

@@ -1,4 +1,4 @@
-"""A cluster whose jobs processes have short pauses and can die (faulty_jobs.py)."""
+"""A deployment whose jobs processes have short pauses and can die (faulty_jobs.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ODD = "tests.support.faulty_jobs"
 
 
 @contextlib.asynccontextmanager
-async def faulty_cluster(*, jobs: int = 2) -> AsyncIterator[Deployment]:
+async def faulty_deployment(*, jobs: int = 2) -> AsyncIterator[Deployment]:
     """One node, one worker, and jobs processes; on a server that keeps its file."""
     with RedisServer(aof="everysec", tcp=True) as server:
         settings = {"webhook_private": "allow"}

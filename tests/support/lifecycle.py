@@ -1,8 +1,7 @@
 """The life of a generation, as one table. Knows nothing of Redis, HTTP or clocks.
 
-Everything that decides what may happen to a generation stands here; the scripts in
-shared/redis/scripts carry it out, and tests/unit/shared/log/test_lifecycle.py drives them through
-every cell.
+This table says what may happen to a generation. The scripts in shared/redis/scripts implement these
+rules; tests/unit/shared/log/test_lifecycle.py compares them with the table, cell by cell.
 
     absent ──create──▶ queued ──begin──▶ held ──finish──▶ ended ──(2 × retention)──▶ absent
       │                  │                │ ▲                ▲

@@ -214,7 +214,7 @@ class RawClient:
         return await self.get(path, headers={"Accept": "application/json"}, **kwargs)
 
     async def log(self, generation_id: str) -> list[Delivery]:
-        """Every event there is now, by a long poll that does not wait."""
+        """The first events, about a megabyte at most, by a long poll that does not wait."""
         return [from_flat(event) for event in (await self.poll(generation_id)).json()["events"]]
 
     @contextlib.asynccontextmanager

@@ -1,8 +1,9 @@
-"""A careful reader: it reads one generation to its end, through whatever breaks on the way.
+"""A careful reader: it reads one generation to its end, whichever connections break meanwhile.
 
-It comes back with its cursor, at the next node and over the next transport, and records every
-connection, event and break into a `Reading`, which the history checker judges. It may also hop of
-its own will after a number of events, so that resuming is tried in the middle of health too.
+After a break the reader resumes from its cursor, at the next node and over the next transport. It
+records each connection, event and break in a `Reading`, which the history checker judges. A reader
+may also leave a connection that works after a number of events, so that tests try resuming without
+a fault, too.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class CarefulReader:
     async def run(self, generation_id: str, *, deadline_s: float) -> Reading:
         """Read until the end event, a final refusal, or the deadline; never raises for them.
 
-        What is missing then is for the checker to say.
+        The history checker reports the events that are missing then.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=STALL_S)
         connector = aiohttp.TCPConnector(force_close=True)

@@ -1,7 +1,8 @@
 """Waiting for a condition, with a deadline, in tests that run real processes.
 
-No test sleeps for a fixed time: it names what must become true, and by when. Pure tests use fake
-clocks and events and do not need this module.
+No test sleeps to wait for an effect: it names the condition and the deadline. A sleep is allowed
+only as the length of a fault or of a pause. Pure tests use fake clocks and events and do not need
+this module.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class WorkerHarness:
         return worker
 
     async def kill(self, name: str = "one") -> None:
-        """As near to SIGKILL as it gets in a process: it says nothing to anybody any more."""
+        """Cancel a worker's task. As after SIGKILL, the worker sends nothing more to Redis."""
         task = self.tasks.pop(name)
         task.cancel()
         await asyncio.wait([task])

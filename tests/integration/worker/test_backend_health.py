@@ -150,7 +150,8 @@ async def test_a_cancelled_prompt_does_not_wait_for_a_server_that_is_away(url, m
         watch("try_later")
         (entry,) = await harness.redis.zrange("tr:{q}:later", 0, -1)
         await harness.redis.zadd("tr:{q}:later", {entry: 0})  # it is due
-        assert await ways.get() == "leave"
+        async with asyncio.timeout(DEADLINE_S):
+            assert await ways.get() == "leave"
         depths = await queue_depths(harness.store)
         assert (depths["interactive"], depths["later"]) == (0, 0)
 
@@ -171,7 +172,7 @@ async def test_a_server_that_fails_its_requests_does_not_make_prompts_wait(url):
             assert (await harness.ended(await harness.ask())).status == "failed"
 
 
-async def test_of_prompts_that_come_at_once_one_tries_the_server(url, monkeypatch):
+async def test_one_of_several_simultaneous_prompts_tries_the_server(url, monkeypatch):
     monkeypatch.setattr(gate, "OUTAGE_PAUSE_MAX_S", 0.5)
     may_answer = asyncio.Event()
     server = Server(is_outage=True)

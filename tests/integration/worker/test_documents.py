@@ -150,7 +150,7 @@ async def test_too_many_files_are_refused(harness) -> None:
     ],
     ids=lambda value: str(value),
 )
-async def test_each_limit_has_an_error_of_its_own(bound, said) -> None:
+async def test_the_error_names_the_limit_that_was_passed(bound, said) -> None:
     bounds = reading.Bounds(**bound)
     with pytest.raises(BackendError, match=said) as error:
         [page async for page in reading.read_file("a.pdf", "pdf", pdf("Some text"), bounds)]

@@ -69,7 +69,7 @@ async def test_duplicate_entries_run_a_generation_once(url):
 
 
 async def test_an_entry_read_again_before_its_last_run_has_ended_is_kept(url, monkeypatch):
-    """It was to be tried again, and the run that gave it back has not been answered yet."""
+    """The first run has put an entry into `resume` and has not yet acknowledged its own entry."""
     async with WorkerHarness(url, fails("Hel"), says("lo")) as harness:
         worker = await harness.start()
         gate, is_leaving = asyncio.Event(), asyncio.Event()
@@ -83,7 +83,8 @@ async def test_an_entry_read_again_before_its_last_run_has_ended_is_kept(url, mo
 
         monkeypatch.setattr(worker.queue, "acknowledge", slow)
         generation_id = await harness.ask()
-        await is_leaving.wait()
+        async with asyncio.timeout(DEADLINE_S):
+            await is_leaving.wait()
 
         async def is_read_again():
             pending = await harness.redis.xpending(keys.lane("resume"), keys.GROUP)
@@ -103,9 +104,12 @@ async def test_a_worker_leaves_entries_of_models_that_it_does_not_have(url):
     async with WorkerHarness(url, says("a"), lease_s=0.3) as harness:
         await harness.start("one", models={"m": Model(name="m")}, backends={"m": mine})
         generation_id = await harness.ask(model="n")
-        await until(
-            lambda: harness.redis.xpending(keys.lane("interactive"), keys.GROUP), DEADLINE_S
-        )
+
+        async def has_read() -> bool:
+            found = await harness.redis.xpending(keys.lane("interactive"), keys.GROUP)
+            return bool(found["pending"])
+
+        await until(has_read, DEADLINE_S, "the first worker has read the entry")
         await harness.start("two", models={"n": Model(name="n")}, backends={"n": theirs})
         await harness.ended(generation_id)
 
@@ -127,7 +131,11 @@ async def test_a_worker_publishes_its_presence_and_its_running_generations(url):
 
         (presence,) = await until(seen, DEADLINE_S, "its presence")
         assert (presence.worker, presence.slots, presence.draining) == ("one", 7, False)
-        assert await harness.redis.zrange(keys.running(), 0, -1) == [generation_id.encode()]
+
+        async def is_in_the_index() -> bool:
+            return await harness.redis.zrange(keys.running(), 0, -1) == [generation_id.encode()]
+
+        await until(is_in_the_index, DEADLINE_S, "the generation in the index `running`")
 
 
 def test_a_blocked_read_ends_before_its_connection_would_time_out():

@@ -1,4 +1,4 @@
-"""Stages of third parties in real workers: they pass events on, and their mistakes stay theirs."""
+"""Stages of third parties in real workers: an error in a stage ends only the stage's own answer."""
 
 from __future__ import annotations
 

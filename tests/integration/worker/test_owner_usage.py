@@ -39,7 +39,7 @@ async def figures(harness: WorkerHarness) -> Figures:
 
 
 async def have_left(harness: WorkerHarness) -> None:
-    """Wait until the worker has taken every generation off the queue."""
+    """Wait until no generation waits, runs or has an entry on its lane."""
 
     async def is_empty() -> bool:
         names = (keys.running(), keys.waiting("interactive"), keys.lane("interactive"))

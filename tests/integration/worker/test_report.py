@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from shared.console.board import Reading, order_drain, read_commands, watch_command
 from shared.console.histogram import quantile
@@ -121,5 +122,15 @@ async def test_an_order_to_drain_another_worker_changes_nothing(url):
         await order_drain(harness.redis, "two", "olga")
         generation_id = await harness.ask()
         await harness.ended(generation_id)
+        # A worker reads its orders with each report. The report after the next one began after
+        # the order was given.
+        for _ in range(2):
+            (presence,) = (await reading(harness)).workers
+            await until(partial(has_newer_report, harness, presence.at_ms), DEADLINE_S, "a report")
 
         assert not worker.is_draining
+
+
+async def has_newer_report(harness: WorkerHarness, at_ms: int) -> bool:
+    (presence,) = (await reading(harness)).workers
+    return presence.at_ms > at_ms

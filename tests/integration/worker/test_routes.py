@@ -477,7 +477,7 @@ async def test_a_route_asks_redis_no_oftener_than_one_backend(url, monkeypatch):
             await harness.ended(await harness.ask(model=model))
             await until_nothing_is_queued(harness)
 
-        assert counted["append"] + counted["finish"] <= 2
+        assert 0 < counted["append"] + counted["finish"] <= 2
 
 
 # Stages

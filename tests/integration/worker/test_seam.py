@@ -70,6 +70,7 @@ async def test_readers_keep_their_text_if_the_beginning_is_refused_as_well(url):
     async with WorkerHarness(url, fails(SO_FAR), REFUSED, REFUSED) as harness:
         said = await finished(harness)
 
+        assert harness.backend.prefixes == ["", SO_FAR.rstrip(), ""]
         assert said == ["start", SO_FAR, "start", "end"]
 
 
@@ -173,7 +174,7 @@ async def test_an_outage_before_the_answer_is_no_failure(url):
         assert worker.counters["postponed"] == 2
 
 
-async def test_an_outage_after_a_reset_would_be_due_takes_no_text_away(url):
+async def test_an_outage_before_a_due_reset_takes_no_text_away(url):
     backend_scripts = away(SO_FAR), away(), says(ANSWER)
     async with WorkerHarness(url, *backend_scripts, on_takeover="restart") as harness:
         said = await finished(harness)

@@ -43,7 +43,7 @@ async def test_no_more_generations_run_than_there_are_slots(url):
 
 
 async def test_entries_of_dead_workers_start_only_as_slots_become_free(url):
-    """Claimed while its lease still lives, it must not start all at once later."""
+    """A worker that claimed them while their leases were valid must not start them all at once."""
     gate = asyncio.Event()
     async with WorkerHarness(
         url, says_and_waits(gate, "a"), worker_slots=2, lease_s=0.4
@@ -72,7 +72,7 @@ async def test_entries_of_dead_workers_start_only_as_slots_become_free(url):
 
 
 async def test_an_entry_read_while_another_worker_holds_the_lease_is_kept(url):
-    """Its reader stood still, somebody else began meanwhile, and then was lost: it must go on."""
+    """The other worker began the generation and was then lost: this worker must take it over."""
     async with WorkerHarness(url, says("a"), lease_s=0.4) as harness:
         generation_id = await harness.ask()
         assert isinstance(await harness.store.begin(generation_id, "other", "other"), Begun)
@@ -127,7 +127,8 @@ async def test_a_backend_is_not_read_while_too_many_bytes_are_unsent(url, monkey
 
         monkeypatch.setattr(worker.store, "append_many", slow)
         generation_id = await harness.ask()
-        await blocked.wait()
+        async with asyncio.timeout(DEADLINE_S):
+            await blocked.wait()
         for _ in range(2_000):
             await asyncio.sleep(0)
         assert harness.backend.lists <= 15

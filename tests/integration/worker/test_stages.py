@@ -65,7 +65,7 @@ async def test_a_word_is_masked_wherever_a_worker_dies(url, stage, raw, masked):
             assert [type(event).__name__ for event in events].count("Reset") == 0
 
 
-async def test_what_is_held_back_leaves_before_the_end(url):
+async def test_held_back_text_is_sent_before_the_end(url):
     async with WorkerHarness(url, says("a sec"), stages=[FILTER]) as harness:
         await harness.start()
         text, events = await answer(harness)

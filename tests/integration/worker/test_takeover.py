@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from shared.log.events import decode
 from shared.log.records import Begun
@@ -13,6 +12,7 @@ from tests.support.backend_scripts import (
     LONG_S,
     says,
     says_and_waits,
+    until_no_read_is_blocked,
     until_nothing_is_queued,
 )
 from tests.support.wait import until
@@ -38,7 +38,7 @@ async def test_another_worker_continues_the_text_of_a_killed_worker(url):
 
 
 async def test_a_renewed_lease_keeps_the_queue_entry_with_its_worker(url):
-    """Its entry is renewed with its lease: the other does not even look."""
+    """A worker renews the queue entry with the lease: the other worker does not claim the entry."""
     gate = asyncio.Event()
     async with WorkerHarness(url, says_and_waits(gate, "a"), lease_s=0.8) as harness:
         await harness.start("one")
@@ -114,19 +114,16 @@ async def test_a_fenced_worker_closes_its_backend(url):
         assert await harness.redis.hget(keys.meta(generation_id), "token") == b"thief"
 
 
-async def nobody_is_blocked(harness) -> bool:
-    return (await harness.redis.info("clients"))["blocked_clients"] == 0
-
-
 async def test_nothing_is_taken_over_for_one_lease_after_redis_was_away(url):
-    """Also when it is the sweep that finds Redis back first."""
+    """This holds also when the worker's sweep is the first call that Redis answers again."""
     async with WorkerHarness(url, says("a"), lease_s=LONG_S) as harness:
         worker = await harness.start()
         generation_id = await harness.ask(model="m")
         await harness.ended(generation_id)
         await harness.kill()
-        # The server may still hold a blocked read of its, and would give the entry to nobody.
-        await until(partial(nobody_is_blocked, harness), DEADLINE_S, "its blocked read is gone")
+        # Redis may still hold a blocked read of the killed worker, and would give the next entry
+        # to this read.
+        await until_no_read_is_blocked(harness)
         other = await harness.ask()
         dead = Queue(harness.redis, "dead")
         (delivery,) = await dead.read("interactive", 9)

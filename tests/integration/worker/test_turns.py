@@ -29,7 +29,7 @@ async def begun_before(harness, generation_id):
     return harness.backend.seeds.index(generation_id)
 
 
-async def test_a_prompt_begins_as_if_another_owner_had_one_where_two_hundred_wait(url):
+async def test_two_hundred_prompts_of_one_owner_delay_another_owner_by_one_turn_per_slot(url):
     gate = asyncio.Event()
     async with WorkerHarness(url, says_and_waits(gate, "a"), worker_slots=2) as harness:
         await ask_many(harness, 200, owner="a")

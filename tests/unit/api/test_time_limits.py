@@ -155,7 +155,7 @@ def test_a_long_limit_counts_as_the_longest():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")], ids=["nan", "minus-infinity"])
-def test_a_number_that_is_none_is_refused(value):
+def test_an_invalid_number_is_refused(value):
     with pytest.raises(RequestError, match="deadline_s must be a number"):
         read_time_limits({"deadline_s": value})
 
