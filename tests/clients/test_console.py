@@ -203,9 +203,7 @@ async def test_a_story_has_each_event_of_a_killed_worker_and_a_moved_reader_in_o
     )
 
     async def whole_story() -> list[tuple[str, str]] | None:
-        # The page draws an ended story once, and processes may write events of it later.
-        await page.reload()
-        await page.until("document.querySelector('[data-test=story] [data-what=end]')", "the end")
+        # Processes write events after the end, and the page asks for them for some seconds.
         told, story = await moments(page), await place.story(generation_id)
         wanted = [(each["what"], each.get("worker") or each.get("node", "")) for each in story]
         return told if told == wanted else None

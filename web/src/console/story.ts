@@ -8,6 +8,8 @@ import { clock, count, seconds } from './format.js'
 interface Moment { at: number; what: string; worker?: string; node?: string; attempt?: number; [member: string]: any }
 
 const REFRESH_MS = 2_000
+// Refreshes after the end: the worker and the nodes of the readers write their last moments after it.
+const LATE_REFRESHES = 4
 const LANE_PX = 30
 const TEXT_MAX = 200_000
 const WORDS: Record<string, string> = {
@@ -22,6 +24,7 @@ export interface Deeds { cancel(id: string): Promise<void>; notice(text: string)
 export class Story {
   private id = ''
   private timer = 0
+  private late = 0
   private watching: AbortController | null = null
   private body = h('div', { class: 'body' })
   private output = h('div', { class: 'output' })
@@ -33,6 +36,7 @@ export class Story {
   async open(id: string): Promise<void> {
     this.stop()
     this.id = id
+    this.late = 0
     this.output.replaceChildren()
     this.body.replaceChildren(h('p', { class: 'note' }, 'reading …'))
     this.place.dataset.id = id
@@ -58,13 +62,14 @@ export class Story {
   }
 
   private async refresh(): Promise<void> {
+    clearTimeout(this.timer)
     const id = this.id
     try {
       const path = `/v1/console/generations/${encodeURIComponent(id)}`
       const [facts, moments] = await Promise.all([json(path), this.moments(id)])
       if (id !== this.id) return
       this.draw(facts, moments)
-      if (!facts.ended_at) this.timer = window.setTimeout(() => this.refresh(), REFRESH_MS)
+      if (!facts.ended_at || this.late++ < LATE_REFRESHES) this.timer = window.setTimeout(() => this.refresh(), REFRESH_MS)
     } catch (error) {
       if (id !== this.id) return
       const text = error instanceof Refused && error.status === 404 ? 'There is no generation with this id: it was deleted, or kept no longer.' : String((error as Error).message)
