@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable
 
 from shared.errors import Unavailable
-from shared.log.records import Absent, Begun, Ended, Held
+from shared.log.records import Absent, Begun, Ended, Held, failed
 from shared.queue.lanes import LaneEntry
 from workers.parts import Takeover, WorkerParts
 from workers.shard_takeover import is_shard_away, takeover_on_shard
 from workers.takeover.earlier_entries import read_earlier_entries
 from workers.writing.outbox import Outbox
+
+log = logging.getLogger(__name__)
 
 # A worker often reads the entry before the node has created meta: begin again after this pause,
 # which doubles up to the maximum.
@@ -55,6 +58,8 @@ async def become_holder(
             parts, ticket, token, takeover, began_s,
             survives_worker=survives_worker, writes_start=writes_start,
         )  # fmt: skip
+        if isinstance(outcome, Begun) and not outcome.meta.request:
+            return await _end_without_request(parts, ticket.id)
         if isinstance(outcome, Begun | Ended | Held):
             return outcome
         is_final = is_claimed or parts.clock() > began_s + ABSENT_ENTRY_DROP_S
@@ -93,6 +98,14 @@ async def _try_begin(
         if away_s > parts.settings.redis_outage_s or is_shard_away(parts, ticket.id):
             raise
         return None
+
+
+async def _end_without_request(parts: WorkerParts, generation_id: str) -> Ended:
+    """End a generation whose large request has expired or was lost: no attempt can answer it."""
+    log.error("request lost", extra={"generation_id": generation_id})
+    message = "its request is no longer stored: ask again"
+    await parts.store.close(generation_id, failed("lost", message, retryable=True))
+    return Ended()
 
 
 async def open_outbox(parts: WorkerParts, generation_id: str, begun: Begun) -> Outbox:

@@ -26,6 +26,7 @@ from shared.errors import BackendError, Unavailable
 from shared.log.events import Counts, End, Start
 from shared.log.records import Absent, Begun, Ended, Held, Released
 from shared.log.request import Request, decode_request
+from shared.queue.extension import extend_begun
 from shared.queue.lanes import Delivery, LaneEntry, put_back
 from workers import source
 from workers.backends import Backend, BackendItem, Finish
@@ -187,6 +188,7 @@ class Run:
         """Prepare to write: read the earlier entries, make the outbox, start the running note."""
         self.timeline = AttemptTimeline.of(begun, self.parts, source.backend_name(self.model))
         self._outbox = await open_outbox(self.parts, self.id, begun)
+        await extend_begun(self.parts.store, begun)
         return RunningNote(self.parts, self.ticket, begun.meta.created_at_ms)
 
     # Stream

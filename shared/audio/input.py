@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.config.settings import Settings
-from shared.log.request_pieces import kept_ms
+from shared.log.lifetimes import request_ms
 from shared.log.store import Store
 from shared.redis import keys
 
@@ -95,7 +95,7 @@ class AudioInputs:
     def __init__(self, store: Store, settings: Settings) -> None:
         self._store = store
         self._bytes_max = settings.audio_bytes_max
-        self._kept_ms = kept_ms(settings, None)
+        self._kept_ms = request_ms(settings, None)
 
     async def append(
         self, generation_id: str, owner: str, chunk: AudioChunk

@@ -23,7 +23,7 @@ _GONE_MS = 1  # until an entry expires whose input is deleted
 def audio_charge(owner: str, generation_id: str, size: int, settings: Settings) -> Call:
     """Return the call that records an input of `size` bytes; it returns the owner's sum."""
     rounded = -(-size // AUDIO_STEP_BYTES) * AUDIO_STEP_BYTES
-    kept = GenerationBytes(owner, _entry(generation_id), rounded, 0)
+    kept = GenerationBytes(owner, audio_entry(generation_id), rounded, 0)
     return owner_bytes.unfinished(kept, settings)
 
 
@@ -44,8 +44,11 @@ async def end_audio(scripts: Scripts, owner: str, generation_id: str) -> None:
     await scripts.run("audio_end", [keys.meta(generation_id), audio], [])
     with translated():
         await scripts.redis.unlink(audio)
-    await scripts.run(SCRIPT, *owner_bytes.ended_unsized(owner, _entry(generation_id), _GONE_MS))
+    await scripts.run(
+        SCRIPT, *owner_bytes.ended_unsized(owner, audio_entry(generation_id), _GONE_MS)
+    )
 
 
-def _entry(generation_id: str) -> str:
+def audio_entry(generation_id: str) -> str:
+    """Return the name of an input in the record of its owner."""
     return f"{generation_id} audio"

@@ -271,7 +271,8 @@ class Settings:
         """How long a generation takes from its acceptance to its end, unless it waits anew, s.
 
         One wait for a worker, and the longest attempts. A generation lasts longer if it waits for
-        a worker again after a failed attempt or a drain, or if an outside producer writes it.
+        a worker again after a failed attempt or a drain, or if an outside producer writes it:
+        shared/log/lifetimes.py.
         """
         attempts_max = self.attempts_max + UPSTREAM_BREAKS_MAX
         return self.queue_wait_s + attempts_max * (self.upstream_total_s + self.upstream_outage_s)

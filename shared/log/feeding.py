@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.log.ids import parse_event_id
-from shared.log.producing import Appended, Denied, begin_producing
+from shared.log.producing import Appended, Denied, begin_producing, read_appended
 from shared.log.store import Store
 from shared.redis import keys
 from shared.redis.client import translated
@@ -97,8 +96,7 @@ def _call(store: Store, fed: Fed) -> tuple[str, Call]:
 def _outcome(reply: Sequence[Any]) -> Appended | Repeated | Denied:
     match reply[0]:
         case b"ok":
-            before, after = int(reply[3]), int(reply[4])
-            return Appended(reply[1].decode(), parse_event_id(reply[2]), before, after)
+            return read_appended(reply)
         case b"repeated":
             return Repeated(reply[1].decode())
     return Denied(reply[0].decode(), b"".join(reply[1:]).decode())

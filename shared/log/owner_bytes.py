@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from shared.config.settings import Settings
 from shared.errors import RequestError, Unavailable
+from shared.log.lifetimes import named_ms
 from shared.redis import keys
 from shared.redis.pipeline import Call
 from shared.redis.scripts import Scripts
@@ -61,8 +62,14 @@ def unfinished(kept: GenerationBytes, settings: Settings) -> Call:
 
     If its end is never recorded, the entry expires when the longest possible generation would.
     """
-    until_ms = round((settings.generation_s_max + settings.retention_s) * 1000)
-    return _call(kept, str(kept.log), until_ms, round(settings.retention_s * 1000))
+    retention_ms = round(settings.retention_s * 1000)
+    return _call(kept, str(kept.log), named_ms(settings), retention_ms)
+
+
+def extended(owner: str, generation_id: str, settings: Settings, silence_s: float) -> Call:
+    """Return the call that lets an unfinished generation count longer; its sizes stay."""
+    kept, retention_ms = GenerationBytes(owner, generation_id, 0, 0), settings.retention_s * 1000
+    return _call(kept, _SAME, named_ms(settings, silence_s), round(retention_ms))
 
 
 def ended(kept: GenerationBytes, retention_ms: int) -> Call:

@@ -60,12 +60,16 @@ class Appended:
         status: after the append.
         top: id of the newest event.
         bytes_before, bytes_after: of all events of the producers, without this append and with it.
+        age_s: since the creation of the generation.
+        lease_s: of the producer.
     """
 
     status: str
     top: EventId
     bytes_before: int
     bytes_after: int
+    age_s: float = 0.0
+    lease_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +166,14 @@ async def append_outside(store: Store, events: OutsideEvents) -> Appended | Deni
     reply = await store.scripts.run(script, names, args)
     if reply[0] != b"ok":
         return _denied(reply)
+    return read_appended(reply)
+
+
+def read_appended(reply: Sequence[Any]) -> Appended:
+    """Decode the `ok` of an append. The repeated append of an end has neither age nor lease."""
     before, after = int(reply[3]), int(reply[4])
-    return Appended(reply[1].decode(), parse_event_id(reply[2]), before, after)
+    age_s, lease_s = (int(part) / 1000 for part in reply[5:] or (0, 0))
+    return Appended(reply[1].decode(), parse_event_id(reply[2]), before, after, age_s, lease_s)
 
 
 def _denied(reply: Sequence[Any]) -> Denied:

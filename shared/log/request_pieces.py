@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.redis import keys
 from shared.redis.client import Command
@@ -54,16 +53,6 @@ class Pieces:
 def piece_count(request: bytes | bytearray) -> int:
     """Return the number of pieces of a request; 0: it is a field of meta."""
     return 0 if len(request) <= PIECE_BYTES else -(-len(request) // PIECE_BYTES)
-
-
-def kept_ms(settings: Settings, wait_s: float | None) -> int:
-    """Return the longest life of a generation that waits `wait_s` for a worker, ms.
-
-    Args:
-        wait_s: None: `Settings.queue_wait_s`.
-    """
-    life_s = settings.generation_s_max + 2 * settings.retention_s
-    return round((life_s + max(0.0, (wait_s or 0.0) - settings.queue_wait_s)) * 1000)
 
 
 async def fetch(pipeline: Pipeline, generation_id: str, count: int) -> bytes:

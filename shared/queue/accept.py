@@ -26,9 +26,10 @@ from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.later.webhooks import register
 from shared.log import owner_bytes
+from shared.log.lifetimes import named_ms, request_ms
 from shared.log.owner_bytes import GenerationBytes, OwnerRoom
 from shared.log.records import Meta
-from shared.log.request_pieces import Pieces, kept_ms, piece_count
+from shared.log.request_pieces import Pieces, piece_count
 from shared.log.store import Store
 from shared.queue.allowance import ADMIT, line_admission
 from shared.queue.allowances import Allowances, Count
@@ -209,12 +210,8 @@ class Acceptor:
 
     async def _reserve(self, new: NewGeneration, generation_id: str) -> Reservation:
         key = keys.idempotency(new.owner, new.idempotency_key)
-        kept_ms = self._idempotency_ms()
+        kept_ms = named_ms(self.settings)  # `forget` shortens this when the generation ends
         return await reserve(self.store.scripts, key, generation_id, new.body_digest, kept_ms)
-
-    def _idempotency_ms(self) -> int:
-        """Return how long a key is kept, ms. `forget` shortens this when the generation ends."""
-        return round((self.settings.generation_s_max + self.settings.retention_s) * 1000)
 
     def _is_far_from_full(self, new: NewGeneration) -> bool:
         """Whether the queue has room for the entry, as it nearly always has. Unknown: False.
@@ -299,7 +296,7 @@ class Acceptor:
     async def _deposit(self, generation_id: str, new: NewGeneration) -> None:
         """Write a large request, which is no field of meta. Raises Unavailable."""
         if piece_count(new.request):
-            kept = kept_ms(self.settings, new.wait_s)
+            kept = request_ms(self.settings, new.wait_s)
             await Pieces(generation_id, new.request, kept).deposit(self.store.scripts.pipeline)
 
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:

@@ -21,16 +21,16 @@ from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import RequestError
 from shared.log.events import End, decode_known
+from shared.log.lifetimes import COUNT_SPARE_S, counted_ms
 from shared.log.request import Request
 from shared.log.tally import LIMITS, count_prompt
 from shared.redis import keys
 from shared.redis.client import Client, clock_ms, translated
 from shared.redis.pipeline import Call
 
-ADMIT, SETTLE = "limit_admit", "limit_settle"
+ADMIT, EXTEND, SETTLE = "limit_admit", "limit_extend", "limit_settle"
 # The tokens of an answer whose request does not bound them, until its end is known.
 ANSWER_TOKENS = 1_024
-SPARE_MS = 60_000  # an entry outlives the longest possible generation by this
 MARK = "limits"  # the field of meta that says that the end has to be settled
 DAY_MS = 86_400_000
 _PROMPT, _LINE = "prompt", "line"
@@ -108,14 +108,13 @@ def admission(
     Args:
         tokens: as `estimated_tokens`.
     """
-    life_ms = round(settings.generation_s_max * 1000) + SPARE_MS
     numbers = (
         limits.active_max,
         limits.prompts_per_min,
         limits.tokens_per_min,
         limits.tokens_per_day,
     )
-    return _keys(owner), [generation_id, _PROMPT, tokens, life_ms, *numbers]
+    return _keys(owner), [generation_id, _PROMPT, tokens, counted_ms(settings), *numbers]
 
 
 def line_admission(owner: str, generation_id: str, window_s: float) -> Call:
@@ -124,8 +123,13 @@ def line_admission(owner: str, generation_id: str, window_s: float) -> Call:
     Args:
         window_s: the line ends within this time, s.
     """
-    life_ms = round(window_s * 1000) + SPARE_MS
+    life_ms = round((window_s + COUNT_SPARE_S) * 1000)
     return _keys(owner), [generation_id, _LINE, 0, life_ms, 0, 0, 0, 0]
+
+
+def extension(owner: str, generation_id: str, life_ms: int) -> Call:
+    """Return the call that lets a generation count for `life_ms` from now, if it still counts."""
+    return _keys(owner), [generation_id, life_ms]
 
 
 def settlement(owner: str, generation_id: str, tokens: int | None) -> Call:

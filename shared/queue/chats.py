@@ -17,10 +17,12 @@ from collections.abc import Sequence
 
 from shared.config.credentials import Identity
 from shared.config.settings import Settings
+from shared.log.lifetimes import chat_ms, listed_ms
 from shared.log.records import Meta
 from shared.log.store import Store
 from shared.log.visibility import is_visible
 from shared.queue.endings import cancel
+from shared.queue.old_ids import OldIds, find_old
 from shared.redis import keys
 from shared.redis.client import Client, translated
 
@@ -40,8 +42,9 @@ class Chats:
         self.redis = redis
         self._by = by  # for the timelines of generations that are cancelled here
         self.store = store
-        kept_s = settings.generation_s_max + 2 * settings.retention_s
-        self._kept_ms = round(kept_s * 1000)
+        self._kept_ms = chat_ms(settings)
+        self._listed_ms = listed_ms(settings)
+        self._old = OldIds(store)
 
     async def stops(self, owner: str, chat: str) -> int:
         """Return how often the chat has been stopped. Read it before accepting a prompt."""
@@ -54,16 +57,18 @@ class Chats:
         If the chat was stopped after `stops` was read, cancel the generation.
         """
         runs, count = keys.chat_runs(meta.owner, chat), keys.chat_stops(meta.owner, chat)
+        before_ms = meta.created_at_ms - self._listed_ms
         with translated():
             pipeline = self.redis.pipeline(transaction=False)
             pipeline.zadd(runs, {meta.generation_id: meta.created_at_ms})
-            # By age and not by number: an older generation may still run.
-            pipeline.zremrangebyscore(runs, "-inf", meta.created_at_ms - self._kept_ms)
+            pipeline.execute_command(*find_old(runs, before_ms))
             pipeline.pexpire(runs, self._kept_ms)
             pipeline.get(count)
-            *_, stops_now = await pipeline.execute()
+            _, old, _, stops_now = await pipeline.execute()
         if int(stops_now or 0) != stops:
             await cancel(self.store, meta.generation_id, by=self._by)
+        if old:
+            await self._old.drop(runs, before_ms)
 
     async def stop(self, owner: str, chat: str) -> int:
         """Cancel every unfinished generation of a chat, and return their number."""

@@ -7,6 +7,7 @@ Source: docs/dialects/lobehub-gateway.md.
 
 from __future__ import annotations
 
+from shared.log.lifetimes import named_ms
 from shared.log.store import Store
 from shared.queue.idempotency import find, reserve
 from shared.redis import keys
@@ -21,15 +22,15 @@ async def name_fed(store: Store, feeder: str, operation: str, generation_id: str
     Raises:
         Unavailable: Redis did not answer in time; repeating the call is safe.
     """
-    settings = store.settings
-    kept_ms = round((settings.generation_s_max + settings.retention_s) * 1000)
-    await reserve(store.scripts, _key(feeder, operation), generation_id, "", kept_ms)
+    kept_ms = named_ms(store.settings)
+    await reserve(store.scripts, fed_key(feeder, operation), generation_id, "", kept_ms)
 
 
 async def find_fed(store: Store, feeder: str, operation: str) -> str | None:
     """Return the generation of an operation; None: the feeder has none. Raises Unavailable."""
-    return await find(store.redis, _key(feeder, operation))
+    return await find(store.redis, fed_key(feeder, operation))
 
 
-def _key(feeder: str, operation: str) -> str:
+def fed_key(feeder: str, operation: str) -> str:
+    """Return the key in Redis that names the generation of an operation."""
     return keys.idempotency(feeder, f"lobehub-operation {operation}")

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 from shared.config.settings import Settings
 from shared.errors import Unavailable
+from shared.log.lifetimes import listed_ms
 from shared.log.records import RESTORE_WITHIN_S
 from shared.log.store import Store
+from shared.queue.old_ids import OldIds, find_old
 from shared.queue.partitions import partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_refusal
@@ -41,18 +43,22 @@ class Listing:
         self.store = store
         self.settings = settings
         self._partitions = partitions_of(settings)
-        # Longer than any key can name the generation, and than meta outlives its end.
-        self._kept_ms = round((settings.generation_s_max + 2 * settings.retention_s) * 1000)
+        self._kept_ms = listed_ms(settings)
+        self._old = OldIds(store)
 
-    async def add(self, listed: Listed) -> None:
+    async def add(self, listed: Listed, silence_s: float = 0.0) -> None:
         """List a generation, or note it for later. Safe to repeat.
+
+        Args:
+            silence_s: how much longer than usual the lists are kept.
 
         Raises:
             Unavailable: Redis did not answer in time, neither for an index nor for the note.
         """
         if serves(self.redis, *self._names(listed)):
-            replies = await self._run(self._commands(listed))
+            replies = await self._run(self._commands(listed, silence_s))
             if (refused := _first_refusal(replies)) is None:
+                await self._drop_old(listed, replies)
                 return
             if not self._can_note:
                 raise Unavailable(f"Redis refuses: {refused}") from refused
@@ -82,15 +88,22 @@ class Listing:
                 names.append(keys.session_of_all(listed.session))
         return names
 
-    def _commands(self, listed: Listed) -> list[Command]:
+    def _commands(self, listed: Listed, silence_s: float = 0.0) -> list[Command]:
+        kept_ms = listed_ms(self.settings, silence_s)
         commands: list[Command] = []
         for name in self._names(listed):
             commands += [
                 ("ZADD", name, listed.created_at_ms, listed.generation_id),
-                ("ZREMRANGEBYSCORE", name, "-inf", listed.created_at_ms - self._kept_ms),
-                ("PEXPIRE", name, self._kept_ms),
+                find_old(name, listed.created_at_ms - self._kept_ms),
+                ("PEXPIRE", name, kept_ms),
             ]
         return commands
+
+    async def _drop_old(self, listed: Listed, replies: Sequence[Any]) -> None:
+        """Remove old ids from those lists whose reply to `find_old` is not empty."""
+        for name, old in zip(self._names(listed), replies[1::3], strict=True):
+            if old:
+                await self._old.drop(name, listed.created_at_ms - self._kept_ms)
 
     async def catch_up(self, tag: str, now_ms: int) -> int:
         """List noted generations of a partition whose shards answer. Return their number.

@@ -35,6 +35,7 @@ class NewGeneration:
         request_id: the `X-Request-Id` of the request; empty: there is none.
         producer: set if a producer outside of the workers writes the answer.
         audio: media type of the audio input; empty: it has none.
+        fed: the key in Redis by which its feeder finds it; empty: no feeder writes it.
     """
 
     owner: str
@@ -57,6 +58,7 @@ class NewGeneration:
     request_id: str = ""
     producer: ProducerTerms | None = None
     audio: str = ""
+    fed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ def meta_fields(new: NewGeneration) -> dict[str, str | bytes]:
         fields |= producer_fields(new.producer)
     if new.audio:
         fields["audio"] = new.audio
+    if new.fed:
+        fields["fed"] = new.fed
     if new.idempotency_key:
         fields["idem"] = keys.idempotency(new.owner, new.idempotency_key)
     if new.limits.has_prompt_limit:

@@ -12,11 +12,11 @@ Every coroutine here may raise `Unavailable`: Redis did not answer in time. Repe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from shared.log.events import Counts, End
-from shared.log.records import failed
+from shared.log.records import RESTORE_WITHIN_S, failed
 from shared.log.store import Store
 from shared.queue.leaving import forget
 from shared.queue.partitions import partitions_of
@@ -114,9 +114,12 @@ async def end_due(store: Store, tag: str, now_ms: int) -> Counter[str]:
     """
     with translated():
         members = await store.redis.zrangebyscore(
-            keys.due(tag), "-inf", now_ms, start=0, num=DUE_PER_PASS
+            keys.due(tag), "-inf", now_ms, start=0, num=DUE_PER_PASS, withscores=True
         )
-    return await end_hopeless(store, [member.decode() for member in members])
+    due_ms = {member.decode(): score for member, score in members}
+    since_ms = now_ms - RESTORE_WITHIN_S * 1000
+    expected = {name for name, score in due_ms.items() if score > since_ms}
+    return await end_hopeless(store, list(due_ms), expected=expected)
 
 
 async def end_waiting(store: Store, ids: Sequence[str]) -> Counter[str]:
@@ -134,8 +137,15 @@ async def end_waiting(store: Store, ids: Sequence[str]) -> Counter[str]:
     return await end_hopeless(store, limited)
 
 
-async def end_hopeless(store: Store, ids: Sequence[str]) -> Counter[str]:
+async def end_hopeless(
+    store: Store, ids: Sequence[str], *, expected: Container[str] = ()
+) -> Counter[str]:
     """End those generations without a worker whose time is over or whose readers are gone.
+
+    Args:
+        expected: those that stay in the index although they are absent. A node notes the generation
+            of a producer before it creates it, and no later call would note it again. A worker
+            restores a generation that Redis has lost.
 
     Returns:
         how many ended, by the name of the counter.
@@ -155,7 +165,7 @@ async def end_hopeless(store: Store, ids: Sequence[str]) -> Counter[str]:
             name = keys.due(partitions.of(generation_id))
             if outcome == "later" and detail != "0":
                 pipeline.zadd(name, {generation_id: int(detail)})
-            elif outcome != "away":
+            elif outcome != "away" and not (outcome == "absent" and generation_id in expected):
                 pipeline.zrem(name, generation_id)
             if outcome == "ok":
                 # A worker of an older version holds it and has no timer: this stops it.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from shared.config.settings import Settings
 from shared.errors import Unavailable
+from shared.log.lifetimes import named_ms
 from shared.redis import keys
 from shared.redis.client import Client
 from shared.redis.connections import OpenPipeline
@@ -62,7 +63,7 @@ class TimelineWriter:
         self._scripts = Scripts(redis, pipeline)
         # Of an unfinished generation; each write sets it again. After the end the timeline expires
         # with the log.
-        self._kept_ms = round((settings.generation_s_max + settings.retention_s) * 1000)
+        self._kept_ms = named_ms(settings)
         self._noted: dict[str, list[Noted]] = {}
         self._count = 0
         self._is_noted = asyncio.Event()

@@ -42,7 +42,8 @@ from shared.log.producing import (
 )
 from shared.log.request import Request, encode_request
 from shared.queue.allowance import Allowance
-from shared.queue.fed_names import find_fed, name_fed
+from shared.queue.extension import Extensions
+from shared.queue.fed_names import fed_key, find_fed, name_fed
 from shared.queue.leaving import forget
 from shared.queue.new_generation import NewGeneration
 from shared.queue.producer_bytes import count_bytes
@@ -59,6 +60,7 @@ class Feeder:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.order = FeedOrder(self._write)
+        self._extensions = Extensions(node.store)
 
     async def begin(
         self,
@@ -93,6 +95,7 @@ class Feeder:
             body_digest=hashlib.sha256(f"{FED} {_feeder_name(identity)}".encode()).hexdigest(),
             dialect=msgspec.json.encode({FED: about}),
             producer=terms,
+            fed=fed_key(_feeder_name(identity), operation),
         )
         return await until_redis_answers(
             lambda: self._begin(identity, operation, owner, new, note=note)
@@ -191,6 +194,7 @@ class Feeder:
         """Count the stored bytes at each step of growth, and leave the indexes at the end."""
         store, status = self.node.store, outcome.status
         if isinstance(outcome, Appended) and status == "running":
+            await self._extensions.note(generation_id, outcome)
             step = OWNER_COUNT_STEP_BYTES
             if outcome.bytes_before // step == outcome.bytes_after // step:
                 return

@@ -41,6 +41,7 @@ from shared.log.producing import (
 )
 from shared.log.records import Meta
 from shared.log.snapshot import events_url
+from shared.queue.extension import Extensions
 from shared.queue.leaving import forget
 from shared.queue.producer_bytes import count_bytes
 from shared.queue.time_limits import watch_producer
@@ -56,6 +57,7 @@ class ProducerRoutes:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self._extensions = Extensions(node.store)
 
     async def create(
         self, request: Request, body: dict[str, Any], *, key: str, size: int
@@ -144,6 +146,7 @@ class ProducerRoutes:
         status = outcome.status
         if status == "running":
             status = await count_bytes(store, meta, outcome)
+            await self._extensions.note(meta.generation_id, outcome)
         if status != "running":
             await forget(store, meta.generation_id)
         return json_response(_append_members(meta.generation_id, outcome, status))

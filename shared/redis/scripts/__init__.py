@@ -35,7 +35,7 @@ WITHOUT_PRELUDE = (
     "hook_redrive", "schedule_add", "schedule_delete", "schedule_done", "schedule_fire",
     "consumer_drop",
     "files_add", "files_remove", "files_sum", "hook_wait",
-    "owner_bytes", "owner_charge", "limit_admit", "limit_settle", "limit_place",
+    "owner_bytes", "owner_charge", "limit_admit", "limit_extend", "limit_settle", "limit_place",
     "leave", "usage_settle", "usage_done", "breaker", "slots", "timeline",
     "audio_append", "audio_end", "audio_state", "audio_take",
 )  # fmt: skip
@@ -44,8 +44,8 @@ ALLOW_OOM = (
     "finish", "feed_end", "produce_end", "close", "lapse", "seal", "delete", "renew", "release",
     "attach",
     "batch_cancel", "batch_move", "files_remove",
-    "owner_bytes", "limit_settle", "limit_place", "leave", "usage_settle", "usage_done", "spend",
-    "stream_delete", "audio_take", "audio_end",
+    "owner_bytes", "limit_extend", "limit_settle", "limit_place", "leave",
+    "usage_settle", "usage_done", "spend", "stream_delete", "audio_take", "audio_end",
 )  # fmt: skip
 # Two names for one file, because the flag allow-oom belongs to a name:
 # `finish` is an append that ends with the `end` event, and may run when memory is full;
@@ -68,7 +68,7 @@ def source_of(name: str, *, has_flags: bool, is_sharded: bool) -> str:
     parts = [FILES.get(name, name)]
     if name == "append":
         parts = ["append_fast", "prelude", "append"]
-    elif name in ("limit_admit", "limit_settle"):
+    elif name in ("limit_admit", "limit_extend", "limit_settle"):
         parts = ["limit_prelude", name]
     elif name.startswith("stream_sub_"):
         parts = ["stream_prelude", "stream_sub_prelude", name]

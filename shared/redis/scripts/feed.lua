@@ -4,7 +4,7 @@
 -- ARGV[1] '' or, if the last entry is the end, its status  [2] retention ms  [3] bytes that the answer may
 --     have  [4] repeat key without spaces; ''  none  [5] status of the feeder's operation; '': unchanged
 --     [6..] entries, JSON
--- Returns {'ok', status, id of the top, bytes before, bytes after} | {'repeated', status}
+-- Returns {'ok', status, id of the top, bytes before, bytes after, age ms, lease ms} | {'repeated', status}
 --     | {'queued', first token} | {'full'} | {'fenced'} | {'ended', status} | {'absent'} | {'worker'}
 local REPEAT_KEYS_MAX = 32
 local f = redis.call('HMGET', KEYS[1], 'status', 'token', 'attempt', 'producer', 'grace', 'hist', 'created',
@@ -52,4 +52,4 @@ if ARGV[4] ~= '' then
   redis.call('HSET', KEYS[1], 'repeat_keys', kept)
 end
 settle_append(f, status, added, frame, now)
-return {'ok', status, top_id, decimal(bytes), decimal(bytes + added)}
+return {'ok', status, top_id, decimal(bytes), decimal(bytes + added), decimal(now - tonumber(f[7])), f[4]}

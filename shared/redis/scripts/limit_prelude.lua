@@ -1,4 +1,5 @@
--- The record of what one owner uses; it goes before limit_admit and limit_settle.
+-- The record of what one owner uses; it goes before limit_admit, limit_extend and
+-- limit_settle.
 -- KEYS[1] hash: generation -> 'tokens day kind', for those that have not ended; and
 --     prompts, tokens: what the buckets held at `at`, ms; below 0: owed
 --     prompts_max, tokens_max: the limits of a minute at that time

@@ -3,7 +3,7 @@
 -- KEYS[3] readers
 -- ARGV[1] token  [2] attempt  [3] seq of the first entry  [4] '' or, if the last entry is the end, its status
 --     [5] retention ms  [6] bytes that the answer may have  [7..] entries, JSON; none: only the lease
--- Returns {'ok', status, id of the top, bytes before, bytes after} | {'gap', next seq} | {'conflict', seq}
+-- Returns {'ok', status, id of the top, bytes before, bytes after, age ms, lease ms} | {'gap', next seq} | {'conflict', seq}
 --     | {'full'} | {'fenced'} | {'ended', status} | {'absent'} | {'worker'}
 local f = redis.call('HMGET', KEYS[1],
   'status', 'token', 'attempt', 'producer', 'grace', 'hist', 'created', 'deadline', 'bytes')
@@ -58,4 +58,4 @@ for i = 7, #ARGV do
   end
 end
 settle_append(f, status, added, frame, now)
-return {'ok', status, top_id, decimal(bytes), decimal(bytes + added)}
+return {'ok', status, top_id, decimal(bytes), decimal(bytes + added), decimal(now - tonumber(f[7])), f[4]}

@@ -8,8 +8,9 @@ from redis.asyncio import Redis
 from shared.config.settings import Settings
 from shared.log.events import End
 from shared.log.ids import new_generation_id
+from shared.log.lifetimes import request_ms
 from shared.log.records import Begun
-from shared.log.request_pieces import PIECE_BYTES, kept_ms, piece_count
+from shared.log.request_pieces import PIECE_BYTES, piece_count
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.leaving import forget
@@ -108,5 +109,5 @@ async def test_the_lines_of_a_batch_have_pieces(redis: Redis) -> None:
 
 
 def test_pieces_are_kept_for_the_longest_wait() -> None:
-    assert kept_ms(SETTINGS, None) == kept_ms(SETTINGS, 1.0)
-    assert kept_ms(SETTINGS, SETTINGS.queue_wait_s + 5) == kept_ms(SETTINGS, None) + 5_000
+    assert request_ms(SETTINGS, None) == request_ms(SETTINGS, 1.0)
+    assert request_ms(SETTINGS, SETTINGS.queue_wait_s + 5) == request_ms(SETTINGS, None) + 5_000

@@ -412,17 +412,6 @@ async def test_sessions_and_owners_are_indexed(acceptor):
     }
 
 
-async def test_indexes_expire_and_drop_old_entries(acceptor):
-    index = keys.session("alice", "chat")
-    await acceptor.redis.zadd(index, {"ancient": 1})
-
-    accepted = await acceptor.accept(WITHOUT_KEY)
-
-    assert await session_ids(acceptor.redis, "alice", "chat", 9) == [accepted.generation_id]
-    for name in (index, keys.owner("alice")):
-        assert await acceptor.redis.pttl(name) > 1000 * acceptor.settings.retention_s
-
-
 async def test_without_redis_nothing_is_accepted():
     settings = Settings(redis_url="unix:///nowhere/at/all")
     redis = connect(settings)

@@ -12,7 +12,7 @@ from shared.config.credentials import Identity
 from shared.config.settings import Settings
 from shared.log.records import Meta
 from shared.log.store import Store
-from shared.queue import chats
+from shared.queue import chats, old_ids
 from shared.queue.accept import Accepted, Acceptor, NewGeneration
 from shared.queue.chats import Chats
 from shared.queue.endings import cancel
@@ -152,8 +152,21 @@ async def test_after_a_stop_the_index_holds_the_newest_and_expires(place: Place)
     assert all([await place.redis.pttl(key) > 0 for key in kept])
 
 
-async def test_the_index_drops_generations_by_age(place: Place) -> None:
+async def test_the_index_drops_old_generations_that_are_absent(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(old_ids, "OLD_MAX", 1)
     old = replace(await place.accept(), created_at_ms=1)
     await place.chats.add(CHAT, old, 0)
+    await place.chats.add(CHAT, replace(old, generation_id="gen_gone0000"), 0)
     new = await place.start()
-    assert await place.redis.zrange(keys.chat_runs("alice", CHAT), 0, -1) == [new.encode()]
+    found = await place.redis.zrange(keys.chat_runs("alice", CHAT), 0, -1)
+    assert found == [old.generation_id.encode(), new.encode()]
+
+
+async def test_a_stop_finds_an_unfinished_generation_however_old(place: Place) -> None:
+    old = replace(await place.accept(), created_at_ms=1)
+    await place.chats.add(CHAT, old, 0)
+    await place.start()
+    assert await place.chats.stop("alice", CHAT) == 2
+    assert await place.status(old.generation_id) == "cancelled"

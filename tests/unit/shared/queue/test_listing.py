@@ -41,6 +41,8 @@ class FakePipeline:
     def reply(self, name, key, *rest):
         if key in self.refused:
             return RedisConnectionError("away")
+        if name == "ZRANGEBYSCORE":
+            return []
         if name == "ZRANGE":
             return [word for pair in self.noted for word in pair]
         return self.metas.get(key, [None] * 3) if name == "HMGET" else 1

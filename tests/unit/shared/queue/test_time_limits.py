@@ -5,8 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from shared.errors import Unavailable
 from shared.log.events import decode
+from shared.log.producing import ProducerTerms, begin_producing
 from shared.log.records import RESTORE_WITHIN_S, Begun, Ended
+from shared.queue import time_limits
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel
 from shared.queue.janitor import Janitor
@@ -24,8 +27,10 @@ from shared.queue.time_limits import (
 from shared.queue.turns import advance
 from shared.redis import keys
 from tests.support.generation import store_on, types_of
+from tests.support.wait import until
 
 LONG_S = 1_000.0
+LEASE_S = 1.0  # of a producer
 
 
 class Bench:
@@ -216,6 +221,46 @@ async def test_an_absent_or_ended_generation_leaves_the_index(bench):
     await cancel(bench.store, ended)
     assert await bench.due() == 1
     await end_hopeless(bench.store, [gone, ended, "gen_never_there"])
+
+    assert await bench.due() == 0
+
+
+@pytest.mark.parametrize("late_s", [2, RESTORE_WITHIN_S - 1])
+async def test_a_producer_that_is_created_late_ends_without_a_lease(bench, monkeypatch, late_s):
+    """The janitor looks between the note in the index and the creation."""
+    monkeypatch.setattr(time_limits, "SPARE_S", 0.001)
+    create = bench.store.create_charged
+
+    async def create_late(generation_id, *args, **options):
+        await bench.pass_s(generation_id, LEASE_S + late_s)
+        await bench.sweep()
+        return await create(generation_id, *args, **options)
+
+    monkeypatch.setattr(bench.store, "create_charged", create_late)
+    generation_id = await bench.ask(producer=ProducerTerms(LEASE_S, "token"))
+    await begin_producing(bench.store, generation_id, "token", is_first=True)
+    await bench.pass_s(generation_id, LEASE_S + 1)
+
+    async def is_lost():
+        await bench.sweep()
+        return await bench.code(generation_id) == "producer_lost"
+
+    await until(is_lost, 5, "two looks that find no lease")
+    assert await bench.due() == 0
+
+
+async def test_a_producer_that_is_never_created_leaves_the_index(bench, monkeypatch):
+    async def fail(*_, **__):
+        raise Unavailable("away")
+
+    monkeypatch.setattr(bench.store, "create_charged", fail)
+    with pytest.raises(Unavailable):
+        await bench.ask(producer=ProducerTerms(LEASE_S, "token"))
+    assert await bench.due() == 1
+    for tag in bench.partitions.tags:
+        for member in await bench.redis.zrange(keys.due(tag), 0, -1):
+            await bench.pass_s(member.decode(), LEASE_S + RESTORE_WITHIN_S + 1)
+    await bench.sweep()
 
     assert await bench.due() == 0
 

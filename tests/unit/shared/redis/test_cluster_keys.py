@@ -49,7 +49,15 @@ from shared.log.producing import (
 from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.accept import Acceptor, NewGeneration
-from shared.queue.allowance import ADMIT, SETTLE, admission, line_admission, settlement
+from shared.queue.allowance import (
+    ADMIT,
+    EXTEND,
+    SETTLE,
+    admission,
+    extension,
+    line_admission,
+    settlement,
+)
 from shared.queue.endings import CANCELLED
 from shared.queue.lanes import Queue, put_back
 from shared.queue.time_limits import end_hopeless
@@ -376,6 +384,7 @@ async def count_an_owner(redis: Redis) -> None:
     for name in (ID, "gen_second00"):
         await scripts.run(ADMIT, *admission("alice", name, 5, limits, SETTINGS))
     await scripts.run(ADMIT, *line_admission("alice", "gen_third000", 60.0))
+    assert await scripts.run(EXTEND, *extension("alice", ID, 1_000)) == 1
     assert await scripts.run(SETTLE, *settlement("alice", ID, 7)) == 1
     assert await scripts.run(SETTLE, *settlement("alice", "gen_third000", 7)) == 1
     for number in (1, 2, 0):

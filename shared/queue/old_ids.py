@@ -1,0 +1,60 @@
+"""Removes old ids from the lists of owners, sessions and chats.
+
+An old generation may still be unfinished, so its age alone does not remove it: its meta must be
+absent. To look costs a round trip. So a list is looked at when it has `OLD_MAX` old ids, at most
+once in `LOOK_EVERY_S`. The jobs role removes absent generations, too (jobs/index_janitor.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from shared.errors import Unavailable
+from shared.log.store import Store
+from shared.redis import keys
+from shared.redis.client import Command
+
+OLD_MAX = 100  # old ids of one list that are not looked at
+LOOK_EVERY_S = 60.0  # between two looks of one process at a list
+LOOK_MAX = 1_000  # ids in one look, the oldest first
+LISTS_MAX = 10_000  # whose last look a process remembers
+
+
+def find_old(name: str, before_ms: int) -> Command:
+    """Return the command whose reply is not empty if a list has `OLD_MAX` older ids."""
+    return ("ZRANGEBYSCORE", name, "-inf", before_ms, "LIMIT", OLD_MAX - 1, 1)
+
+
+class OldIds:
+    """The looks of one process at old ids."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._again_s: OrderedDict[str, float] = OrderedDict()
+
+    async def drop(self, name: str, before_ms: int) -> None:
+        """Remove absent generations that are older from a list, unless it was looked at just now.
+
+        If Redis does not answer, a later look does it.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if self._again_s.get(name, 0.0) > now_s:
+            return
+        self._again_s[name] = now_s + LOOK_EVERY_S
+        self._again_s.move_to_end(name)
+        while len(self._again_s) > LISTS_MAX:
+            self._again_s.popitem(last=False)
+        try:
+            await self._drop(name, before_ms)
+        except Unavailable:
+            return
+
+    async def _drop(self, name: str, before_ms: int) -> None:
+        run = self._store.scripts.pipeline.run
+        (ids,) = await run([("ZRANGEBYSCORE", name, "-inf", before_ms, "LIMIT", 0, LOOK_MAX)])
+        if isinstance(ids, Exception) or not ids:
+            return
+        known = await run([("HGET", keys.meta(each.decode()), "status") for each in ids])
+        if absent := [each for each, status in zip(ids, known, strict=True) if status is None]:
+            await run([("ZREM", name, *absent)])
