@@ -90,6 +90,32 @@ async def test_a_prompt_goes_before_the_lines_that_wait(url, server):
     assert harness.backend.seeds.index(prompt) <= 3
 
 
+async def test_a_second_entry_of_a_running_generation_does_not_give_its_slot_away(url):
+    server = Server(1)
+    async with harness_of(url, server) as harness:
+        await harness.start("one")
+        running = await harness.ask()
+        await harness.has_said(running, "word")
+        waiting = await harness.ask()
+        await until_waiting(harness, 1)
+        # The worker `one` drops the entries that it reads; the worker `two` is told `held`.
+        two = await harness.start("two")
+
+        async def is_held_elsewhere() -> bool:
+            if not two.runs and not two._held:
+                await put_back(harness.store, running, "interactive", "m")
+            return bool(two._held) and not two.runs
+
+        await until(is_held_elsewhere, DEADLINE_S, "a second entry that waits for the holder")
+        assert await slots_in_use(harness.redis, ["m"]) == {"m": (1, 1)}
+        held = await harness.redis.zrange(backend_keys.slots("m")[0], 0, -1)
+        assert held == [running.encode()]
+        server.may_end.set()
+        for generation_id in (running, waiting):
+            assert (await harness.ended(generation_id)).status == "completed"
+        assert (server.failed, server.most) == (0, 1)
+
+
 async def test_a_full_backend_does_not_delay_the_prompts_of_others(url, server):
     async with harness_of(url, server, worker_slots=4) as harness:
         harness.models["free"] = replace(harness.models["m"], name="free", slots=0)
