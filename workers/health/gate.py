@@ -31,6 +31,7 @@ from shared.errors import Unavailable
 from shared.queue.entries import Delivery, LaneEntry, decode_entry
 from shared.queue.lanes import Queue
 from shared.queue.turns import weight_of
+from shared.redis import backend_keys, keys
 from workers.failures.outage import OUTAGE_PAUSE_MAX_S, OUTAGE_PAUSE_MIN_S, Postponed
 from workers.health.health import BackendHealth
 
@@ -99,7 +100,10 @@ class Gate:
             backends = self._in_reach(route.backends)
             waiting = None if backends else self._limit_wait(run, route.backends)
         if waiting is None and any(name not in self._slots for name in backends):
+            await self._leave_lines(run)
             return True
+        if route is not None and await self._is_held(run.ticket.id):
+            return True  # begin refuses this run: it needs no slot and no place in a line
         run.is_giving_back = True
         if await self._sends_away(run, backends, waiting):
             await self._queue.acknowledge(run.delivery)
@@ -234,7 +238,7 @@ class Gate:
         """Take a slot of one of the backends; whether one was free."""
         for backend in backends:
             if await self.take(backend, run.ticket.id):
-                await self._leave_lines(run.ticket.id, backends, backend)
+                await self._leave_lines(run, but=backend)
                 return True
         return False
 
@@ -257,15 +261,38 @@ class Gate:
             await self._pass_on(granted)
             if granted.has_slot:
                 self._held.setdefault(ticket.id, set()).add(backend)
-                await self._leave_lines(ticket.id, backends, backend)
+                await self._leave_lines(run, but=backend)
                 return True
         return False
 
-    async def _leave_lines(self, generation_id: str, backends: Sequence[str], but: str) -> None:
-        """Leave the lines of the other backends of a route, and return what they granted."""
-        for backend in backends:
-            if backend != but:
+    async def _leave_lines(self, run: Entrant, *, but: str = "") -> None:
+        """Leave the lines of the other backends of a route, and return what they granted.
+
+        Also of those that are out of reach now: the generation entered their lines while they were
+        in reach. Otherwise their next slots are granted to a generation that runs elsewhere.
+        """
+        route, generation_id = run.model.route, run.ticket.id
+        names = route.backends if route is not None else ()
+        others = [name for name in names if name in self._slots and name != but]
+        if not others:
+            return
+        places = await self._queue.pipeline.run(
+            [("ZSCORE", backend_keys.slots(name)[1], generation_id) for name in others]
+        )
+        for backend, place in zip(others, places, strict=True):
+            if place is not None:  # a place, or an error: then the call below decides
                 await self._pass_on(await self._slots[backend].call(released=[generation_id]))
+
+    async def _is_held(self, generation_id: str) -> bool:
+        """Whether a worker runs a generation and has renewed its lease as usual.
+
+        The lease is renewed every third of its time. With less than a third left the holder may be
+        dead, so the run takes a slot before it tries to begin.
+        """
+        (lease,) = await self._queue.pipeline.run([("HGET", keys.meta(generation_id), "lease")])
+        if not isinstance(lease, bytes):
+            return False
+        return int(lease) > self._health.now_ms() + round(self._settings.lease_s * 1000 / 3)
 
     async def _pass_on(self, granted: Granted) -> None:
         """Put the generations that were granted a slot on `resume`."""
