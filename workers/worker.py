@@ -291,8 +291,7 @@ class Worker:
     async def _start(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
         if ticket is None or not can_serve(self.parts.models, ticket.model):
-            # Written by a newer version, or for a model of other workers: they will claim it.
-            log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
+            await self._leave_to_others(delivery)
             return
         if ticket.id in self.runs:
             await self._handle_duplicate(delivery, self.runs[ticket.id])
@@ -312,6 +311,18 @@ class Worker:
         run = Run(self.parts, delivery, ticket)
         self.runs[ticket.id] = run
         self._tasks.create_task(self._run(run))
+
+    async def _leave_to_others(self, delivery: Delivery) -> None:
+        """Leave an entry of a newer version, or for a model of other workers: they claim it.
+
+        If there is no such worker, a claimed entry goes when its generation has ended or is absent.
+        """
+        if delivery.is_claimed and delivery.ticket is not None:
+            (top,) = await self.store.known_tops([delivery.ticket.id])
+            if top is not None and top.status not in ("queued", "running"):
+                await self.queue.acknowledge(delivery)
+                return
+        log.warning("entry left for others", extra={"entry": str(delivery.entry_id)})
 
     async def _handle_duplicate(self, delivery: Delivery, run: Run) -> None:
         """Acknowledge a second entry for a generation that runs here.

@@ -42,7 +42,7 @@ from shared.config.settings import Settings
 from shared.errors import Unavailable
 from shared.log.event_bytes import LOST
 from shared.log.store import Store
-from shared.queue.lanes import requeue
+from shared.queue.requeuing import requeue
 from shared.redis import keys
 
 logger = logging.getLogger(__name__)

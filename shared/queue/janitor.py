@@ -21,11 +21,12 @@ from shared.errors import Unavailable
 from shared.log.ids import EventId
 from shared.log.records import RESTORE_WITHIN_S, Top
 from shared.log.store import Store
-from shared.queue.lanes import NEVER_BEGAN_S, requeue
+from shared.queue.lanes import NEVER_BEGAN_S
 from shared.queue.leaving import forget
 from shared.queue.listing import Listing
 from shared.queue.partitions import partitions_of, record
 from shared.queue.presence import workers_seen
+from shared.queue.requeuing import requeue
 from shared.queue.time_limits import end_due, end_waiting, timed_out
 from shared.queue.turns import Turn, ensure_turns, leave_lines, repair
 from shared.redis import keys

@@ -24,8 +24,6 @@ from shared.queue.entries import encode_entry as encode_entry
 from shared.queue.leaving import follow_up, forget_commands, leave_call
 from shared.queue.leaving import forget as forget  # for callers of the queue
 from shared.queue.partitions import Partitions, partitions_of
-from shared.queue.time_limits import end_hopeless
-from shared.queue.turns import ensure_turns
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
@@ -342,27 +340,6 @@ def _checked(reply: Any, replies: Sequence[Any]) -> Any:
 def _acknowledge_commands(delivery: Delivery) -> list[Command]:
     stream = delivery.stream
     return [("XACK", stream, keys.GROUP, delivery.entry_id), ("XDEL", stream, delivery.entry_id)]
-
-
-async def requeue(store: Store, generation_id: str, priority: str) -> bool:
-    """Queue a generation again; whether it was. Safe at any time, because `begin` decides.
-
-    All processes together requeue a generation at most once in `REQUEUE_APART_S`, so that unread
-    entries do not accumulate.
-    """
-    if await ensure_turns(store, [generation_id], priority):
-        return False  # it has its entry, and its owner is not on turn
-    guard = keys.requeued(generation_id, partitions_of(store.settings).of(generation_id))
-    with translated():
-        if not await store.redis.set(guard, b"1", nx=True, px=round(REQUEUE_APART_S * 1000)):
-            return False
-        fields: Any = await store.redis.hmget(keys.meta(generation_id), ["model", "producer"])  # type: ignore[misc]
-    model, is_produced = fields
-    if is_produced:  # by a producer outside of the workers: it goes on itself, or is lost
-        await end_hopeless(store, [generation_id])
-    elif model:  # the meta of a batch has no model: no worker runs a batch
-        await put_back(store, generation_id, priority, bytes(model).decode())
-    return bool(model)
 
 
 async def put_back(

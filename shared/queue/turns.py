@@ -161,6 +161,11 @@ async def repair(store: Store, tag: str, before: Collection[Turn] = ()) -> set[T
     return set(stuck)
 
 
+async def is_delivered(store: Store, lane: str, tag: str, entry_id: bytes) -> bool:
+    """Whether a worker has read an entry of a lane. False: also if the lane has lost its group."""
+    return _id(entry_id) <= await _last_delivered(store, lane, tag)
+
+
 async def _run(scripts: Scripts, calls: Sequence[Call]) -> int:
     """Advance, and return the number of moved entries; on a cluster, where the servers answer."""
     replies = await scripts.run_mixed([("advance", call) for call in calls])

@@ -26,7 +26,7 @@ jobs role, and a tag for the records of each owner and chat. A key without a tag
     tr:{q}:later         zset     queue entry -> when to queue it again, ms
     tr:{q}:unlisted      zset     id that no index names yet -> created, ms; on a cluster only
     tr:{q}:janitor       string   lock of one pass
-    tr:{q}:requeued:<id> string   guard: the id was requeued recently
+    tr:{q}:requeued:<id> string   guard: the id was requeued recently; with `:entry`: its last entry
     tr:{q}:cancel        channel  ids of cancelled generations, of all partitions
     tr:{q<n>}:…, tr:{q<n>.<m>}:…  the same in partition n of several, and on a cluster
     tr:deleted           channel  ids of deleted generations, for all nodes

@@ -16,7 +16,7 @@ from shared.log.events import End
 from shared.queue import time_limits
 from shared.queue.endings import cancel
 from shared.queue.janitor import Janitor
-from shared.queue.lanes import requeue
+from shared.queue.requeuing import requeue
 from shared.redis import keys
 from tests.support.local_node import LocalNode, ManualWorker, serve_here
 from tests.support.redis_server import RedisServer

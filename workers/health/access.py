@@ -25,9 +25,11 @@ class Executable(Entrant, Protocol):
 
     Attributes:
         is_superseded: another worker has the generation now, and with it the slot.
+        held_ms: another worker held the generation when this run wanted to begin; None: none did.
     """
 
     is_superseded: bool
+    held_ms: int | None
 
     async def execute(self) -> None: ...
 
@@ -56,13 +58,15 @@ class BackendAccess:
         """Execute a run if its backend can take it; otherwise let its generation wait.
 
         A cancelled run gives nothing back: its slots come back when their leases are over. Neither
-        does a run that stood still until another worker took its generation: the slot is in use.
+        does a run whose generation another worker holds, now or since before this run: the slot is
+        that of the generation, so it is in use.
         """
         try:
             is_let_in = await self.gate.admit(run)
         except Unavailable as exc:  # the entry is kept, and a worker that reaches Redis claims it
             data = {"generation_id": run.ticket.id, "reason": str(exc)}
             log.warning("run abandoned", extra=data)
+            self.gate.forget(run)
             return
         if not is_let_in:
             return
@@ -74,7 +78,7 @@ class BackendAccess:
         except Exception:
             await self.gate.leave(run)
             raise
-        if run.is_superseded:
+        if run.is_superseded or run.held_ms is not None:
             self.gate.forget(run)
         else:
             await self.gate.leave(run)

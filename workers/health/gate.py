@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
@@ -31,6 +30,7 @@ from shared.errors import Unavailable
 from shared.queue.entries import Delivery, LaneEntry, decode_entry
 from shared.queue.lanes import Queue
 from shared.queue.turns import weight_of
+from shared.redis import backend_keys, keys
 from workers.failures.outage import OUTAGE_PAUSE_MAX_S, OUTAGE_PAUSE_MIN_S, Postponed
 from workers.health.health import BackendHealth
 
@@ -80,7 +80,7 @@ class Gate:
         self._held: dict[str, set[str]] = {}  # generation -> backends where it has a slot
         # Backend -> generations whose call there is over, and whose slot is to be given back.
         self._returned: dict[str, set[str]] = {name: set() for name in self._slots}
-        self._wake = asyncio.Event()
+        self._wake = {name: asyncio.Event() for name in self._slots}
         self._trials: dict[str, str] = {}  # generation -> backend whose trial it took
         if self._slots:
             health.slot_taker = self
@@ -99,7 +99,10 @@ class Gate:
             backends = self._in_reach(route.backends)
             waiting = None if backends else self._limit_wait(run, route.backends)
         if waiting is None and any(name not in self._slots for name in backends):
+            await self._leave_lines(run)
             return True
+        if route is not None and await self._is_held(run.ticket.id):
+            return True  # begin refuses this run: it needs no slot and no place in a line
         run.is_giving_back = True
         if await self._sends_away(run, backends, waiting):
             await self._queue.acknowledge(run.delivery)
@@ -134,7 +137,7 @@ class Gate:
         """See `SlotTaker.done`."""
         if backend in self._held.get(generation_id, ()):
             self._returned[backend].add(generation_id)
-            self._wake.set()
+            self._wake[backend].set()
 
     def forget(self, run: Entrant) -> None:
         """Keep the slots of a run no longer; they come back when their leases are over."""
@@ -157,33 +160,50 @@ class Gate:
         return granted.has_slot
 
     async def run(self) -> None:
-        """Keep the slots of this worker, and grant those of dead workers, until cancelled."""
-        announced_s = -ANNOUNCE_S
-        while self._slots:
+        """Keep the slots of this worker, and grant those of dead workers, until cancelled.
+
+        Each backend has a loop of its own, because its slots may be on a shard of a cluster of
+        their own. A shard may be silent for longer than the slots of the others are kept.
+        """
+        if self._slots:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._announce())
+                for backend in self._slots:
+                    loops.create_task(self._keep_on(backend))
+
+    async def _announce(self) -> None:
+        while True:
+            pause_s = self._settings.lease_s / 3
             with suppress(Unavailable):  # the other loops of the worker report it
-                if time.monotonic() - announced_s >= ANNOUNCE_S:
-                    now_ms = self._health.now_ms()
-                    await announce_slotted(self._queue.redis, list(self._slots), now_ms)
-                    announced_s = time.monotonic()
-                await self.keep()
-            self._wake.clear()
-            if not any(self._returned.values()):
+                now_ms = self._health.now_ms()
+                await announce_slotted(self._queue.redis, list(self._slots), now_ms)
+                pause_s = ANNOUNCE_S
+            await asyncio.sleep(pause_s)
+
+    async def _keep_on(self, backend: str) -> None:
+        wake = self._wake[backend]
+        while True:
+            with suppress(Unavailable):  # the other loops of the worker report it
+                await self.keep(backend)
+            wake.clear()
+            if not self._returned[backend]:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.lease_s / 3):
-                        await self._wake.wait()
+                        await wake.wait()
 
-    async def keep(self) -> None:
-        """Keep the slots of this worker, and grant the free ones.
+    async def keep(self, backend: str) -> None:
+        """Keep the slots that this worker has of a backend, and grant the free ones.
 
         Raises:
-            Unavailable: Redis did not answer in time.
+            Unavailable: Redis did not answer in time. Slots that were given back meanwhile come
+                back when their leases are over.
         """
-        for backend, slots in self._slots.items():
-            returned, self._returned[backend] = self._returned[backend], set()
-            for generation_id in returned:
-                self._held[generation_id].discard(backend)
-            kept = [name for name, backends in self._held.items() if backend in backends]
-            await self._pass_on(await slots.call(released=list(returned), kept=kept))
+        returned, self._returned[backend] = self._returned[backend], set()
+        for generation_id in returned:
+            self._held[generation_id].discard(backend)
+        kept = [name for name, backends in self._held.items() if backend in backends]
+        slots = self._slots[backend]
+        await self._pass_on(await slots.call(released=list(returned), kept=kept))
 
     # Waiting for a backend
 
@@ -234,7 +254,7 @@ class Gate:
         """Take a slot of one of the backends; whether one was free."""
         for backend in backends:
             if await self.take(backend, run.ticket.id):
-                await self._leave_lines(run.ticket.id, backends, backend)
+                await self._leave_lines(run, but=backend)
                 return True
         return False
 
@@ -257,18 +277,48 @@ class Gate:
             await self._pass_on(granted)
             if granted.has_slot:
                 self._held.setdefault(ticket.id, set()).add(backend)
-                await self._leave_lines(ticket.id, backends, backend)
+                await self._leave_lines(run, but=backend)
                 return True
         return False
 
-    async def _leave_lines(self, generation_id: str, backends: Sequence[str], but: str) -> None:
-        """Leave the lines of the other backends of a route, and return what they granted."""
-        for backend in backends:
-            if backend != but:
+    async def _leave_lines(self, run: Entrant, *, but: str = "") -> None:
+        """Leave the lines of the other backends of a route, and return what they granted.
+
+        Also of those that are out of reach now: the generation entered their lines while they were
+        in reach. Otherwise their next slots are granted to a generation that runs elsewhere.
+        """
+        route, generation_id = run.model.route, run.ticket.id
+        names = route.backends if route is not None else ()
+        others = [name for name in names if name in self._slots and name != but]
+        if not others:
+            return
+        places = await self._queue.pipeline.run(
+            [("ZSCORE", backend_keys.slots(name)[1], generation_id) for name in others]
+        )
+        for backend, place in zip(others, places, strict=True):
+            if place is None:
+                continue
+            with suppress(Unavailable):  # the run has its slot: no other backend may stop it
                 await self._pass_on(await self._slots[backend].call(released=[generation_id]))
 
+    async def _is_held(self, generation_id: str) -> bool:
+        """Whether a worker runs a generation and has renewed its lease as usual.
+
+        The lease is renewed every third of its time. With less than a third left the holder may be
+        dead, so the run takes a slot before it tries to begin.
+        """
+        (lease,) = await self._queue.pipeline.run([("HGET", keys.meta(generation_id), "lease")])
+        if not isinstance(lease, bytes):
+            return False
+        return int(lease) > self._health.now_ms() + round(self._settings.lease_s * 1000 / 3)
+
     async def _pass_on(self, granted: Granted) -> None:
-        """Put the generations that were granted a slot on `resume`."""
+        """Put the generations that were granted a slot on `resume`.
+
+        If Redis does not answer, their slots are granted anew after `GRANT_MS`. The caller must
+        not fail because of them: what it has kept or taken is its own.
+        """
         tickets = [ticket for raw in granted.entries if (ticket := decode_entry(raw)) is not None]
         if tickets:
-            await self._queue.put_back(tickets)
+            with suppress(Unavailable):
+                await self._queue.put_back(tickets)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from shared.backends.breaker import Breaker
 from shared.backends.slots import slots_in_use
 from shared.config.models import Model
 from shared.errors import BackendError
@@ -88,6 +89,32 @@ async def test_a_prompt_goes_before_the_lines_that_wait(url, server):
             await harness.ended(generation_id)
         # Both slots are free at once: one of the lines may begin before the prompt.
     assert harness.backend.seeds.index(prompt) <= 3
+
+
+async def test_a_second_entry_of_a_running_generation_does_not_give_its_slot_away(url):
+    server = Server(1)
+    async with harness_of(url, server) as harness:
+        await harness.start("one")
+        running = await harness.ask()
+        await harness.has_said(running, "word")
+        waiting = await harness.ask()
+        await until_waiting(harness, 1)
+        # The worker `one` drops the entries that it reads; the worker `two` is told `held`.
+        two = await harness.start("two")
+
+        async def is_held_elsewhere() -> bool:
+            if not two.runs and not two._held:
+                await put_back(harness.store, running, "interactive", "m")
+            return bool(two._held) and not two.runs
+
+        await until(is_held_elsewhere, DEADLINE_S, "a second entry that waits for the holder")
+        assert await slots_in_use(harness.redis, ["m"]) == {"m": (1, 1)}
+        held = await harness.redis.zrange(backend_keys.slots("m")[0], 0, -1)
+        assert held == [running.encode()]
+        server.may_end.set()
+        for generation_id in (running, waiting):
+            assert (await harness.ended(generation_id)).status == "completed"
+        assert (server.failed, server.most) == (0, 1)
 
 
 async def test_a_full_backend_does_not_delay_the_prompts_of_others(url, server):
@@ -228,6 +255,76 @@ async def test_a_route_uses_the_backend_with_a_free_slot_and_then_waits(url):
             assert (await harness.said(generation_id)).count("start") == 1
         assert not (servers["a"].failed or servers["b"].failed)
         await until_no_slots(harness)
+
+
+async def waits_at(harness: RouteHarness, backend: str, generation_id: str) -> bool:
+    line = backend_keys.slots(backend)[1]
+    return await harness.redis.zscore(line, generation_id) is not None
+
+
+async def test_a_generation_leaves_the_line_of_a_backend_that_is_out_of_reach(url):
+    servers = {"a": Server(1), "b": Server(1)}
+    async with route_of(url, servers, rules={"policy": "order"}) as harness:
+        health = (await harness.start()).access.health
+        on_a, on_b = await harness.ask(), await harness.ask()
+        for generation_id in (on_a, on_b):
+            await harness.has_said(generation_id, "word")
+        waiting = await harness.ask()
+        await until(lambda: waits_at(harness, "b", waiting), DEADLINE_S, "a place in both lines")
+        # The other backend answers 429; then the first one has a free slot.
+        health.note_limit("b", await harness.store.now_ms() + 60_000)
+        servers["a"].may_end.set()
+        await harness.ended(waiting)
+        assert await harness.writers(waiting) == ["a"]
+        assert not await waits_at(harness, "b", waiting)
+        servers["b"].may_end.set()
+        await harness.ended(on_b)
+        await until_no_slots(harness)
+
+
+async def test_a_generation_leaves_all_lines_for_a_backend_without_slots(url):
+    servers = {"free": Server(9), "a": Server(1)}
+    async with route_of(url, servers, rules={"policy": "order"}) as harness:
+        harness.models["free"] = replace(harness.models["free"], slots=0)
+        health = (await harness.start()).access.health
+        until_ms = await harness.store.now_ms() + 60_000
+        health.learn_breaker("free", Breaker(limited_until_ms=until_ms))
+        on_a = await harness.ask()
+        await harness.has_said(on_a, "word")
+        waiting = await harness.ask()
+        await until(lambda: waits_at(harness, "a", waiting), DEADLINE_S, "a place in the line")
+        health.learn_breaker("free", Breaker())
+        await put_back(harness.store, waiting, "interactive", "m")
+        await harness.has_said(waiting, "word")
+        assert await harness.writers(waiting) == ["free"]
+        assert not await waits_at(harness, "a", waiting)
+        for server in servers.values():
+            server.may_end.set()
+        for generation_id in (on_a, waiting):
+            await harness.ended(generation_id)
+
+
+async def test_a_second_entry_takes_no_slot_of_another_backend_of_the_route(url):
+    servers = {"a": Server(1), "b": Server(1)}
+    async with route_of(url, servers, rules={"policy": "order"}) as harness:
+        await harness.start("one")
+        on_a, on_b = await harness.ask(), await harness.ask()
+        for generation_id in (on_a, on_b):
+            await harness.has_said(generation_id, "word")
+        two = await harness.start("two")
+        two.access.health.note_limit("a", await harness.store.now_ms() + 60_000)
+
+        async def is_held_elsewhere() -> bool:
+            if not two.runs and not two._held:
+                await put_back(harness.store, on_a, "interactive", "m")
+            return bool(two._held) and not two.runs
+
+        await until(is_held_elsewhere, DEADLINE_S, "a second entry that waits for the holder")
+        assert await slots_in_use(harness.redis, ["a", "b"]) == {"a": (1, 0), "b": (1, 0)}
+        for server in servers.values():
+            server.may_end.set()
+        for generation_id in (on_a, on_b):
+            await harness.ended(generation_id)
 
 
 async def test_the_slot_of_a_backend_that_failed_is_free_while_another_one_answers(url):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from shared.config.models import Model
+from shared.queue import janitor as janitor_module
+from shared.queue import requeuing
+from shared.queue.janitor import Janitor
 from shared.queue.lanes import encode_entry, put_back
 from shared.queue.presence import workers_seen
 from shared.redis import keys
@@ -115,6 +118,36 @@ async def test_a_worker_leaves_entries_of_models_that_it_does_not_have(url):
 
         assert await harness.text(generation_id) == "theirs"
         assert mine.seeds == []
+
+
+async def test_a_model_without_a_worker_fills_no_lane(url, monkeypatch):
+    monkeypatch.setattr(janitor_module, "NEVER_BEGAN_S", 0.05)
+    monkeypatch.setattr(requeuing, "REQUEUE_APART_S", 0.05)
+    async with WorkerHarness(url, says("a"), lease_s=0.3, queue_wait_s=1.5) as harness:
+        await harness.start()
+        generation_id = await harness.ask(model="n")
+        janitor = Janitor(harness.redis, harness.store, harness.settings)
+        longest = 0
+
+        async def has_ended() -> bool:
+            nonlocal longest
+            await harness.redis.delete(keys.janitor())
+            await janitor.sweep()
+            longest = max(longest, await harness.redis.xlen(keys.lane("resume")))
+            meta = await harness.store.meta(generation_id)
+            return meta is not None and meta.is_ended
+
+        await until(has_ended, DEADLINE_S, "a queue timeout")
+        assert longest == 1
+        await until_nothing_is_queued(harness)
+
+
+async def test_the_entry_of_a_deleted_generation_is_dropped_by_a_worker_without_its_model(url):
+    async with WorkerHarness(url, says("a"), lease_s=0.3) as harness:
+        entry = encode_entry("gen_deleted000", "interactive", "n")
+        await harness.redis.xadd(keys.lane("interactive"), {"e": entry})
+        await harness.start()
+        await until_nothing_is_queued(harness)
 
 
 async def test_a_worker_publishes_its_presence_and_its_running_generations(url):

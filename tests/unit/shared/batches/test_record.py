@@ -12,7 +12,7 @@ from shared.config.settings import Settings
 from shared.errors import LeaseLost, NotFound, RequestError
 from shared.log.events import End, Progress
 from shared.log.ids import is_batch_id, is_generation_id, new_batch_id
-from shared.queue.lanes import requeue
+from shared.queue.requeuing import requeue
 from shared.redis import keys
 
 ID = "batch_00000000000000000000000001"

@@ -13,7 +13,7 @@ from shared.log.records import (
 )
 from shared.log.store import Store
 from shared.queue.endings import CANCELLED, cancel
-from shared.queue.lanes import requeue
+from shared.queue.requeuing import requeue
 from shared.redis import keys
 from shared.redis.connections import connect
 from tests.support.generation import (

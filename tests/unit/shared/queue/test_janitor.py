@@ -12,9 +12,10 @@ from shared.queue.janitor import (
     WORKER_GONE_S,
     Janitor,
 )
-from shared.queue.lanes import Queue, requeue
+from shared.queue.lanes import Queue
 from shared.queue.overview import queue_depths
 from shared.queue.presence import Presence, announce, workers_seen
+from shared.queue.requeuing import requeue
 from shared.redis import keys
 from tests.support.generation import ID, Holder, create, store_on, types_of
 
@@ -98,6 +99,51 @@ async def test_a_generation_is_requeued_at_most_once_in_a_while(janitor, store):
         await sweep(janitor)
     await requeue(store, ID, "interactive")
 
+    assert await on_resume(store) == [ID]
+
+
+async def sweep_after_the_guard(janitor):
+    """Make a pass, as if the last requeuing were a while ago."""
+    await janitor.redis.delete(keys.requeued(ID))
+    return await sweep(janitor)
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["unread", "read"])
+async def test_a_generation_is_not_requeued_while_its_entry_is_on_the_lane(janitor, store, is_read):
+    """All workers are busy, or each of them leaves the entry to others that have the model."""
+    await accept(store, waited_s=NEVER_BEGAN_S + 1)
+    await sweep(janitor)
+    if is_read:
+        assert await on_resume(store) == [ID]
+
+    assert [await sweep_after_the_guard(janitor) for _ in range(3)] == [0, 0, 0]
+
+    assert await store.redis.xlen(keys.lane("resume")) == 1
+    assert await store.redis.pttl(f"{keys.requeued(ID)}:entry") > 500_000
+
+
+@pytest.mark.parametrize("is_deleted", [True, False], ids=["deleted", "left on the lane"])
+async def test_a_generation_is_requeued_after_its_entry_was_acknowledged(
+    janitor, store, is_deleted
+):
+    await accept(store, waited_s=NEVER_BEGAN_S + 1)
+    await sweep(janitor)
+    queue = Queue(store.redis, "worker")
+    await queue.ensure_groups()
+    (delivery,) = await queue.read("resume", 9)
+    await store.redis.xack(delivery.stream, keys.GROUP, delivery.entry_id)
+    if is_deleted:
+        await queue.acknowledge(delivery)
+
+    assert await sweep_after_the_guard(janitor) == 1
+
+    assert await on_resume(store) == [ID]
+
+
+async def test_the_entry_of_a_lane_without_its_group_is_still_to_be_read(janitor, store):
+    await accept(store, waited_s=NEVER_BEGAN_S + 1)
+    assert await sweep(janitor) == 1
+    assert await sweep_after_the_guard(janitor) == 0
     assert await on_resume(store) == [ID]
 
 

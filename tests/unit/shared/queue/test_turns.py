@@ -11,9 +11,10 @@ from shared.queue import turns
 from shared.queue.accept import Acceptor, NewGeneration
 from shared.queue.endings import cancel, cancel_many
 from shared.queue.janitor import Janitor
-from shared.queue.lanes import NEVER_BEGAN_S, Queue, requeue
+from shared.queue.lanes import NEVER_BEGAN_S, Queue
 from shared.queue.overview import queue_depths
 from shared.queue.partitions import partitions_of
+from shared.queue.requeuing import requeue
 from shared.queue.turns import advance, repair
 from shared.redis import keys
 from tests.support.generation import store_on

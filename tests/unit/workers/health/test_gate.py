@@ -1,0 +1,159 @@
+"""The gate of one worker, when a part of Redis does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from shared.backends.slots import NO_WAITER, Granted, Waiter
+from shared.config.models import Model
+from shared.config.settings import Settings
+from shared.errors import Unavailable
+from shared.queue.entries import LaneEntry
+from shared.queue.lanes import Queue
+from tests.support.wait import until
+from workers.health import gate as gate_module
+from workers.health.gate import Gate
+from workers.health.health import BackendHealth
+
+TICKET = LaneEntry(1, "gen_waiting", "interactive", "a")
+
+
+async def answer(fault: str) -> None:
+    """Answer as a shard that is well, `away` or `silent`."""
+    if fault == "silent":
+        await asyncio.get_running_loop().create_future()
+    if fault:
+        raise Unavailable("the shard is away")
+
+
+class Announcing:
+    """Stands for `announce_slotted`."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self.calls = 0
+
+    async def __call__(self, *args: Any) -> None:
+        self.calls += 1
+        await answer(self.fault)
+
+
+class FakeSlots:
+    """The slots of one backend, whose shard may have a fault."""
+
+    def __init__(self) -> None:
+        self.fault = ""
+        self.kept: list[list[str]] = []
+        self.granted: list[bytes] = []
+
+    async def call(
+        self, waiter: Waiter = NO_WAITER, *, released: Sequence[str] = (), kept: Sequence[str] = ()
+    ) -> Granted:
+        await answer(self.fault)
+        self.kept.append(list(kept))
+        return Granted(has_slot=True, entries=self.granted)
+
+
+class FakeQueue:
+    """A queue to which entries cannot be given while it is away."""
+
+    scripts: Any = None
+    redis: Any = None
+
+    def __init__(self) -> None:
+        self.is_away = False
+        self.tickets: list[LaneEntry] = []
+
+    async def put_back(self, tickets: Sequence[LaneEntry]) -> None:
+        if self.is_away:
+            raise Unavailable("the shard is away")
+        self.tickets += tickets
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def gate(queue) -> Gate:
+    """A gate whose generation `gen_x` has a slot of both of its backends."""
+    models = {name: Model(name=name, slots=1) for name in "ab"}
+    gate = Gate(BackendHealth(models), cast(Queue, queue), models, Settings(lease_s=0.06))
+    gate._slots = cast(Any, {name: FakeSlots() for name in models})
+    gate._held = {"gen_x": {"a", "b"}}
+    return gate
+
+
+def slots_of(gate: Gate, backend: str) -> FakeSlots:
+    return cast(FakeSlots, gate._slots[backend])
+
+
+@pytest.fixture
+async def keeping(gate) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
+    """What runs the gate, and waits until it has kept the slots of a backend twice."""
+    running: list[asyncio.Task[None]] = []
+
+    def kept(backend: str) -> Awaitable[object]:
+        if not running:
+            running.append(asyncio.create_task(gate.run()))
+        calls = slots_of(gate, backend).kept
+        before = len(calls)
+        return until(lambda: len(calls) > before + 1, 5.0, "slots that are kept twice")
+
+    yield kept
+    for task in running:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture
+def announcing(monkeypatch) -> Announcing:
+    found = Announcing()
+    monkeypatch.setattr(gate_module, "announce_slotted", found)
+    return found
+
+
+@pytest.mark.parametrize("fault", ["away", "silent"])
+async def test_a_backend_whose_slots_are_away_does_not_cost_the_slots_of_others(
+    announcing, gate, keeping, fault
+):
+    slots_of(gate, "a").fault = fault
+    await keeping("b")
+    assert slots_of(gate, "b").kept[-1] == ["gen_x"]
+
+
+async def test_entries_that_cannot_be_put_back_do_not_cost_the_slots_of_others(
+    announcing, gate, queue, keeping
+):
+    slots_of(gate, "a").granted = [msgspec.json.encode(TICKET)]
+    queue.is_away = True
+    await keeping("b")
+    assert await gate.take("a", "gen_y")
+    await keeping("a")
+    assert slots_of(gate, "a").kept[-1] == ["gen_x", "gen_y"]
+
+
+@pytest.mark.parametrize("fault", ["away", "silent"])
+async def test_an_announcement_that_fails_does_not_cost_the_slots(announcing, keeping, fault):
+    announcing.fault = fault
+    await keeping("b")
+    assert announcing.calls
+
+
+async def test_a_run_that_has_a_slot_begins_although_a_line_of_its_route_is_away(gate, queue):
+    class Pipeline:
+        async def run(self, commands: Sequence[Any]) -> list[Any]:
+            return [b"1" for _ in commands]
+
+    cast(Any, queue).pipeline = Pipeline()
+    slots_of(gate, "b").fault = "away"
+    route = SimpleNamespace(route=SimpleNamespace(backends=("a", "b")))
+    run = SimpleNamespace(model=route, ticket=TICKET)
+    await gate._leave_lines(cast(Any, run), but="a")
