@@ -380,13 +380,18 @@ class Run:
 
     async def _leave(self) -> None:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
-        meter, retention_ms = self._meter, self.parts.store.retention_ms
-        records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
+        meter, store = self._meter, self.parts.store
         # While Redis is away: the worker that claims the entry finds the end, and does this again.
         with suppress(Unavailable):
             if meter is not None:
                 await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
-            await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
+                records = meter.final_records(self.outbox.log_bytes, self._usage.spent)
+            else:
+                records = []
+            fields = self.begun.fields if self.begun and meter else None
+            await self.parts.queue.leave(
+                self.delivery, self.id, store.retention_ms, records, fields=fields
+            )
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         fields = self.timeline.leave(begun, self.parts, ending, self._end)
