@@ -39,7 +39,7 @@ from workers.story import HANDED_OVER
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
-from workers.writing.owner_meter import OwnerMeter
+from workers.writing.owner_meter import OwnerMeter, late_records
 from workers.writing.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
@@ -387,8 +387,8 @@ class Run:
                 await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
                 records = meter.final_records(self.outbox.log_bytes, self._usage.spent)
             else:
-                records = []
-            fields = self.begun.fields if self.begun and meter else None
+                records = await late_records(store, self.id) if self.delivery.is_claimed else []
+            fields = meter.fields if meter is not None else None
             await self.parts.queue.leave(
                 self.delivery, self.id, store.retention_ms, records, fields=fields
             )

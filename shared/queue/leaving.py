@@ -34,6 +34,7 @@ _LEFT = (
     AUDIO,
     MARK,
     "end",
+    "spent",
 )
 # Those of them that give `follow_up` a step beside the records of the owner.
 _STEPS = (b"idem", b"webhook", PIECES, AUDIO.encode())
@@ -174,12 +175,12 @@ async def _follow_up(
     # A step that comes late, or again, must not outlive the meta of the generation.
     kept_ms = left_ms if left_ms > 0 else 2 * retention_ms
     redis = scripts.redis
-    idempotency, webhook, owner, wait, pieces, audio, is_limited, end = fields
+    idempotency, webhook, owner, wait, pieces, audio, is_limited, end, spent = fields
     records: list[tuple[str, Call]] = []
     if owner and not wait:  # only lines of a batch have `wait`: their bytes are not counted
         records.append((SCRIPT, ended_unsized(owner.decode(), generation_id, retention_ms)))
     if owner and is_limited:
-        records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end))))
+        records.append((SETTLE, settlement(owner.decode(), generation_id, tokens_of(end, spent))))
     await scripts.run_all([record for record in records if record[0] not in recorded])
     if owner and audio:
         await end_audio(scripts, owner.decode(), generation_id)
