@@ -261,13 +261,16 @@ class Queue:
         )
 
     async def note_running(self, ids: Sequence[str], now_ms: int) -> None:
-        """Record again which generations run here, in case Redis lost the index."""
+        """Record again which generations run here, in case Redis lost the index.
+
+        Passes over partitions of a cluster that are away, as long as others answer.
+        """
         if ids:
-            with translated():
-                pipeline = self.redis.pipeline(transaction=False)
-                for tag, some in self.partitions.grouped(ids).items():
-                    pipeline.zadd(keys.running(tag), dict.fromkeys(some, now_ms))
-                await pipeline.execute()
+            zadds: list[Command] = [
+                ("ZADD", keys.running(tag), *(part for name in some for part in (now_ms, name)))
+                for tag, some in self.partitions.grouped(ids).items()
+            ]
+            raise_unless_partial(await self.pipeline.run(zadds))
 
     async def try_later(
         self, ticket: LaneEntry, at_ms: int, *, guard_s: float | None = None

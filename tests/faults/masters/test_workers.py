@@ -6,16 +6,23 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import pytest
+
+from api.edge.metrics import Metrics
+from api.resources.health import HealthRoutes
 from shared.config.limits import OwnerLimits
 from shared.log.events import Token
 from shared.log.ids import START
 from shared.queue.partitions import partitions_of
+from shared.queue.presence import workers_seen
 from shared.redis import keys
 from shared.redis.following import follow_redis
 from shared.redis.shards import shard_count
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
+from tests.support.shell import Shell
 from tests.support.wait import until
 from tests.support.worker_harness import WorkerHarness
 from workers.backends import Finish
@@ -78,6 +85,40 @@ async def bench(**options: str) -> AsyncIterator[Bench]:
             finally:
                 bench.gate.set()
                 following.cancel()
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_a_shard_of_a_partition_that_is_away_does_not_make_the_worker_look_dead(fault):
+    """The worker has answers in that partition only: it can write none into the index."""
+    async with bench(**{"cluster-node-timeout": "600000"}) as scene:
+        cluster, redis, store = scene.cluster, scene.harness.redis, scene.harness.store
+        home = cluster.owner(keys.WORKERS)
+        tag = next(
+            each for each in scene.partitions.tags if cluster.owner(keys.running(each)) is not home
+        )
+        is_away = scene.is_on(victim := cluster.owner(keys.running(tag)))
+        owner = next(
+            each
+            for each in OWNERS
+            if not (is_away(keys.owner_bytes(each)) or is_away(keys.owner(each)))
+        )
+        generation_id = scene.draw_id(victim, tag)
+        await scene.begin(generation_id, owner)
+        victim.kill() if fault == "killed" else victim.freeze()
+        await scene.serving(2)
+        since_ms = await store.now_ms()
+
+        async def is_younger() -> bool:
+            (presence,) = await workers_seen(redis)
+            return presence.at_ms > since_ms + 5_000 * LEASE_S
+
+        await until(is_younger, DEADLINE_S, "reports of five leases later")
+        meta = await store.meta(generation_id)
+        assert meta is not None and meta.status == "running"
+        assert meta.lease_ms > await store.now_ms()
+        given = {"redis": redis, "settings": scene.harness.settings, "metrics": Metrics()}
+        node = replace(Shell().node, **given)
+        assert (await HealthRoutes(node).checks())["worker"]
 
 
 async def test_the_records_of_an_end_are_written_when_the_shard_of_the_owner_is_back():
