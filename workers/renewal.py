@@ -1,8 +1,9 @@
 """Renews the leases of all running generations of a worker, each third of a lease.
 
 A renewal first runs the script on each `{id}`, and then resets the idle time of the queue entries
-of the generations that are still held. The same round writes the presence of the worker. Redis
-decides whether a lease is still held; this module passes on the answers.
+of the generations that are still held. Rounds beside it write the presence of the worker and which
+generations run here. Redis decides whether a lease is still held; this module passes on the
+answers.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Renewal:
         self._on_away = on_away
         self._worker_report = WorkerReport(parts, runs, drain)
         self._under_way: set[Hashable] = set()
-        self._held: set[str] = set()  # in the last report
+        self._held: set[str] = set()  # in the last round
         self._group: asyncio.TaskGroup
 
     async def run(self) -> None:
@@ -57,7 +58,9 @@ class Renewal:
             while True:
                 for place, runs in self._held_by_place().items():
                     self._start(("leases", place), self._renew(runs))
-                self._start("report", self._report())
+                # Of a cluster, the server of the one may be away while that of the other answers.
+                self._start("presence", self._report())
+                self._start("running", self._note_running())
                 await asyncio.sleep(self.parts.settings.lease_s / 3)
 
     def _held_by_place(self) -> dict[Hashable, list[Run]]:
@@ -119,10 +122,18 @@ class Renewal:
             await queue.renew(renewed)
 
     async def _report(self) -> None:
-        """Write which generations run here, and the presence of the worker.
+        """Write the presence of the worker.
 
         Raises:
-            Unavailable: Redis did not answer in time; of a cluster, the server of a record.
+            Unavailable: Redis did not answer in time; of a cluster, the server of the presence.
+        """
+        await self._worker_report.write(self._presence(await self.parts.store.now_ms()))
+
+    async def _note_running(self) -> None:
+        """Write which generations run here.
+
+        Raises:
+            Unavailable: Redis did not answer in time; of a cluster, each server of a generation.
         """
         # Only runs of the last round, too: no note may follow the end of an answer that just began.
         holding = [run for run in self.runs.values() if run.is_holding]
@@ -131,7 +142,6 @@ class Renewal:
         await self.parts.queue.note_running(
             [run.id for run in holding if run.is_holding and run.id in held], now_ms
         )
-        await self._worker_report.write(self._presence(now_ms))
 
     def _stop_if_cut_off(self, holding: list[Run]) -> None:
         """Stop these runs if their server has been away for longer than `redis_outage_s`."""

@@ -40,7 +40,7 @@ from workers.story import HANDED_OVER
 from workers.takeover.upstream_stop import stop_upstream, stop_upstream_of_ended
 from workers.timeline import AttemptTimeline
 from workers.writing.outbox import Outbox
-from workers.writing.owner_meter import OwnerMeter
+from workers.writing.owner_meter import OwnerMeter, late_records
 from workers.writing.usage import AnswerUsage
 
 log = logging.getLogger(__name__)
@@ -382,13 +382,16 @@ class Run:
 
     async def _leave(self) -> None:
         """Take an ended generation off the queue and out of the indexes. May be repeated."""
-        meter, retention_ms = self._meter, self.parts.store.retention_ms
-        records = meter.final_records(self.outbox.log_bytes, self._usage.spent) if meter else []
+        meter, queue, store = self._meter, self.parts.queue, self.parts.store
         # While Redis is away: the worker that claims the entry finds the end, and does this again.
         with suppress(Unavailable):
             if meter is not None:
                 await meter.note_spent(self.outbox.attempt, self._end, self._usage.spent())
-            await self.parts.queue.leave(self.delivery, self.id, retention_ms, records)
+                records = meter.final_records(self.outbox.log_bytes, self._usage.spent)
+            else:
+                records = await late_records(store, self.id) if self.delivery.is_claimed else []
+            fields = meter.fields if meter is not None else None
+            await queue.leave(self.delivery, self.id, store.retention_ms, records, fields=fields)
 
     def _log_ending(self, begun: Begun, ending: str) -> None:
         fields = self.timeline.leave(begun, self.parts, ending, self._end)

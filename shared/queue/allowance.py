@@ -17,10 +17,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
 from shared.errors import RequestError
-from shared.log.events import End, decode_known
+from shared.log.events import Counts, End, decode_known
 from shared.log.lifetimes import COUNT_SPARE_S, counted_ms
 from shared.log.request import Request
 from shared.log.tally import LIMITS, count_prompt
@@ -35,6 +37,7 @@ MARK = "limits"  # the field of meta that says that the end has to be settled
 DAY_MS = 86_400_000
 _PROMPT, _LINE = "prompt", "line"
 _NOT_ACCEPTED = "-"
+_counts = msgspec.json.Decoder(Counts)
 
 _CODES = {
     "active": "too_many_active",
@@ -141,11 +144,12 @@ def settlement(owner: str, generation_id: str, tokens: int | None) -> Call:
     return _keys(owner), [generation_id, "" if tokens is None else tokens]
 
 
-def tokens_of(end: bytes | None) -> int | None:
+def tokens_of(end: bytes | None, spent: bytes | None) -> int | None:
     """Return the tokens of a generation that has ended.
 
     Args:
         end: the JSON of its end; None or empty: the generation is gone.
+        spent: the JSON of the counts that its worker has noted in meta, where the end has none.
 
     Returns:
         None: not known. An answer that was cancelled without a token, or that no worker began, has
@@ -154,8 +158,9 @@ def tokens_of(end: bytes | None) -> int | None:
     event = decode_known(end) if end else None
     if not isinstance(event, End):
         return None
-    if event.usage is not None:
-        return event.usage.prompt_tokens + event.usage.completion_tokens
+    usage = event.usage or (_counts.decode(spent) if spent else None)
+    if usage is not None:
+        return usage.prompt_tokens + usage.completion_tokens
     never_began = event.error is not None and event.error.code == "queue_timeout"
     return 0 if event.status == "cancelled" or never_began else None
 

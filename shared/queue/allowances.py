@@ -186,10 +186,12 @@ class Allowances:
         """Settle those of the counted generations that have ended or do not exist."""
         if not ids:
             return False
-        commands: list[Command] = [("HMGET", keys.meta(name), "status", "end") for name in ids]
+        commands: list[Command] = [
+            ("HMGET", keys.meta(name), "status", "end", "spent") for name in ids
+        ]
         replies = await self._store.scripts.pipeline.run(commands)
         calls = [
-            (SETTLE, settlement(owner, name, tokens_of(reply[1])))
+            (SETTLE, settlement(owner, name, tokens_of(reply[1], reply[2])))
             for name, reply in zip(ids, replies, strict=True)
             if not isinstance(reply, Exception) and reply[0] not in (b"queued", b"running")
         ]

@@ -21,13 +21,13 @@ from shared.queue.entries import Delivery as Delivery
 from shared.queue.entries import LaneEntry as LaneEntry
 from shared.queue.entries import decode_entry as decode_entry
 from shared.queue.entries import encode_entry as encode_entry
-from shared.queue.leaving import follow_up, forget_commands, leave_call
+from shared.queue.leaving import Ending, leave
 from shared.queue.leaving import forget as forget  # for callers of the queue
 from shared.queue.partitions import Partitions, partitions_of
 from shared.redis import keys
 from shared.redis.client import Client, Command, is_partial, raise_unless_partial, translated
 from shared.redis.pipeline import Call, ClientPipeline, Pipeline
-from shared.redis.scripts import Scripts, has_not_run
+from shared.redis.scripts import Scripts
 from shared.redis.shards import is_partly_away, serves
 
 NEVER_BEGAN_S = 30.0  # a generation that waits this long without a begin may have lost its entry
@@ -226,26 +226,20 @@ class Queue:
         generation_id: str,
         retention_ms: int,
         records: Sequence[tuple[str, Call]] = (),
+        *,
+        fields: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        """Acknowledge the entry of an ended generation and `forget` it, in one round trip.
+        """Do what follows the end of a generation, then acknowledge its entry.
 
         Args:
-            records: calls of scripts that record the owner's bytes, tokens and usage. A record
-                without a call here is written in a further round trip, from the end in meta.
+            records: calls of scripts that record the owner's bytes and tokens. A record without a
+                call here is written in a further round trip, from the end in meta.
+            fields: of meta, as the begin returned them; None: not known.
         """
-        acknowledging = _acknowledge_commands(delivery)
-        tag = self.partitions.of(generation_id)
-        forgetting = forget_commands(generation_id, tag)
-        if self._counts_usage:
-            forgetting, records = forgetting[:1], [*records, leave_call(generation_id, tag)]
-        recording = [await self.scripts.command(name, call) for name, call in records]
-        replies = await self.pipeline.run([*acknowledging, *forgetting, *recording])
-        for record, reply in zip(records, replies[len(replies) - len(records) :], strict=True):
-            if has_not_run(reply):
-                await self.scripts.run(record[0], *record[1])
-        await follow_up(
-            self.scripts, generation_id, retention_ms, replies[len(acknowledging)],
-            tag=tag, recorded={name for name, _ in records},
+        ending = Ending(generation_id, self.partitions.of(generation_id), retention_ms)
+        await leave(
+            self.scripts, ending, _acknowledge_commands(delivery),
+            records=records, fields=fields, counts_usage=self._counts_usage,
         )  # fmt: skip
 
     # Beside the lanes
@@ -265,13 +259,16 @@ class Queue:
         )
 
     async def note_running(self, ids: Sequence[str], now_ms: int) -> None:
-        """Record again which generations run here, in case Redis lost the index."""
+        """Record again which generations run here, in case Redis lost the index.
+
+        Passes over partitions of a cluster that are away, as long as others answer.
+        """
         if ids:
-            with translated():
-                pipeline = self.redis.pipeline(transaction=False)
-                for tag, some in self.partitions.grouped(ids).items():
-                    pipeline.zadd(keys.running(tag), dict.fromkeys(some, now_ms))
-                await pipeline.execute()
+            zadds: list[Command] = [
+                ("ZADD", keys.running(tag), *(part for name in some for part in (now_ms, name)))
+                for tag, some in self.partitions.grouped(ids).items()
+            ]
+            raise_unless_partial(await self.pipeline.run(zadds))
 
     async def try_later(
         self, ticket: LaneEntry, at_ms: int, *, guard_s: float | None = None

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from shared.errors import Unavailable
 from shared.log.events import Counts, End
 from shared.log.records import RESTORE_WITHIN_S, failed
 from shared.log.store import Store
@@ -24,6 +25,7 @@ from shared.queue.turns import leave_lines
 from shared.redis import keys
 from shared.redis.client import Command, raise_unless_partial, translated
 from shared.redis.pipeline import Call
+from shared.redis.shards import is_partly_away
 
 TIME_LIMIT_S_MAX = 604_800.0  # a longer time limit counts as this: seven days
 # A worker ends a generation at its deadline itself. After this time the janitor does it.
@@ -151,21 +153,28 @@ async def end_hopeless(
         how many ended, by the name of the counter.
     """
     outcomes = await _lapse(store, ids)
-    partitions, ended = partitions_of(store.settings), dict[str, str]()
+    partitions, ended, kept = partitions_of(store.settings), dict[str, str](), set[str]()
     for generation_id, (outcome, detail) in zip(ids, outcomes, strict=True):
+        if outcome == "absent" and generation_id in expected:
+            kept.add(generation_id)
         if outcome == "ok":
             ended[generation_id] = detail
         if outcome in ("ok", "ended"):
             # Before it leaves the index: a generation of an outside producer is in no other one.
             # The process that wrote its end may have died before this step.
-            await forget(store, generation_id)
+            try:
+                await forget(store, generation_id)
+            except Unavailable:
+                if not is_partly_away(store.redis):
+                    raise
+                kept.add(generation_id)  # one of its records is on a shard that is away
     with translated():
         pipeline = store.redis.pipeline(transaction=False)
         for generation_id, (outcome, detail) in zip(ids, outcomes, strict=True):
             name = keys.due(partitions.of(generation_id))
             if outcome == "later" and detail != "0":
                 pipeline.zadd(name, {generation_id: int(detail)})
-            elif outcome != "away" and not (outcome == "absent" and generation_id in expected):
+            elif outcome != "away" and generation_id not in kept:
                 pipeline.zrem(name, generation_id)
             if outcome == "ok":
                 # A worker of an older version holds it and has no timer: this stops it.

@@ -26,6 +26,7 @@ from tests.support.wait import until_sync
 START_S = 10.0
 SLOTS = 16_384  # of every cluster
 PORTS = range(10_240, 32_000)  # below the ports of outgoing connections (Linux: from 32,768 on)
+_RETURNED: set[int] = set()  # by `free_port`
 
 
 class ServerMissing(Exception):
@@ -53,12 +54,16 @@ def free_port() -> int:
     """Return a loopback port that was free a moment ago.
 
     The kernel gives none of `PORTS` to outgoing connections, so the port stays free until a server
-    takes it. A port of the kernel's choice does not.
+    takes it. A port of the kernel's choice does not. A process gets no port twice, because a server
+    may start later.
     """
     while True:
         port = PORTS[secrets.randbelow(len(PORTS))]
+        if port in _RETURNED:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _RETURNED.add(port)
             return port
 
 
@@ -69,6 +74,7 @@ def free_ports(count: int) -> int:
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
             for port in range(first, first + count):
                 stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            _RETURNED.update(range(first, first + count))
             return first
 
 

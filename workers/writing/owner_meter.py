@@ -9,10 +9,13 @@ the limit, a growing answer ends with an error. Knows no queue and no backend.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from shared.errors import BackendError, Unavailable
 from shared.log import owner_bytes
 from shared.log.events import Counts, End, encode_counts
+from shared.log.ids import EventId
+from shared.log.log_reader import read_log
 from shared.log.owner_bytes import (
     ENDED_AT,
     OWNER_COUNT_STEP_BYTES,
@@ -24,14 +27,19 @@ from shared.log.records import Begun
 from shared.log.store import Store
 from shared.queue.allowance import MARK, SETTLE, settlement
 from shared.redis import keys
+from shared.redis.client import translated
 from shared.redis.scripts import Call
 
 
 class OwnerMeter:
-    """The byte count of one generation, kept by its holder."""
+    """The byte count of one generation, kept by its holder.
+
+    Attributes:
+        fields: of meta, as the begin returned them.
+    """
 
     def __init__(self, store: Store, begun: Begun) -> None:
-        fields = begun.fields
+        self.fields = fields = begun.fields
         self._store = store
         self._meta = begun.meta
         self._is_counted = b"wait" not in fields  # lines of a batch have this field
@@ -97,3 +105,27 @@ class OwnerMeter:
 
     def _kept(self, log_bytes: int) -> GenerationBytes:
         return GenerationBytes(self._meta.owner, self._meta.generation_id, log_bytes, self._request)
+
+
+async def late_records(store: Store, generation_id: str) -> list[tuple[str, Call]]:
+    """Return the call that records the log of a generation that ended under another worker.
+
+    That worker may have left without a record of the log's size. The log is read for it.
+
+    Raises:
+        Unavailable: Redis did not answer in time.
+    """
+    with translated():
+        found: Any = await store.redis.hmget(keys.meta(generation_id), ["owner", "wait"])  # type: ignore[misc]
+    owner, wait = found
+    if not owner or wait:
+        return []
+    size = 0
+
+    def add(_: EventId, raw: bytes) -> None:
+        nonlocal size
+        size += len(raw)
+
+    await read_log(store, generation_id, add)
+    kept = GenerationBytes(owner.decode(), generation_id, size, 0)  # the request stays counted
+    return [(SCRIPT, owner_bytes.ended(kept, store.retention_ms))]

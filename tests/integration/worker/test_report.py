@@ -7,8 +7,10 @@ from functools import partial
 
 from shared.console.board import Reading, order_drain, read_commands, watch_command
 from shared.console.histogram import quantile
+from shared.errors import Unavailable
 from shared.log.events import Token
 from shared.redis.pipeline import ClientPipeline
+from tests.support.backend_scripts import says
 from tests.support.wait import until
 from tests.support.worker_harness import DEADLINE_S, WorkerHarness
 from workers.backends import Finish
@@ -134,3 +136,25 @@ async def test_an_order_to_drain_another_worker_changes_nothing(url):
 async def has_newer_report(harness: WorkerHarness, at_ms: int) -> bool:
     (presence,) = (await reading(harness)).workers
     return presence.at_ms > at_ms
+
+
+async def test_a_worker_reports_while_the_index_of_running_generations_is_away(url, monkeypatch):
+    """A shard of a cluster that is away must not make the worker look dead."""
+    async with WorkerHarness(url, says("a")) as harness:
+        worker = harness.worker("one")
+
+        async def away(*_):
+            raise Unavailable("the shard does not answer")
+
+        monkeypatch.setattr(worker.queue, "note_running", away)
+        serving = asyncio.create_task(worker.serve(asyncio.Event()))
+
+        async def is_drained() -> bool:
+            await order_drain(harness.redis, "one", "olga")
+            return serving.done()
+
+        async def is_present() -> bool:
+            return bool((await reading(harness)).workers)
+
+        await until(is_present, DEADLINE_S, "a presence")
+        await until(is_drained, DEADLINE_S, "an order that was read")

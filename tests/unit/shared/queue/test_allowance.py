@@ -6,7 +6,7 @@ import pytest
 
 from shared.config.limits import OwnerLimits
 from shared.config.settings import Settings
-from shared.log.events import Counts, End, encode
+from shared.log.events import Counts, End, encode, encode_counts
 from shared.log.records import failed
 from shared.log.request import Request
 from shared.queue.allowance import (
@@ -27,6 +27,7 @@ from shared.redis.scripts import Scripts
 
 SETTINGS = Settings(redis_url="redis://test")
 DAY_MS = 86_400_000
+SPENT = encode_counts(Counts(5, 6, 11))
 
 
 class Record:
@@ -272,8 +273,21 @@ def test_an_estimate_is_the_prompt_and_the_longest_answer():
     ids=["reported", "unknown", "unbegun", "cancelled", "waited", "failed"],
 )
 def test_the_tokens_of_an_end(end, tokens):
-    assert tokens_of(encode(end)) == tokens
+    assert tokens_of(encode(end), None) == tokens
 
 
 def test_a_generation_that_is_gone_counts_its_estimate():
-    assert tokens_of(None) is tokens_of(b"") is None
+    assert tokens_of(None, SPENT) is tokens_of(b"", None) is None
+
+
+@pytest.mark.parametrize(
+    ("end", "tokens"),
+    [
+        (End("completed", "stop", Counts(3, 4, 7)), 7),
+        (End("completed", "stop"), 11),
+        (End("cancelled", "cancelled"), 11),
+    ],
+    ids=["reported", "unknown", "cancelled"],
+)
+def test_the_counts_of_a_worker_are_those_of_an_end_without_any(end, tokens):
+    assert tokens_of(encode(end), SPENT) == tokens

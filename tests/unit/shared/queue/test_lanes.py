@@ -395,18 +395,22 @@ def test_clients_names_are_not_in_keys():
 async def test_a_record_that_a_moving_slot_refuses_is_written_in_a_further_round_trip(
     queue, monkeypatch
 ):
-    """The entry is gone then, so that nobody else would write the record."""
     run, refusals = queue.pipeline.run, [ResponseError("TRYAGAIN Multiple keys request")]
+    size = GenerationBytes("alice", TICKET.id, 5, 7)
+    call = SCRIPT, ended(size, 10_000)
+    refused = await queue.scripts.command(*call)
 
     async def refuse_once(commands):
-        if not refusals:
+        if not refusals or refused not in commands:
             return await run(commands)
-        return [*await run(commands[:-1]), refusals.pop()]
+        place = commands.index(refused)
+        replies = await run([*commands[:place], *commands[place + 1 :]])
+        return [*replies[:place], refusals.pop(), *replies[place:]]
 
     monkeypatch.setattr(queue.pipeline, "run", refuse_once)
-    size = GenerationBytes("alice", TICKET.id, 5, 7)
     delivery = Delivery("interactive", b"1-1", TICKET)
 
-    await queue.leave(delivery, TICKET.id, 10_000, [(SCRIPT, ended(size, 10_000))])
+    await queue.leave(delivery, TICKET.id, 10_000, [call], fields={})
 
+    assert not refusals
     assert await queue.redis.hexists(keys.owner_bytes("alice"), TICKET.id)

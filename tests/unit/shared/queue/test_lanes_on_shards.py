@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from shared.errors import Unavailable
+from shared.log.ids import new_generation_id
 from shared.queue.lanes import Queue
 from shared.queue.partitions import Partitions
 from shared.redis import keys
@@ -51,3 +56,32 @@ async def test_all_partitions_are_read_when_no_shard_answers():
     await queue.read("interactive", 100)
 
     assert len(set(pipeline.streams)) == len(PARTITIONS.tags)
+
+
+class HalfPipeline(FakePipeline):
+    """Answers the calls for the partitions on other shards than `MASTERS[0]`."""
+
+    def __init__(self, redis):
+        super().__init__()
+        self.redis = redis
+
+    async def run(self, commands):
+        self.streams += [command[1] for command in commands]
+        return [
+            1 if serves(self.redis, command[1]) else RedisConnectionError("away")
+            for command in commands
+        ]
+
+
+async def test_running_generations_are_noted_on_the_shards_that_answer():
+    redis = known_shards(MASTERS[0])
+    pipeline = HalfPipeline(redis)
+    queue = Queue(redis, "worker-1", pipeline, partitions=PARTITIONS)
+    ids = [new_generation_id() for _ in range(200)]
+    away = [each for each in ids if not serves(redis, keys.running(PARTITIONS.of(each)))]
+
+    await queue.note_running(ids, 5)
+
+    assert set(pipeline.streams) == {keys.running(tag) for tag in PARTITIONS.tags}
+    with pytest.raises(Unavailable):
+        await queue.note_running(away, 5)

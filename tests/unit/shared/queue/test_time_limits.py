@@ -371,3 +371,28 @@ async def test_each_wait_has_its_own_time(bench):
 
 def test_the_longest_limit_fits_into_a_script():
     assert msgspec.json.decode(msgspec.json.encode(TIME_LIMIT_S_MAX)) * 1000 < 2**53
+
+
+async def test_an_owner_whose_shard_is_away_keeps_only_its_own_generations_in_the_index(
+    redis, monkeypatch
+):
+    """Its records are written when the shard is back; until then the index leads to it."""
+    bench = Bench(redis)
+    first, second = [await bench.ask(queue_wait_s=1) for _ in range(2)]
+    forget = time_limits.forget
+
+    async def forget_second(store, generation_id):
+        if generation_id == first:
+            raise Unavailable("Redis refuses: the shard does not answer")
+        await forget(store, generation_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(time_limits, "forget", forget_second)
+        patch.setattr(time_limits, "is_partly_away", lambda _: True)
+        for generation_id in (first, second):
+            await bench.pass_s(generation_id, LONG_S)
+        await end_hopeless(bench.store, [first, second])
+
+    assert await redis.zrange(keys.due(), 0, -1) == [first.encode()]
+    await end_hopeless(bench.store, [first])
+    assert not await redis.zcard(keys.due())
