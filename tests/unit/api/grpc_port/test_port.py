@@ -20,6 +20,8 @@ from shared.config.settings import Settings
 from tests.support.certificates import Authority
 from tests.support.redis_server import free_port
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 
 async def no_app(scope: Scope, receive: Receive, send: Send) -> None:
     raise AssertionError("these tests ask for the health only")

@@ -22,6 +22,8 @@ from tests.support.upstream import expected_text
 from workers.backends import build_backends
 from workers.backends.contract import BackendItem, SetUpFault
 
+pytestmark = pytest.mark.usefixtures("one_loop")
+
 DEADLINE_S = 10.0
 PROMPT = '{"tokens": 3}'
 ASKED = Request([{"role": "user", "content": PROMPT}])

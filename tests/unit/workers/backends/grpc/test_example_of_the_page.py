@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from shared.config.models import Model
 from shared.config.settings import Settings
 from shared.errors import BackendError
@@ -17,6 +19,8 @@ from tests.support.redis_server import free_port
 from tests.support.wait import until
 from workers.backends import build_backends
 from workers.backends.grpc.status import STATUSES
+
+pytestmark = pytest.mark.usefixtures("one_loop")
 
 ROOT = Path(__file__).parents[5]
 BLOCK = re.compile(r"## `grpc`.*?```python\n(.*?)```", re.S)
