@@ -32,8 +32,8 @@ class KeyWatch:
         """Break `connection` off if the key goes; call `remove` when it closes.
 
         The key was checked when the request came. It may have gone while the node read the body or
-        waited for the first content. Then the connection is broken off, but only after the caller
-        has stored what it needs at the end of the connection.
+        waited for the first content. Then the connection is broken off in the next turn of the
+        loop, when the caller has stored its watch, which `break_off` uses.
         """
         self._connections.setdefault(identity, set()).add(connection)
         if self._is_key_revoked(identity):

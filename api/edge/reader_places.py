@@ -29,9 +29,9 @@ from shared.redis import keys
 from shared.redis.pipeline import Call
 
 SCRIPT = "limit_place"
-# A reader waits so long for its place. A request is answered within 5 s also while Redis hangs, and
-# other calls take up to 4.5 s of it: META_READ_S of api/readers/lookup.py before this call, and
-# REDIS_ANSWER_S for the report of a reader to a generation with a grace after it.
+# How long a reader waits for its place before it is let in. While Redis hangs, a request waits for
+# three calls, and must be answered within 5 s: `META_READ_S` (2 s, api/readers/lookup.py), this
+# one, and `REDIS_ANSWER_S` (2.5 s) for the note that a generation with a grace has a reader.
 PLACE_WAIT_S = 0.25
 RENEW_S = 2.5
 LIFE_MS = 8_000

@@ -137,6 +137,8 @@ class FollowerRow:
 
     def take(self, now: float, due: list[Broadcast]) -> bool:
         """Append the next broadcast to `due`, and count it as written; True: there is more."""
+        if not self.members:
+            return False  # the last one left while the row was queued
         group, start = self._group, self.seq
         data, seq = group.broadcast_after(start)
         if seq == start:

@@ -75,7 +75,7 @@ class EncodedLog:
         self.start_again()
 
     def start_again(self) -> None:
-        """Drop all bytes, and fold the feed from its first entry. The log needs trimmed entries."""
+        """Drop all bytes and the fold. The next fold needs all entries, also trimmed ones."""
         self._epoch = self._feed.epoch
         self.fold: ByteFold = self.dialect.new_fold(self._meta)
         opening = self.fold.opening()

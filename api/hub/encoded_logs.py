@@ -83,14 +83,19 @@ class EncodedLogs:
     def trim(self, target: int) -> None:
         """Free the bytes of the entries up to `target`.
 
+        A log that is not folded so far has no rows, and its other readers ask for a refill. The log
+        keeps its fold, so that these readers get on although the next trim may come soon.
+
         Args:
-            target: at most the place of each reader, and each place of `needed_after`.
+            target: not above the place of any reader or any value of `needed_after`.
         """
         for log in self._logs.values():
             if log.count >= target:
                 log.trim(max(target, log.base))
-            else:
-                log.start_again()  # it has no rows, and its readers have a refill made
+            elif log.count and log.dialect.state_bytes:
+                log.start_again()  # the state of this fold takes more memory than the bytes
+            elif log.count:
+                log.trim(log.count)
         for group in self.groups.values():
             if group.is_folding:
                 group.note_change()  # the rows fold on, so that the next trim frees more

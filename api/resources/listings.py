@@ -24,7 +24,7 @@ from api.intake.body import model_not_found
 from api.node import Node
 from api.resources.health import jobs_content, workers_with_age_ms
 from api.response import json_response
-from shared.config.credentials import EVERYBODY, SESSION_CHARACTERS_MAX, Identity
+from shared.config.credentials import EVERYBODY, SESSION_CHARACTERS_MAX, Identity, Share
 from shared.config.models import Model
 from shared.errors import NotFound
 from shared.later.lag import read_lag
@@ -80,13 +80,26 @@ class ListingRoutes:
         if not name or len(name) > SESSION_CHARACTERS_MAX:
             raise NotFound("session")
         owner = None if identity.covers(name) else identity.owner
+        share = identity.share
 
         async def read(before_ms: int | None) -> list[IndexRow]:
+            if share is not None and share.session != name:
+                return await self._shared_rows(share, name, before_ms)
             return await session_rows(self.node.redis, owner, name, ROWS, before_ms=before_ms)
 
         async with answer_deadline():
             content = await self._page(read, before_ms, identity)
         return {"session": name, **content}
+
+    async def _shared_rows(
+        self, share: Share, session: str, before_ms: int | None
+    ) -> list[IndexRow]:
+        """Return the generation of a share if it is in `session`, and nothing of its maker's."""
+        (meta,) = await self.node.store.metas([share.generation]) if share.generation else (None,)
+        if meta is None or meta.session != session:
+            return []
+        rows = [IndexRow(share.generation, meta.created_at_ms)]
+        return [row for row in rows if before_ms is None or row.created_ms < before_ms]
 
     async def generations(self, request: Request) -> ASGIApp:
         """GET /v1/generations: the owner's, of all sessions; with `active=1` only the unfinished.

@@ -131,9 +131,9 @@ def _read_day(query: Mapping[str, str], name: str) -> date | None:
 def after_in_header(name: str) -> str:
     """Return a value of `after` for the name of an owner, as the header X-Next-After has it.
 
-    A header holds ASCII only. Some clients put its value into the query as it is, and others encode
-    it first. With a percent-encoded name the pages of the latter would repeat owners, who would be
-    billed twice. So a name that is not plain has a coded form, which consists of plain characters.
+    A header holds ASCII only. Some clients put its value into the query as it is, and others
+    percent-encode it first. If the value had percent signs, the latter would encode them again, and
+    `after` would be another name. So a name that is not plain has a form of plain characters.
     """
     return name if _PLAIN.fullmatch(name) else _coded(name)
 

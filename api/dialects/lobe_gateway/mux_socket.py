@@ -149,7 +149,7 @@ class MuxConversation(ReplyingConversation):
         """Open a pending operation if it exists by now.
 
         It stays pending until it is open, so that it is tried again after Unavailable. The client
-        may unsubscribe or subscribe anew during each await: then `wanted` counts no more.
+        may unsubscribe or subscribe anew during each await: then `wanted` is outdated.
         """
         meta = await find_operation(self.node, self.identity, operation)
         if self._pending.get(operation) is not wanted:
@@ -160,6 +160,8 @@ class MuxConversation(ReplyingConversation):
             self._open_held(operation, relay, meta, wanted)
         else:
             self.hub.release(relay)
+            if operation not in self.socket.subscriptions:
+                self._stop_executing(operation)  # nobody reads it here: others get its tools
 
     async def _hold_operation(self, operation: str, meta: Meta, wanted: _Pending) -> Relay:
         """Return the held relay of an operation, after its executor was noted; as `Hub.hold`."""
@@ -168,6 +170,8 @@ class MuxConversation(ReplyingConversation):
         return await self.hub.hold(meta)
 
     def _open_held(self, operation: str, relay: Relay, meta: Meta, wanted: _Pending) -> None:
+        if not wanted.is_executor:  # an earlier subscription of this client may have been one
+            self._stop_executing(operation)
         fold = MuxFrameFold(meta, operation, wanted.seen, is_executor=wanted.is_executor)
         about = fed_members(meta)
         at = time.time_ns() // 1_000_000

@@ -147,6 +147,24 @@ def test_a_follower_that_steps_out_gets_the_seq_of_its_row() -> None:
     assert b'"c"' in fault_run.readers[0].body
 
 
+class UnfoldedLog(EncodedLog):
+    """A log that folds nothing, as a compressed one without readers."""
+
+    def slice(self, seq: int, bytes_max: int = 0) -> tuple[bytes, int]:
+        return b"", seq
+
+
+def test_a_row_whose_last_follower_has_left_gets_no_further_turn() -> None:
+    """A log that nobody reads may stay behind the feed, so the row must not wait for it."""
+    fault_run = FaultRun(1)
+    (reader,), (row,) = fault_run.readers, fault_run.group.rows
+    fault_run.group._log = UnfoldedLog(fault_run.feed, SSE, make_meta())
+    assert row.take(fault_run.host.now(), [])
+    row.remove(reader)
+
+    assert not row.take(fault_run.host.now(), [])
+
+
 def test_a_follower_that_a_write_removes_has_been_given_that_broadcast() -> None:
     """A connection may pause within a broadcast: no event is lost, and none comes twice."""
     fault_run = FaultRun(3)

@@ -12,6 +12,7 @@ from api.dialects.native.fold import NDJSON, SSE
 from shared.log.fold import FOLD_ENTRIES_MAX
 from shared.log.ids import EventId
 from tests.support.hub_harness import END, GENERATION, HubHarness, settle
+from tests.support.wait import until
 from tests.unit.api.hub.reading import Reading, Wire, read, stop
 
 ENTRIES = 6 * FOLD_ENTRIES_MAX
@@ -143,3 +144,21 @@ async def test_a_log_that_is_behind_a_reader_is_emptied_and_stays_the_log_of_its
             assert relay.broadcast_group(NDJSON, is_chunked=True) is group
             assert log.is_refill_needed(0) and log.is_refill_needed(3)
             await stop(reading)
+
+
+async def test_a_trim_keeps_the_fold_of_a_log_that_is_behind() -> None:
+    """A reader of this log may wait for the next refill, and each trim comes a second later."""
+    async with HubHarness() as hub_harness:
+        meta = hub_harness.log.create()
+        hub_harness.log.tokens(*map(str, range(2 * FOLD_ENTRIES_MAX)))
+        async with hub_harness.hub.reading(meta) as relay:
+            await until(lambda: relay.feed.count == 2 * FOLD_ENTRIES_MAX, 5, "the log")
+            log, unused = relay.encoded_log(NDJSON), relay.encoded_log(SSE)
+            log.encode()
+            folds = log.fold, unused.fold
+            for _ in range(2):
+                relay.trim()
+
+            assert (log.count, log.base) == (FOLD_ENTRIES_MAX, FOLD_ENTRIES_MAX)
+            assert log.is_refill_needed(FOLD_ENTRIES_MAX)
+            assert (log.fold, unused.fold) == folds

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from api.resources.listings import INDEX_READS_MAX, PAGE_GENERATIONS, ListingRoutes
-from shared.config.credentials import Identity
+from shared.config.credentials import Identity, Share
 from shared.log.records import Meta
 from tests.support.hub_harness import HubHarness, make_meta
 
@@ -43,11 +43,14 @@ class Index:
     async def metas(self, ids: Sequence[str]) -> list[Meta | None]:
         return [self.known.get(name) for name in ids]
 
-    async def page(self, before_ms: int | None = None) -> dict[str, Any]:
+    async def page(
+        self, before_ms: int | None = None, identity: Identity | None = None
+    ) -> dict[str, Any]:
         async with HubHarness() as harness:
             harness.log.metas = self.metas  # type: ignore[attr-defined]
             routes = ListingRoutes(harness.node(redis=self))
-            return await routes.session_content("chat", Identity("anonymous"), before_ms)
+            viewer = identity or Identity("anonymous")
+            return await routes.session_content("chat", viewer, before_ms)
 
     async def pages(self) -> list[list[str]]:
         """Follow `next_before` to the end; return the ids of each page."""
@@ -102,3 +105,22 @@ async def test_pages_do_not_end_within_a_millisecond() -> None:
 
     assert sorted(sum(pages, [])) == sorted(index.known)
     assert all(len(page) <= PAGE_GENERATIONS for page in pages)
+
+
+async def test_a_share_learns_nothing_of_other_sessions_of_its_maker() -> None:
+    index = Index()
+    index.add(1_500)
+    shared = next(iter(index.known))
+    index.known["gen_other"] = make_meta("gen_other", session="other")
+
+    def of(share: Share) -> Identity:
+        return Identity("anonymous", share=share)
+
+    other_session = await index.page(identity=of(Share("trs_1", "", "other")))
+    other = await index.page(identity=of(Share("trs_1", "gen_other", "")))
+    assert index.reads == 0
+    for page in (other_session, other):
+        assert (page["generations"], page["next_before"]) == ([], None)
+    index.known[shared] = make_meta(shared, session="chat")
+    page = await index.page(identity=of(Share("trs_1", shared, "")))
+    assert [item["id"] for item in page["generations"]] == [shared]

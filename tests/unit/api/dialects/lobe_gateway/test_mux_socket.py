@@ -147,7 +147,8 @@ async def test_a_new_subscription_while_the_executor_is_noted_is_not_replaced(
     feeder.may_write.set()
     await settle()
 
-    assert open_operations(socket_client) == [], "the older wish is over"
+    assert open_operations(socket_client) == [], "the first subscription is outdated"
+    assert feeder.marks == [True, False], "the new subscription is no executor's"
 
 
 async def test_pending_operations_open_only_while_fewer_than_the_limit_are_open(
