@@ -127,8 +127,7 @@ class Gate:
 
     async def leave(self, run: Entrant) -> None:
         """Give back what a run has taken. Its slots go to those that wait."""
-        if (backend := self._trials.pop(run.ticket.id, "")) != "":
-            self._health.return_trial(backend, run.ticket.id)
+        self._return_trial(run)
         for backend in self._held.pop(run.ticket.id, ()):
             self._returned[backend].discard(run.ticket.id)
             with suppress(Unavailable):  # the slot comes back when its lease is over
@@ -140,11 +139,21 @@ class Gate:
             self._returned[backend].add(generation_id)
             self._wake[backend].set()
 
-    def forget(self, run: Entrant) -> None:
-        """Keep the slots of a run no longer; they come back when their leases are over."""
-        self._trials.pop(run.ticket.id, None)
+    def forget(self, run: Entrant, *, may_be_asking: bool) -> None:
+        """Keep the slots of a run no longer; they come back when their leases are over.
+
+        Args:
+            may_be_asking: its call to the backend may be under way: its trial is not given back.
+        """
+        if may_be_asking:
+            self._trials.pop(run.ticket.id, None)
+        self._return_trial(run)
         for backend in self._held.pop(run.ticket.id, ()):
             self._returned[backend].discard(run.ticket.id)
+
+    def _return_trial(self, run: Entrant) -> None:
+        if (backend := self._trials.pop(run.ticket.id, "")) != "":
+            self._health.return_trial(backend, run.ticket.id)
 
     async def take(self, backend: str, generation_id: str) -> bool:
         """See `BackendHealth.take_slot`."""

@@ -208,3 +208,17 @@ async def test_a_new_run_that_gets_a_slot_leaves_the_lines_that_it_has_just_ente
     assert await gate._enter_lines(run_on("a", "b", lane="interactive"), "ab")
 
     assert slots_of(gate, "a").released == [TICKET.id]
+
+
+@pytest.mark.parametrize("may_be_asking", [False, True])
+def test_a_run_that_is_forgotten_returns_a_trial_that_it_cannot_have_used(
+    gate, monkeypatch, may_be_asking
+):
+    returned: list[tuple[str, ...]] = []
+    monkeypatch.setattr(gate._health, "return_trial", lambda *names: returned.append(names))
+    gate._trials = {TICKET.id: "a"}
+
+    gate.forget(run_on("a"), may_be_asking=may_be_asking)
+
+    assert returned == ([] if may_be_asking else [("a", TICKET.id)])
+    assert not gate._trials
