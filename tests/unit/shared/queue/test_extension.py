@@ -191,7 +191,8 @@ async def test_a_generation_that_ends_meanwhile_has_no_key_that_outlives_its_met
     await extend(produced.store, produced.id, LEASE_S)
 
     kept_ms = await produced.redis.pttl(keys.meta(produced.id))
-    for name in (keys.idempotency("alice", "key"), keys.request(produced.id)):
+    one_only = (keys.idempotency("alice", "key"), keys.request(produced.id))
+    for name in (*one_only, FED, keys.timeline(produced.id)):
         assert await produced.redis.pttl(name) <= kept_ms + 100
     assert await produced.redis.zscore(keys.owner_active("alice"), produced.id) is None
 
