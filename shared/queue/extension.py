@@ -28,7 +28,7 @@ from shared.log.lifetimes import (
 )
 from shared.log.producing import Appended
 from shared.log.records import Begun
-from shared.log.request_pieces import PIECES
+from shared.log.request_pieces import piece_count
 from shared.log.store import Store
 from shared.queue.allowance import EXTEND, MARK, extension
 from shared.queue.leaving import forget
@@ -78,7 +78,7 @@ async def extend_begun(store: Store, begun: Begun) -> None:
     """
     meta, settings = begun.meta, store.settings
     is_line = b"wait" in begun.fields  # of a batch: only a large request has a life of its own
-    if is_line and PIECES not in begun.fields:
+    if is_line and not piece_count(begun.fields.get(b"request", b"")):
         return
     age_s, silence_s = (meta.held_since_ms - meta.created_at_ms) / 1000, attempt_silence_s(settings)
     if must_extend(settings, age_s, silence_s):

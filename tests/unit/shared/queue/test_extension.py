@@ -167,6 +167,21 @@ async def test_a_worker_that_begins_an_old_generation_extends_every_key(bench):
     assert await bench.is_extended(silence_s)
 
 
+@pytest.mark.parametrize("is_large", [True, False])
+async def test_of_a_line_of_a_batch_only_a_large_request_is_extended(bench, monkeypatch, is_large):
+    request = NEW["request"] if is_large else b'{"messages":[]}'
+    await bench.accept(request=request, priority="batch", wait_s=86_400.0)
+    await bench.age(bench.settings.generation_s_max + 86_400)
+    begun = await bench.store.begin(bench.id, "token", "worker")
+    assert isinstance(begun, Begun)
+    if not is_large:
+        monkeypatch.setattr(extension, "extend", None)
+
+    await extend_begun(bench.store, begun)
+
+    assert not is_large or await bench.redis.pttl(keys.request(bench.id)) > 86_400_000
+
+
 async def test_the_first_attempt_of_a_usual_generation_extends_nothing(bench, monkeypatch):
     monkeypatch.setattr(extension, "extend", None)
     await bench.accept()
