@@ -33,6 +33,11 @@ AWAY_PAUSE_S = 0.5  # the shortest pause while Redis is away
 PLANNED_AHEAD_S = 5.0  # arq plans two polls ahead; a later plan means that the clock was set back
 JOBS_MAX = 96  # in one process: 48 webhooks, 32 batches, and others; most of them only wait
 READ_MAX = 2_000  # jobs in one poll, running ones included; arq never reads further
+# How long arq's mark of a running job stays. arq would take the longest limit of all functions,
+# which is an hour because of the batches. A job of a process that crashed stays at the head of the
+# queue for this time, and with `READ_MAX` of them no process reads further. A longer job may be
+# started again elsewhere: its source makes this harmless, as by the lease of a batch.
+IN_PROGRESS_S = 310.0
 JOB_KEPT_MS = 8 * 86_400_000  # until a job expires; arq's default is one day
 
 
@@ -54,6 +59,7 @@ class JobsWorker(Worker):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.in_progress_timeout_s = IN_PROGRESS_S
         self.woken = asyncio.Event()
 
     async def main(self) -> None:
@@ -71,6 +77,15 @@ class JobsWorker(Worker):
             except UnicodeDecodeError:
                 pause_s = 0 if await self._drop_unreadable() else POLL_S
             await pause(self.woken, pause_s)
+
+    async def start_jobs(self, job_ids: list[bytes]) -> None:
+        """Start jobs that no process runs; arq calls this.
+
+        A job that has run here for `IN_PROGRESS_S` looks free. To start it again would replace its
+        task, and a drain would not wait for it.
+        """
+        running = {job_id.encode() for job_id, task in self.tasks.items() if not task.done()}
+        await super().start_jobs([each for each in job_ids if each not in running])
 
     def retire(self) -> None:
         """Take no more jobs. `main` returns after its present poll, which is not interrupted."""

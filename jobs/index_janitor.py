@@ -8,6 +8,7 @@ a living worker restores a generation that Redis has lost.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -17,6 +18,9 @@ from shared.redis.client import Client, translated
 
 SCANS_PER_ROUND = 200  # SCAN calls of about `SCAN_COUNT` keys each
 SCAN_COUNT = 500
+# Of one round, with the work on the keys that were found. Then the second check of the suspects
+# ends within `jobs.janitor.CHECK_S_MAX`. A check that is broken off would drop nothing.
+SCAN_S = 15.0
 PAGE = 1_000  # members of one index in one round trip
 SUSPECTS_MAX = 10_000  # possibly absent entries of one round
 ABSENT_TWICE_S = RESTORE_WITHIN_S + 2  # between the two checks of an absent generation
@@ -43,6 +47,7 @@ class IndexJanitor:
         """
         found: Counter[str] = Counter()
         suspects: list[tuple[str, str]] = []
+        until_s = time.monotonic() + SCAN_S
         for _ in range(SCANS_PER_ROUND):
             with translated():
                 self._cursor, names = await self.redis.scan(
@@ -54,7 +59,7 @@ class IndexJanitor:
                     suspects += await self._absent(name, keys.meta, SUSPECTS_MAX - len(suspects))
                 else:
                     found += await self._mend_jobs(name)
-            if self._cursor == 0:
+            if self._cursor == 0 or time.monotonic() >= until_s:
                 break
         found["index_entries_dropped"] += await self._drop_absent(suspects)
         return found

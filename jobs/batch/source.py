@@ -48,8 +48,9 @@ STEP_TIMEOUT_S = 300.0  # of a step that hangs: its slice ends, and another one 
 # Of a step that reads a whole input or writes a whole output: 50,000 parts of a bucket take two
 # minutes. If such a step is broken off, the next slice begins it anew. A lost lease ends it sooner.
 FILE_STEP_TIMEOUT_S = 1_500.0
-# Of a whole slice: more than all its steps. After a crash, arq keeps the entries of running jobs of
-# every kind in its queue for this time, so it is not longer.
+# Of a whole slice: more than all its steps. After `jobs.arq_worker.IN_PROGRESS_S` another process
+# may take the job, too: arq drops it because of `max_tries`, and a second slice would end at once,
+# because the first one holds the lease.
 ARQ_TIMEOUT_S = 3_600.0
 ACTIVE_MAX = 1_000  # batches in one poll, the oldest first
 RUNNING_MAX = 32  # slices at once in one process

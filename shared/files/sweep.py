@@ -19,6 +19,7 @@ from shared.redis.client import clock_ms, translated
 
 ORPHAN_S = 3_600.0  # age from which an object without a record is deleted; normally both exist
 EXPIRED_PER_SWEEP = 1_000
+EXPIRED_S = 10.0  # of one sweep; with `shared.files.walk.PART_S` less than a check may take
 RECORDS_PER_SWEEP = 100  # random records whose objects one sweep checks
 ASKED_AT_ONCE = 500  # records in one round trip
 
@@ -51,17 +52,28 @@ async def sweep_files(files: FileStore, walk: Walk) -> Swept:
 
 
 async def _drop_expired(files: FileStore) -> int:
-    """Delete the objects and index entries of expired files. Redis has expired the records."""
+    """Delete the objects and index entries of expired files for `EXPIRED_S`, but at least of one.
+
+    Redis has expired the records.
+
+    Returns:
+        the number of files.
+    """
+    until_s = time.monotonic() + EXPIRED_S
     now_ms = await clock_ms(files.redis)
     with translated():
         entries = await files.redis.zrangebyscore(
             keys.FILES_EXPIRY, "-inf", now_ms, start=0, num=EXPIRED_PER_SWEEP
         )
+    dropped = 0
     for entry in entries:
         file_id, _ = keys.split_file_entry(entry.decode())
         await files.objects.delete(PREFIX + file_id)
         await files.drop(entry.decode())
-    return len(entries)
+        dropped += 1
+        if time.monotonic() >= until_s:
+            break
+    return dropped
 
 
 async def _drop_orphans(files: FileStore, walk: Walk) -> int:

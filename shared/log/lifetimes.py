@@ -14,8 +14,10 @@ that they go also if no process records the end:
 `Settings.generation_s_max` bounds most generations. A generation lives longer if it waits for a
 worker again and again, or if an outside producer writes it. Then shared/queue/extension.py sets the
 expiries again, at calls that come anyway: at the begin of an attempt, and at a producer's append.
-`must_extend` says when. Between two such calls pass at most `silence_s`: the lease of a producer,
-or `attempt_silence_s`. This module does no I/O.
+`must_extend` says when. This module does no I/O.
+
+`silence_s` is the longest time between two such calls: the lease of a producer, or
+`attempt_silence_s`. An extension keeps each key for this time longer.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from shared.config.settings import Settings
 
 EXTEND_EVERY_S = 3_600.0  # at most: the time between two extensions of one generation
 COUNT_SPARE_S = 60.0  # an entry of the limits outlives the longest usual generation by this
-# The name of a chat is not in meta, so no call extends the lists of chats. A small list costs
-# little, and the jobs role removes absent generations from it.
-CHAT_S = 604_800.0
+# The name of a chat is not in meta, so no call extends the lists of chats. They are kept longer for
+# generations that live longer than usual, but each chat of a day costs a list.
+CHAT_S = 86_400.0
 
 
 def named_ms(settings: Settings, silence_s: float = 0.0) -> int:

@@ -158,7 +158,12 @@ def tokens_of(end: bytes | None, spent: bytes | None) -> int | None:
     event = decode_known(end) if end else None
     if not isinstance(event, End):
         return None
-    usage = event.usage or (_counts.decode(spent) if spent else None)
+    usage = event.usage
+    if usage is None and spent:
+        try:
+            usage = _counts.decode(spent)
+        except msgspec.MsgspecError:  # of a newer version
+            return None
     if usage is not None:
         return usage.prompt_tokens + usage.completion_tokens
     never_began = event.error is not None and event.error.code == "queue_timeout"

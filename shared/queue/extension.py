@@ -1,8 +1,9 @@
 """Extends the life of the keys of a generation that lives longer than usual.
 
 shared/log/lifetimes.py has the keys, their lives, and when an extension is due. A usual generation
-ends before that, and costs no call. Invariant: after an extension no key of an ended generation
-outlives its meta. The generation may end during the extension, so its status is read once more.
+ends before that, and costs no call. Invariant: an extension lets no key that belongs to one ended
+generation outlive its meta. The generation may end during the extension, so its status is read once
+more. If it has ended, all these keys get the rest of the life of meta.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from shared.log.lifetimes import (
 )
 from shared.log.producing import Appended
 from shared.log.records import Begun
-from shared.log.request_pieces import PIECES
+from shared.log.request_pieces import piece_count
 from shared.log.store import Store
 from shared.queue.allowance import EXTEND, MARK, extension
 from shared.queue.leaving import forget
@@ -77,7 +78,7 @@ async def extend_begun(store: Store, begun: Begun) -> None:
     """
     meta, settings = begun.meta, store.settings
     is_line = b"wait" in begun.fields  # of a batch: only a large request has a life of its own
-    if is_line and PIECES not in begun.fields:
+    if is_line and not piece_count(begun.fields.get(b"request", b"")):
         return
     age_s, silence_s = (meta.held_since_ms - meta.created_at_ms) / 1000, attempt_silence_s(settings)
     if must_extend(settings, age_s, silence_s):
@@ -107,10 +108,27 @@ async def extend(store: Store, generation_id: str, silence_s: float) -> None:
         calls = _entries(store, generation_id, fields, silence_s)
     replies = await store.scripts.run_mixed(calls) if calls else []
     replies += await run(_expiries(store, generation_id, fields, silence_s))
-    (status,) = _checked(await run([("HGET", keys.meta(generation_id), "status")]))
+    meta = keys.meta(generation_id)
+    status, left_ms = _checked(await run([("HGET", meta, "status"), ("PTTL", meta)]))
     if status not in _ACTIVE:
+        replies += await run(_ends(store, generation_id, fields, left_ms))
         await forget(store, generation_id)
     _checked(replies)
+
+
+def _ends(
+    store: Store, generation_id: str, fields: Mapping[str, Any], left_ms: int
+) -> list[Command]:
+    """Return the commands for the keys whose expiry `forget` does not set.
+
+    Args:
+        left_ms: PTTL of meta; not positive: meta is absent.
+    """
+    kept_ms = left_ms if left_ms > 0 else 2 * store.retention_ms
+    commands: list[Command] = [("PEXPIRE", keys.timeline(generation_id), kept_ms)]
+    if fields["fed"]:  # 1 s earlier: a key must never name an absent generation
+        commands.append(("PEXPIRE", fields["fed"].decode(), max(1, kept_ms - 1000)))
+    return commands
 
 
 def _expiries(

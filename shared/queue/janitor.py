@@ -13,6 +13,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.backends.slots import waiting_in_line
@@ -30,15 +31,16 @@ from shared.queue.requeuing import requeue
 from shared.queue.time_limits import end_due, end_waiting, timed_out
 from shared.queue.turns import Turn, ensure_turns, leave_lines, repair
 from shared.redis import keys
-from shared.redis.client import Client, translated
+from shared.redis.client import Client, Command, translated
 from shared.redis.counts import count
-from shared.redis.shards import is_partly_away
+from shared.redis.shards import is_partly_away, serves
 from shared.usage.settlement import Settlement
 
 log = logging.getLogger(__name__)
 
 PASS_S = 1.0  # between two passes, of all processes together
 MEMBERS_PER_PASS = 1_000  # of each index, the oldest first
+PAGES_PER_PASS = 10  # of one index, `MEMBERS_PER_PASS` each, while shards of a cluster are away
 WORKER_GONE_S = 3_600.0  # the presence of a silent worker is deleted after this
 
 
@@ -137,16 +139,8 @@ class Janitor:
     async def _sweep_index(
         self, index: str, priority: str, now_ms: int, older_s: float
     ) -> Counter[str]:
-        with translated():
-            members = await self.redis.zrangebyscore(
-                index,
-                "-inf",
-                now_ms - older_s * 1000,
-                start=0,
-                num=MEMBERS_PER_PASS,
-                withscores=True,
-            )
-        ids = [member.decode() for member, _ in members]
+        since = await self._members(index, round(now_ms - older_s * 1000))
+        ids = list(since)
         found = await end_waiting(self.store, ids)
         tops = await self.store.known_tops(ids) if ids else []
         # A generation whose shard is away has no top here; the next pass finds it.
@@ -154,7 +148,6 @@ class Janitor:
         lost = [name for name, top in known if self._is_lost(top)]
         queued = await ensure_turns(self.store, lost, priority)
         queued |= await waiting_in_line(self.redis, lost)
-        since = {name: int(since_ms) for name, (_, since_ms) in zip(ids, members, strict=True)}
         for generation_id, top in known:
             place = Place(index, priority, since[generation_id], has_entry=generation_id in queued)
             try:
@@ -166,6 +159,45 @@ class Janitor:
             if finding:
                 found[finding] += 1
         return found
+
+    async def _members(self, index: str, before_ms: int) -> dict[str, int]:
+        """Return the oldest members of an index, and their scores.
+
+        Generations for which a pass can do nothing are left out, and must not take the places of
+        lost ones: their shard is away, or they have ended and the shard of their owner is away.
+        """
+        since: dict[str, int] = {}
+        for page in range(PAGES_PER_PASS):
+            with translated():
+                members = await self.redis.zrangebyscore(
+                    index, "-inf", before_ms,
+                    start=page * MEMBERS_PER_PASS, num=MEMBERS_PER_PASS, withscores=True,
+                )  # fmt: skip
+            found = {member.decode(): int(since_ms) for member, since_ms in members}
+            left_out = await self._must_stay(list(found)) if is_partly_away(self.redis) else ()
+            since |= {name: found[name] for name in found if name not in left_out}
+            if len(found) < MEMBERS_PER_PASS or len(since) >= MEMBERS_PER_PASS:
+                break
+        return dict(list(since.items())[:MEMBERS_PER_PASS])
+
+    async def _must_stay(self, ids: Sequence[str]) -> set[str]:
+        """Return the generations that stay in the index as long as shards are away."""
+        read: list[Command] = [("HMGET", keys.meta(name), "status", "owner") for name in ids]
+        try:
+            replies = await self.store.scripts.pipeline.run(read) if ids else []
+        except Unavailable:  # a cluster lost all of these calls
+            return set(ids)
+        return {
+            name
+            for name, reply in zip(ids, replies, strict=True)
+            if isinstance(reply, Exception) or self._must_wait_for_owner(*reply)
+        }
+
+    def _must_wait_for_owner(self, status: bytes | None, owner: bytes | None) -> bool:
+        """Whether a generation has ended, and `forget` cannot write the records of its owner."""
+        if status in (None, b"queued", b"running") or not owner:
+            return False
+        return not serves(self.redis, keys.owner_bytes(owner.decode()))
 
     async def _mend(self, generation_id: str, place: Place, top: Top) -> str:
         """Mend one index member. Return the name of the counter; empty: nothing to mend."""

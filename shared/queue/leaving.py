@@ -36,8 +36,9 @@ _LEFT = (
     "end",
     "spent",
 )
-# Those of them that give `follow_up` a step beside the records of the owner.
-_STEPS = (b"idem", b"webhook", PIECES, AUDIO.encode())
+# Those of them that give `_follow_up` a step beside the records of the owner. The pieces of a large
+# request do, too, but a begin returns the request itself.
+_STEPS = (b"idem", b"webhook", AUDIO.encode())
 # With one of these, the generation is in the index `due`.
 _TIME_LIMITS = (b"queue_wait", b"deadline", b"producer")
 

@@ -2,7 +2,9 @@
 
 An old generation may still be unfinished, so its age alone does not remove it: its meta must be
 absent. To look costs a round trip. So a list is looked at when it has `OLD_MAX` old ids, at most
-once in `LOOK_EVERY_S`. The jobs role removes absent generations, too (jobs/index_janitor.py).
+once in `LOOK_EVERY_S`. If a look leaves more to remove, the next one does not wait for this time:
+otherwise the list of an owner with many prompts would grow without a bound. The jobs role removes
+absent generations, too (jobs/index_janitor.py).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from shared.log.store import Store
 from shared.redis import keys
 from shared.redis.client import Command
 
-OLD_MAX = 100  # old ids of one list that are not looked at
+OLD_MAX = 100  # with fewer old ids, a list is not looked at
 LOOK_EVERY_S = 60.0  # between two looks of one process at a list
 LOOK_MAX = 1_000  # ids in one look, the oldest first
 LISTS_MAX = 10_000  # whose last look a process remembers
@@ -46,15 +48,23 @@ class OldIds:
         while len(self._again_s) > LISTS_MAX:
             self._again_s.popitem(last=False)
         try:
-            await self._drop(name, before_ms)
+            has_more = await self._drop(name, before_ms)
         except Unavailable:
             return
+        if has_more:
+            self._again_s.pop(name, None)
 
-    async def _drop(self, name: str, before_ms: int) -> None:
+    async def _drop(self, name: str, before_ms: int) -> bool:
+        """Look once; whether another look would probably remove many ids, too."""
         run = self._store.scripts.pipeline.run
         (ids,) = await run([("ZRANGEBYSCORE", name, "-inf", before_ms, "LIMIT", 0, LOOK_MAX)])
         if isinstance(ids, Exception) or not ids:
-            return
+            return False
         known = await run([("HGET", keys.meta(each.decode()), "status") for each in ids])
-        if absent := [each for each, status in zip(ids, known, strict=True) if status is None]:
-            await run([("ZREM", name, *absent)])
+        absent = [each for each, status in zip(ids, known, strict=True) if status is None]
+        if not absent:
+            return False
+        (removed,) = await run([("ZREM", name, *absent)])
+        # Ids of unfinished generations stay, and each look reads them again.
+        is_worth_it = isinstance(removed, int) and removed >= OLD_MAX
+        return is_worth_it and len(ids) == LOOK_MAX

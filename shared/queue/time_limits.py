@@ -145,8 +145,9 @@ async def end_hopeless(
     """End those generations without a worker whose time is over or whose readers are gone.
 
     Args:
-        expected: those that stay in the index although they are absent. A node notes the generation
-            of a producer before it creates it, and no later call would note it again. A worker
+        expected: those that stay in the index although they are absent, because they may still
+            appear and no later call would put them into the index again. A node adds the
+            generation of a producer to the index before it creates the generation. A worker
             restores a generation that Redis has lost.
 
     Returns:

@@ -614,12 +614,12 @@ async def test_a_batch_with_more_parts_than_one_step_reads_in_its_time_is_comple
     read = type(desk.files).read_object
 
     async def slowly(self, name, start=0):
-        await asyncio.sleep(0.05)  # a bucket that answers slowly
+        await asyncio.sleep(0.2)  # a bucket that answers slowly
         async for piece in read(self, name, start):
             yield piece
 
     monkeypatch.setattr(type(desk.files), "read_object", slowly)
-    monkeypatch.setattr(source_module, "STEP_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(source_module, "STEP_TIMEOUT_S", 2.0)
     await desk.slice(batch_id)
 
     batch = await desk.batches.get(batch_id, OWNER)

@@ -1,4 +1,4 @@
-"""Durable Streams at a node with real sockets and a real Redis: requests that meet two rules."""
+"""Durable Streams at a node with real sockets and a real Redis: two rules apply to one request."""
 
 from __future__ import annotations
 

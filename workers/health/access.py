@@ -66,20 +66,20 @@ class BackendAccess:
         except Unavailable as exc:  # the entry is kept, and a worker that reaches Redis claims it
             data = {"generation_id": run.ticket.id, "reason": str(exc)}
             log.warning("run abandoned", extra=data)
-            self.gate.forget(run)
+            self.gate.forget(run, may_be_asking=False)
             return
         if not is_let_in:
             return
         try:
             await run.execute()
         except asyncio.CancelledError:
-            self.gate.forget(run)
+            self.gate.forget(run, may_be_asking=True)
             raise
         except Exception:
             await self.gate.leave(run)
             raise
         if run.is_superseded or run.held_ms is not None:
-            self.gate.forget(run)
+            self.gate.forget(run, may_be_asking=run.is_superseded)
         else:
             await self.gate.leave(run)
 

@@ -99,7 +99,8 @@ class Gate:
             backends = self._in_reach(route.backends)
             waiting = None if backends else self._limit_wait(run, route.backends)
         if waiting is None and any(name not in self._slots for name in backends):
-            await self._leave_lines(run)
+            if _may_wait_in_lines(run):
+                await self._leave_lines(run)
             return True
         if route is not None and await self._is_held(run.ticket.id):
             return True  # begin refuses this run: it needs no slot and no place in a line
@@ -126,8 +127,7 @@ class Gate:
 
     async def leave(self, run: Entrant) -> None:
         """Give back what a run has taken. Its slots go to those that wait."""
-        if (backend := self._trials.pop(run.ticket.id, "")) != "":
-            self._health.return_trial(backend, run.ticket.id)
+        self._return_trial(run)
         for backend in self._held.pop(run.ticket.id, ()):
             self._returned[backend].discard(run.ticket.id)
             with suppress(Unavailable):  # the slot comes back when its lease is over
@@ -139,11 +139,21 @@ class Gate:
             self._returned[backend].add(generation_id)
             self._wake[backend].set()
 
-    def forget(self, run: Entrant) -> None:
-        """Keep the slots of a run no longer; they come back when their leases are over."""
-        self._trials.pop(run.ticket.id, None)
+    def forget(self, run: Entrant, *, may_be_asking: bool) -> None:
+        """Keep the slots of a run no longer; they come back when their leases are over.
+
+        Args:
+            may_be_asking: its call to the backend may be under way: its trial is not given back.
+        """
+        if may_be_asking:
+            self._trials.pop(run.ticket.id, None)
+        self._return_trial(run)
         for backend in self._held.pop(run.ticket.id, ()):
             self._returned[backend].discard(run.ticket.id)
+
+    def _return_trial(self, run: Entrant) -> None:
+        if (backend := self._trials.pop(run.ticket.id, "")) != "":
+            self._health.return_trial(backend, run.ticket.id)
 
     async def take(self, backend: str, generation_id: str) -> bool:
         """See `BackendHealth.take_slot`."""
@@ -254,7 +264,8 @@ class Gate:
         """Take a slot of one of the backends; whether one was free."""
         for backend in backends:
             if await self.take(backend, run.ticket.id):
-                await self._leave_lines(run, but=backend)
+                if _may_wait_in_lines(run):
+                    await self._leave_lines(run, but=backend)
                 return True
         return False
 
@@ -286,19 +297,25 @@ class Gate:
 
         Also of those that are out of reach now: the generation entered their lines while they were
         in reach. Otherwise their next slots are granted to a generation that runs elsewhere.
+
+        A line that does not answer must not stop a run that needs no slot of its backend. So the
+        generation stays in such a line, and a slot that it is granted there comes back later.
         """
         route, generation_id = run.model.route, run.ticket.id
         names = route.backends if route is not None else ()
         others = [name for name in names if name in self._slots and name != but]
         if not others:
             return
-        places = await self._queue.pipeline.run(
-            [("ZSCORE", backend_keys.slots(name)[1], generation_id) for name in others]
-        )
+        try:
+            places = await self._queue.pipeline.run(
+                [("ZSCORE", backend_keys.slots(name)[1], generation_id) for name in others]
+            )
+        except Unavailable:
+            return
         for backend, place in zip(others, places, strict=True):
             if place is None:
                 continue
-            with suppress(Unavailable):  # the run has its slot: no other backend may stop it
+            with suppress(Unavailable):
                 await self._pass_on(await self._slots[backend].call(released=[generation_id]))
 
     async def _is_held(self, generation_id: str) -> bool:
@@ -316,9 +333,18 @@ class Gate:
         """Put the generations that were granted a slot on `resume`.
 
         If Redis does not answer, their slots are granted anew after `GRANT_MS`. The caller must
-        not fail because of them: what it has kept or taken is its own.
+        not fail because of them: it has kept or taken its slots already.
         """
         tickets = [ticket for raw in granted.entries if (ticket := decode_entry(raw)) is not None]
         if tickets:
             with suppress(Unavailable):
                 await self._queue.put_back(tickets)
+
+
+def _may_wait_in_lines(run: Entrant) -> bool:
+    """Whether an earlier run of a generation may have entered lines.
+
+    A line gives an entry back on `resume`. If a run enters a line and then fails, its own entry
+    stays on its lane until a worker claims it.
+    """
+    return run.delivery.lane == "resume" or run.delivery.is_claimed

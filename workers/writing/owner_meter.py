@@ -29,6 +29,7 @@ from shared.queue.allowance import MARK, SETTLE, settlement
 from shared.redis import keys
 from shared.redis.client import translated
 from shared.redis.scripts import Call
+from shared.redis.shards import serves
 
 
 class OwnerMeter:
@@ -113,13 +114,16 @@ async def late_records(store: Store, generation_id: str) -> list[tuple[str, Call
     That worker may have left without a record of the log's size. The log is read for it.
 
     Raises:
-        Unavailable: Redis did not answer in time.
+        Unavailable: Redis did not answer in time, or the shard of the owner is away.
     """
     with translated():
         found: Any = await store.redis.hmget(keys.meta(generation_id), ["owner", "wait"])  # type: ignore[misc]
     owner, wait = found
     if not owner or wait:
         return []
+    if not serves(store.redis, keys.owner_bytes(owner.decode())):
+        # The entry is claimed again after each lease: the log is not read for a call that fails.
+        raise Unavailable("the shard of the owner is away")
     size = 0
 
     def add(_: EventId, raw: bytes) -> None:

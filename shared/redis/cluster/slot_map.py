@@ -109,9 +109,10 @@ class SlotMap:
         self.avoided.discard(server)
 
     def is_doubtful(self, slots: Iterable[int | None]) -> bool:
-        """Whether another map may serve these slots, because this one does not.
+        """Whether this map may name a wrong master for one of these slots, or none.
 
-        The map was never read, or one of the slots has no master, or a master that was lost.
+        So it is if the map was never read, if a slot has no master, or if its master was lost. Then
+        another map may name the right one.
         """
         if not self.version:
             return True

@@ -49,7 +49,11 @@ class Bench:
         yield [Finish("stop")]
 
     def draw_id(self, victim: RedisServer, tag: str = "") -> str:
-        """An id of this partition, or of one on another server, whose meta is on another server."""
+        """Return an id whose meta is not on the victim.
+
+        Args:
+            tag: of the partition of the id; empty: any partition that is not on the victim.
+        """
         while True:
             drawn = self.harness.acceptor.draw_id()
             own, is_away = self.partitions.of(drawn), self.is_on(victim)

@@ -14,7 +14,7 @@ from jobs.janitor import Rounds, make_round, round_cron
 from shared.batches.record import Batches, NewBatch
 from shared.config.settings import Settings
 from shared.errors import Unavailable
-from shared.files import walk
+from shared.files import sweep, walk
 from shared.files.store import FileStore
 from shared.later.schedules import Schedules
 from shared.later.webhooks import Webhook, read_record, register
@@ -244,6 +244,21 @@ async def test_the_key_space_is_walked_in_parts(store, redis, monkeypatch):
     assert max(part["index_entries_dropped"] for part in parts) < 40
 
 
+async def test_a_slow_walk_drops_what_it_has_found_and_continues_in_the_next_round(
+    redis, monkeypatch
+):
+    monkeypatch.setattr(index_janitor, "ABSENT_TWICE_S", 0)
+    monkeypatch.setattr(index_janitor, "SCAN_S", 0.0)
+    monkeypatch.setattr(index_janitor, "SCAN_COUNT", 2)
+    for number in range(40):
+        await redis.zadd(keys.owner(f"owner-{number}"), {ID: 1})
+    indexes = IndexJanitor(redis)
+    parts = [await indexes.mend() for _ in range(100)]
+
+    assert sum(part["index_entries_dropped"] for part in parts) == 40
+    assert max(part["index_entries_dropped"] for part in parts) < 40
+
+
 async def test_schedules_that_no_index_names_are_due_again(rounds, redis):
     schedules = Schedules(redis, 1)
     one = schedule()
@@ -357,7 +372,9 @@ def test_a_round_times_out_before_the_next_one():
 
     assert job.timeout_s < janitor.ROUND_MINUTES * 60
     assert 6 * janitor.CHECK_S_MAX < janitor.ROUND_S_MAX
-    assert walk.PART_S < janitor.CHECK_S_MAX, "a check ends before it is broken off"
+    files_s = sweep.EXPIRED_S + walk.PART_S
+    for check_s in (files_s, index_janitor.SCAN_S + index_janitor.ABSENT_TWICE_S):
+        assert check_s + 9 < janitor.CHECK_S_MAX, "a check ends before it is broken off"
     assert job.minute == set(range(0, 60, 5)) and job.second == 30
 
 

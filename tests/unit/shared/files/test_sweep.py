@@ -68,6 +68,18 @@ async def test_expired_files_are_removed_with_their_index_entries(
     assert await sweep_files(files, Walk(files.objects, PREFIX)) == NOTHING
 
 
+async def test_a_slow_store_deletes_some_expired_files_in_each_sweep(
+    files: FileStore, redis: Redis, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "EXPIRED_S", 0.0)
+    for _ in range(2):
+        await expire(redis, await store(files))
+
+    for left in (1, 0):
+        assert (await sweep_files(files, Walk(files.objects, PREFIX))).expired == 1
+        assert len(left_in(directory)) == left
+
+
 async def test_expired_and_deleted_at_once_is_no_error(
     files: FileStore, redis: Redis, directory: Path
 ) -> None:

@@ -276,6 +276,11 @@ def test_the_tokens_of_an_end(end, tokens):
     assert tokens_of(encode(end), None) == tokens
 
 
+@pytest.mark.parametrize("spent", [b"[1]", b'{"prompt_tokens":"many"}', b"\xff"])
+def test_counts_of_a_newer_version_leave_the_estimate(spent):
+    assert tokens_of(encode(End("cancelled", "cancelled")), spent) is None
+
+
 def test_a_generation_that_is_gone_counts_its_estimate():
     assert tokens_of(None, SPENT) is tokens_of(b"", None) is None
 

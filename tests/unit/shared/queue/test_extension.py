@@ -167,6 +167,21 @@ async def test_a_worker_that_begins_an_old_generation_extends_every_key(bench):
     assert await bench.is_extended(silence_s)
 
 
+@pytest.mark.parametrize("is_large", [True, False])
+async def test_of_a_line_of_a_batch_only_a_large_request_is_extended(bench, monkeypatch, is_large):
+    request = NEW["request"] if is_large else b'{"messages":[]}'
+    await bench.accept(request=request, priority="batch", wait_s=86_400.0)
+    await bench.age(bench.settings.generation_s_max + 86_400)
+    begun = await bench.store.begin(bench.id, "token", "worker")
+    assert isinstance(begun, Begun)
+    if not is_large:
+        monkeypatch.setattr(extension, "extend", None)
+
+    await extend_begun(bench.store, begun)
+
+    assert not is_large or await bench.redis.pttl(keys.request(bench.id)) > 86_400_000
+
+
 async def test_the_first_attempt_of_a_usual_generation_extends_nothing(bench, monkeypatch):
     monkeypatch.setattr(extension, "extend", None)
     await bench.accept()
@@ -191,7 +206,8 @@ async def test_a_generation_that_ends_meanwhile_has_no_key_that_outlives_its_met
     await extend(produced.store, produced.id, LEASE_S)
 
     kept_ms = await produced.redis.pttl(keys.meta(produced.id))
-    for name in (keys.idempotency("alice", "key"), keys.request(produced.id)):
+    one_only = (keys.idempotency("alice", "key"), keys.request(produced.id))
+    for name in (*one_only, FED, keys.timeline(produced.id)):
         assert await produced.redis.pttl(name) <= kept_ms + 100
     assert await produced.redis.zscore(keys.owner_active("alice"), produced.id) is None
 
@@ -222,4 +238,4 @@ def test_no_key_expires_between_two_calls():
             assert last_s + silence_s <= kept_s
             extended_s = counted_ms(settings, silence_s) / 1000
             assert extend_every_s(settings) + silence_s <= extended_s
-    assert chat_ms(LONG) >= listed_ms(LONG)
+    assert listed_ms(LONG) <= chat_ms(LONG) <= 86_400_000

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from shared.errors import Unavailable
 from shared.log.events import decode
 from shared.log.records import RESTORE_WITHIN_S
+from shared.queue import janitor as janitor_module
 from shared.queue.endings import CANCELLED
 from shared.queue.janitor import (
     NEVER_BEGAN_S,
@@ -13,6 +15,7 @@ from shared.queue.janitor import (
     Janitor,
 )
 from shared.queue.lanes import Queue
+from shared.queue.leaving import forget
 from shared.queue.overview import queue_depths
 from shared.queue.presence import Presence, announce, workers_seen
 from shared.queue.requeuing import requeue
@@ -257,6 +260,57 @@ async def test_a_generation_that_no_worker_takes_over_ends(janitor, store):
 
 
 # What has ended, and what is not there
+
+
+@pytest.fixture
+def away(monkeypatch):
+    """Names of owners whose shards are away."""
+    names: set[str] = set()
+
+    def serves(_, key):
+        return all(key != keys.owner_bytes(name) for name in names)
+
+    async def forget_if_served(store, generation_id):
+        if not serves(store.redis, keys.owner_bytes((await store.meta(generation_id)).owner)):
+            raise Unavailable("the shard is away")
+        await forget(store, generation_id)
+
+    monkeypatch.setattr(janitor_module, "is_partly_away", lambda _: bool(names))
+    monkeypatch.setattr(janitor_module, "serves", serves)
+    monkeypatch.setattr(janitor_module, "forget", forget_if_served)
+    return names
+
+
+async def test_ended_generations_whose_owner_is_away_do_not_hide_lost_ones(
+    janitor, store, away, monkeypatch
+):
+    monkeypatch.setattr(janitor_module, "MEMBERS_PER_PASS", 2)
+    ended = [f"gen_ended{n:03}" for n in range(5)]
+    for n, name in enumerate(ended):
+        await create(store, name, owner="alice")
+        await store.close(name, CANCELLED)
+        await store.redis.zadd(keys.running(), {name: n})
+    await runs(store, lapsed_s=2 * store.settings.lease_s + 1)
+    away.add("alice")
+
+    await sweep(janitor)
+
+    assert await on_resume(store) == [ID]
+    assert await store.redis.zcard(keys.running()) == len(ended) + 1
+
+    away.clear()
+    for _ in range(3):
+        await sweep(janitor)
+    assert await store.redis.zrange(keys.running(), 0, -1) == [ID.encode()]
+
+
+async def test_a_lost_generation_is_requeued_although_its_owner_is_away(janitor, store, away):
+    await runs(store, lapsed_s=2 * store.settings.lease_s + 1)
+    away.add((await store.meta(ID)).owner)
+
+    await sweep(janitor)
+
+    assert await on_resume(store) == [ID]
 
 
 @pytest.mark.parametrize("index", [WAITING, keys.waiting("batch"), keys.running()])

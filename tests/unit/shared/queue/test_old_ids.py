@@ -58,6 +58,23 @@ async def test_a_list_is_looked_at_once_in_a_while(redis, monkeypatch):
     assert await redis.zrange("list", 0, -1) == [b"b"]
 
 
+async def test_a_look_that_leaves_more_to_remove_is_repeated_at_the_next_call(
+    redis, acceptor, monkeypatch
+):
+    monkeypatch.setattr(old_ids, "LOOK_MAX", 3)
+    monkeypatch.setattr(old_ids, "OLD_MAX", 2)
+    unfinished = (await acceptor.accept(NEW)).generation_id
+    await redis.zadd("list", {unfinished: 0} | {f"gone{n}": 1 for n in range(5)})
+    old = OldIds(acceptor.store)
+
+    left = []
+    for _ in range(4):
+        await old.drop("list", 9)
+        left.append(await redis.zcard("list"))
+
+    assert left == [4, 2, 1, 1]
+
+
 async def test_few_old_ids_cost_no_look(redis, monkeypatch):
     monkeypatch.setattr(old_ids, "OLD_MAX", 3)
     await redis.zadd("list", {"a": 1, "b": 2, "new": 10})

@@ -225,7 +225,7 @@ async def test_an_absent_or_ended_generation_leaves_the_index(bench):
     assert await bench.due() == 0
 
 
-@pytest.mark.parametrize("late_s", [2, RESTORE_WITHIN_S - 1])
+@pytest.mark.parametrize("late_s", [2, RESTORE_WITHIN_S - 4])
 async def test_a_producer_that_is_created_late_ends_without_a_lease(bench, monkeypatch, late_s):
     """The janitor looks between the note in the index and the creation."""
     monkeypatch.setattr(time_limits, "SPARE_S", 0.001)

@@ -26,8 +26,8 @@ class FakeGate:
     async def leave(self, run: Any) -> None:
         self.calls.append("leave")
 
-    def forget(self, run: Any) -> None:
-        self.calls.append("forget")
+    def forget(self, run: Any, *, may_be_asking: bool) -> None:
+        self.calls.append("forget, but its call" if may_be_asking else "forget")
 
 
 @dataclass
@@ -61,7 +61,7 @@ async def test_a_run_that_is_over_gives_its_slot_back() -> None:
 
 async def test_a_run_leaves_the_slot_to_the_worker_that_took_its_generation() -> None:
     """The slot is that of the generation: giving it back would let a further request in."""
-    assert await calls_of(FakeRun(is_superseded=True)) == ["forget"]
+    assert await calls_of(FakeRun(is_superseded=True)) == ["forget, but its call"]
 
 
 async def test_a_second_entry_of_a_running_generation_leaves_the_slot_to_its_holder() -> None:
@@ -74,4 +74,4 @@ async def test_a_run_that_redis_keeps_from_its_begin_keeps_no_slot() -> None:
 
 
 async def test_a_cancelled_run_gives_nothing_back() -> None:
-    assert await calls_of(FakeRun(error=asyncio.CancelledError())) == ["forget"]
+    assert await calls_of(FakeRun(error=asyncio.CancelledError())) == ["forget, but its call"]
