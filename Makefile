@@ -31,8 +31,8 @@ ARGS ?=
 # which has a Redis and nodes of its own. tests/conftest.py puts the long files first.
 PROCESSES ?= 4
 PARALLEL = $(if $(ARGS),,--processes $(PROCESSES))
-# A browser and the clients' programs need a core, and some tests have time limits of a client.
-PARALLEL_CLIENTS := $(if $(ARGS),,--processes 2)
+# A browser needs a core, and some tests have time limits of a client; most of their time is waiting.
+PARALLEL_CLIENTS := $(if $(ARGS),,--processes 3)
 PLOTS := .venv/plots/.set-up
 VOICE_SITE ?= $(HOME)/.cache/tailrace-voice/site
 MODELS_CACHE ?= $(HOME)/.cache/tailrace-models
