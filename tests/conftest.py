@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import fakeredis
 import hypothesis
 import pytest
+from anyio.pytest_plugin import extract_backend_and_options, get_runner
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -141,13 +143,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-async def one_loop() -> AsyncIterator[None]:
+def one_loop(anyio_backend: Any) -> Iterator[None]:
     """Run all tests of a file in one event loop: for files with gRPC in the test's process.
 
     The completion queue of grpcio belongs to the process. If a call's last event comes after its
     loop was closed, grpcio raises an error in the loop of the next test.
     """
-    yield
+    with get_runner(*extract_backend_and_options(anyio_backend)):
+        yield
 
 
 @pytest.fixture(scope="session")
