@@ -211,7 +211,8 @@ class CheckedMembers:
         Without the time limits: a client that repeats a request may have less time left.
         """
         new = self.new
-        meaning = [new.model, request, new.session, new.metadata, new.priority, new.grace_s]
+        metadata = _encode_canonical(msgspec.json.decode(new.metadata))
+        meaning = [new.model, request, new.session, metadata, new.priority, new.grace_s]
         if new.producer is not None:
             meaning += ["producer"]
         # Without a webhook the digest stays equal to the digest of versions before webhooks.

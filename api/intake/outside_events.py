@@ -141,8 +141,7 @@ def _text(where: str, event: dict[str, Any]) -> str:
 
 
 def _agent(where: str, event: dict[str, Any]) -> str:
-    agent = event.get("agent", "")
-    return agent if agent == "" else _name(f"{where}.agent", agent)
+    return _name(f"{where}.agent", event["agent"]) if "agent" in event else ""
 
 
 def _name(where: str, value: Any) -> str:

@@ -18,6 +18,7 @@ from api.dialects.openai_errors import GenerationFailed, failure_of, openai_shap
 from api.dialects.responses.fold import ResponsesFold
 from api.errors import ErrorBody, native_shape
 from shared.errors import RequestError
+from shared.log.event_bytes import escape_line_ends
 from shared.log.events import End, Failure
 from shared.log.ids import derived_id
 from shared.log.records import Entry, Meta
@@ -138,4 +139,4 @@ def _response(status: int, generation_id: str, body: Any) -> dict[str, Any]:
 def _line(source: Source, response: dict[str, Any] | None, error: dict[str, str] | None) -> bytes:
     line_id = derived_id("batch_req_", source.batch_id, source.line)
     line = {"id": line_id, "custom_id": source.custom_id, "response": response, "error": error}
-    return msgspec.json.encode(line) + b"\n"
+    return escape_line_ends(msgspec.json.encode(line)) + b"\n"

@@ -17,6 +17,7 @@ worker that the entry wakes finds meta.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -41,7 +42,7 @@ from shared.queue.new_generation import meta_fields, queued_meta, request_size
 from shared.queue.overview import waiting_by_tag
 from shared.queue.partitions import partitions_of
 from shared.queue.placement import draw_id
-from shared.queue.time_limits import note_due, watch_producer
+from shared.queue.time_limits import PRODUCER_LOOK_S, note_due, watch_producer
 from shared.queue.turns import entering
 from shared.redis import keys
 from shared.redis.client import Client, translated
@@ -302,7 +303,9 @@ class Acceptor:
     async def _enqueue(self, generation_id: str, new: NewGeneration) -> None:
         if new.producer is not None:
             # No worker takes it. Noted before it exists: then it ends also if this process dies.
-            await watch_producer(self.store, generation_id, new.producer.lease_s)
+            may_end_sooner = new.time_limits.deadline_s is not None or new.grace_s is not None
+            within_s = min(new.producer.lease_s, PRODUCER_LOOK_S if may_end_sooner else math.inf)
+            await watch_producer(self.store, generation_id, within_s)
             return
         if len(self._partitions.tags) > 1:
             # Only the sum decides, and the script knows one partition. Prompts that other nodes

@@ -30,6 +30,7 @@ from shared.redis.shards import is_partly_away
 TIME_LIMIT_S_MAX = 604_800.0  # a longer time limit counts as this: seven days
 # A worker ends a generation at its deadline itself. After this time the janitor does it.
 HOLDER_LATE_S = 5.0
+PRODUCER_LOOK_S = 1.0  # until the first look at a producer's generation with a deadline or a grace
 DUE_PER_PASS = 1_000  # of each partition, those whose time came first
 COUNTED_AS = {
     "queue_timeout": "queue_timeouts",
@@ -101,10 +102,16 @@ async def note_due(
     await store.scripts.pipeline.run(commands)
 
 
-async def watch_producer(store: Store, generation_id: str, lease_s: float) -> None:
-    """Put a generation of an outside producer into the index `due`, in time for its lease."""
+async def watch_producer(store: Store, generation_id: str, within_s: float) -> None:
+    """Put a generation of an outside producer into the index `due`, unless it is due sooner.
+
+    Each look at the generation sets the time of the next one (lapse.lua).
+
+    Args:
+        within_s: the first look: the lease, or less if the generation may end earlier.
+    """
     tag, now_ms = partitions_of(store.settings).of(generation_id), await store.now_ms()
-    due: Command = ("ZADD", keys.due(tag), now_ms + _ms(lease_s), generation_id)
+    due: Command = ("ZADD", keys.due(tag), "LT", now_ms + _ms(within_s), generation_id)
     await store.scripts.pipeline.run([due])
 
 

@@ -20,6 +20,9 @@ local function is_written(i)
 end
 if not is_active(status) then
   if ARGV[4] ~= '' and is_written(#ARGV) then
+    for i = 7, #ARGV do
+      if not is_written(i) then return {'conflict', decimal(first + i - 7)} end
+    end
     return {'ok', status, top_id, decimal(bytes), decimal(bytes)}
   end
   return {'ended', status}

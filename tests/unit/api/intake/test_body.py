@@ -209,6 +209,14 @@ def test_on_disconnect(value: object, grace_s: float | None) -> None:
     assert parse({"prompt": "x", "on_disconnect": value}).grace_s == grace_s
 
 
+def test_the_order_of_members_does_not_matter_to_a_repeat() -> None:
+    first = {"prompt": "x", "metadata": {"a": {"c": 1, "d": 2}, "b": 3}}
+    other = {"metadata": {"b": 3, "a": {"d": 2, "c": 1}}, "prompt": "x"}
+
+    assert parse(first).body_digest == parse(other).body_digest
+    assert parse(first).body_digest != parse(first | {"metadata": {"a": 1}}).body_digest
+
+
 def test_null_means_the_same_as_absent() -> None:
     names = ("model", "params", "session", "metadata", "priority", "on_disconnect", "messages")
 

@@ -102,6 +102,7 @@ def test_a_body_without_the_form_of_an_append_is_refused(body: Any, named: str) 
         ({"type": "token", "text": ""}, "text"),
         ({"type": "token", "text": 1}, "text"),
         ({**TOKEN, "agent": 1}, "agent"),
+        ({**TOKEN, "agent": ""}, "agent"),
         ({**TOKEN, "agent": NAMES_MAX + "n"}, "agent"),
         ({**TOKEN, "agent": "a\nb"}, "agent"),
         ({"type": "data", "value": 1}, "name"),

@@ -50,6 +50,15 @@ def failed(code: str, *, retryable: bool) -> End:
     return End("failed", "error", error=Failure(code, "as told", retryable))
 
 
+def test_line_ends_of_unicode_are_escaped() -> None:
+    """JSON Lines are read with readers that split at these characters."""
+    at = Source("batch_1", NATIVE, 7, "c\u20287\x85", "gen_7")
+    result, _ = answered(at, meta(), log())
+
+    assert len(result.raw.decode().splitlines()) == 1
+    assert json.loads(result.raw)["custom_id"] == "c\u20287\x85"
+
+
 def text_of(endpoint: str, body: dict[str, Any]) -> str:
     if endpoint == CHAT:
         found = body["choices"][0]["message"]["content"]

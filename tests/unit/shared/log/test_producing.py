@@ -137,6 +137,16 @@ async def test_entries_of_an_older_attempt_are_no_repeat(store: Store) -> None:
     assert await types_of(store) == ["start", "a", "start"]
 
 
+async def test_after_the_end_only_the_same_events_are_a_repeat(store: Store) -> None:
+    await create(store, **PRODUCED)
+    await begin(store, FIRST, is_first=True)
+    await append(store, FIRST, TOKEN, END, status="completed")
+    other = TOKEN.replace(b'"a"', b'"b"')
+
+    assert await append(store, FIRST, TOKEN, END, seq=2, status="completed") == "completed"
+    assert await append(store, FIRST, other, END, seq=2, status="completed") == "conflict"
+
+
 async def test_the_attempt_of_a_producer_cannot_be_another_one(store: Store) -> None:
     await create(store, **PRODUCED)
     tenure = await begin_producing(store, ID, FIRST, is_first=True)

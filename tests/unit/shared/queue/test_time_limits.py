@@ -249,6 +249,45 @@ async def test_a_producer_that_is_created_late_ends_without_a_lease(bench, monke
     assert await bench.due() == 0
 
 
+async def silent_producer(bench, **limits):
+    """A generation whose producer writes nothing, and has a lease of ten minutes."""
+    generation_id = await bench.ask(producer=ProducerTerms(600.0, "token"), **limits)
+    await begin_producing(bench.store, generation_id, "token", is_first=True)
+    return generation_id
+
+
+async def test_the_deadline_ends_the_generation_of_a_silent_producer(bench):
+    generation_id = await silent_producer(bench, deadline_s=10.0)
+    await bench.pass_s(generation_id, 5)
+    await bench.sweep()
+    assert await bench.code(generation_id) is None
+
+    await bench.pass_s(generation_id, 5.5)
+    await bench.sweep()
+
+    assert await bench.code(generation_id) == "deadline_exceeded"
+    assert await bench.due() == 0
+
+
+async def test_a_grace_ends_the_generation_of_a_silent_producer(bench):
+    generation_id = await silent_producer(bench, grace_s=0.0)
+    await bench.store.attach_readers(generation_id, "node")
+    for _ in range(2):  # a further look follows a second after each
+        await bench.pass_s(generation_id, 1.5)
+        await bench.sweep()
+    assert await bench.code(generation_id) is None
+
+    await bench.store.detach_readers(generation_id, "node")
+    await bench.pass_s(generation_id, 1.5)
+
+    async def is_cancelled():
+        await bench.sweep()
+        return await bench.code(generation_id) == "cancelled"
+
+    await until(is_cancelled, 5, "the end of the grace")
+    assert await bench.due() == 0
+
+
 async def test_a_producer_that_is_never_created_leaves_the_index(bench, monkeypatch):
     async def fail(*_, **__):
         raise Unavailable("away")
