@@ -8,8 +8,6 @@ more. If it has ended, all these keys get the rest of the life of meta.
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -33,8 +31,9 @@ from shared.log.store import Store
 from shared.queue.allowance import EXTEND, MARK, extension
 from shared.queue.leaving import forget
 from shared.queue.listing import Listed, Listing
+from shared.queue.pace import Pace
 from shared.redis import keys
-from shared.redis.client import Command
+from shared.redis.client import Command, raise_errors
 from shared.redis.pipeline import Call
 
 REMEMBERED_MAX = 10_000  # generations of producers whose last extension a node remembers
@@ -49,7 +48,7 @@ class Extensions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._again_s: OrderedDict[str, float] = OrderedDict()
+        self._pace = Pace(extend_every_s(store.settings), REMEMBERED_MAX)
 
     async def note(self, generation_id: str, appended: Appended) -> None:
         """Extend the keys of a generation after an append, if they might expire before the next.
@@ -57,16 +56,10 @@ class Extensions:
         A node extends each generation at most once in `extend_every_s`. If Redis does not answer,
         the next append after this time tries again: the append itself is done.
         """
-        settings = self._store.settings
-        if not must_extend(settings, appended.age_s, appended.lease_s):
+        if not must_extend(self._store.settings, appended.age_s, appended.lease_s):
             return
-        now_s = asyncio.get_running_loop().time()
-        if self._again_s.get(generation_id, 0.0) > now_s:
+        if not self._pace.take(generation_id):
             return
-        self._again_s[generation_id] = now_s + extend_every_s(settings)
-        self._again_s.move_to_end(generation_id)
-        while len(self._again_s) > REMEMBERED_MAX:
-            self._again_s.popitem(last=False)
         with suppress(Unavailable):
             await extend(self._store, generation_id, appended.lease_s)
 
@@ -96,7 +89,9 @@ async def extend(store: Store, generation_id: str, silence_s: float) -> None:
         Unavailable: Redis did not answer in time, or refused; some keys may be extended.
     """
     run = store.scripts.pipeline.run
-    (found,) = _checked(await run([("HMGET", keys.meta(generation_id), *_FIELDS)]))
+    read = await run([("HMGET", keys.meta(generation_id), *_FIELDS)])
+    raise_errors(read)
+    (found,) = read
     if found[0] not in _ACTIVE:
         return
     fields = dict(zip(_FIELDS, found, strict=True))
@@ -109,11 +104,13 @@ async def extend(store: Store, generation_id: str, silence_s: float) -> None:
     replies = await store.scripts.run_mixed(calls) if calls else []
     replies += await run(_expiries(store, generation_id, fields, silence_s))
     meta = keys.meta(generation_id)
-    status, left_ms = _checked(await run([("HGET", meta, "status"), ("PTTL", meta)]))
+    present = await run([("HGET", meta, "status"), ("PTTL", meta)])
+    raise_errors(present)
+    status, left_ms = present
     if status not in _ACTIVE:
         replies += await run(_ends(store, generation_id, fields, left_ms))
         await forget(store, generation_id)
-    _checked(replies)
+    raise_errors(replies)
 
 
 def _ends(
@@ -161,10 +158,3 @@ def _entries(
     if fields[MARK]:
         calls.append((EXTEND, extension(owner, generation_id, counted_ms(settings, silence_s))))
     return calls
-
-
-def _checked(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise Unavailable(f"Redis refuses: {reply}") from reply
-    return replies

@@ -9,11 +9,11 @@ absent generations, too (jobs/index_janitor.py).
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
+from contextlib import suppress
 
 from shared.errors import Unavailable
 from shared.log.store import Store
+from shared.queue.pace import Pace
 from shared.redis import keys
 from shared.redis.client import Command
 
@@ -33,26 +33,18 @@ class OldIds:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._again_s: OrderedDict[str, float] = OrderedDict()
+        self._pace = Pace(LOOK_EVERY_S, LISTS_MAX)
 
     async def drop(self, name: str, before_ms: int) -> None:
         """Remove absent generations that are older from a list, unless it was looked at just now.
 
         If Redis does not answer, a later look does it.
         """
-        now_s = asyncio.get_running_loop().time()
-        if self._again_s.get(name, 0.0) > now_s:
+        if not self._pace.take(name):
             return
-        self._again_s[name] = now_s + LOOK_EVERY_S
-        self._again_s.move_to_end(name)
-        while len(self._again_s) > LISTS_MAX:
-            self._again_s.popitem(last=False)
-        try:
-            has_more = await self._drop(name, before_ms)
-        except Unavailable:
-            return
-        if has_more:
-            self._again_s.pop(name, None)
+        with suppress(Unavailable):
+            if await self._drop(name, before_ms):
+                self._pace.forget(name)
 
     async def _drop(self, name: str, before_ms: int) -> bool:
         """Look once; whether another look would probably remove many ids, too."""

@@ -6,7 +6,6 @@ The tests set the age of a generation and the rest of a key's life, so that no t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
@@ -14,7 +13,7 @@ from redis.asyncio import Redis
 
 from shared.config.settings import Settings
 from shared.redis import keys
-from tests.support.local_node import LocalNode, serve_here
+from tests.support.local_node import LocalNode, post_json, serve_here
 from tests.support.redis_server import RedisServer
 
 
@@ -35,19 +34,12 @@ async def web(node: LocalNode) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def post(
-    web: aiohttp.ClientSession, path: str, body: Any, **headers: str
-) -> tuple[int, dict[str, Any]]:
-    async with web.post(path, json=body, headers=headers) as response:
-        return response.status, await response.json()
-
-
 async def test_a_repeat_finds_a_producer_that_runs_for_longer_than_its_keys_live(
     web, node, settings
 ) -> None:
     begin = ("/v1/generations", {"producer": True, "model": "report"})
     key, redis = {"idempotency-key": "long-report"}, node.node.redis
-    _, begun = await post(web, *begin, **key)
+    _, begun = await post_json(web, *begin, **key)
     meta = keys.meta(begun["id"])
     name = await redis.hget(meta, "idem")
     left_ms = await redis.pttl(name)
@@ -55,10 +47,10 @@ async def test_a_repeat_finds_a_producer_that_runs_for_longer_than_its_keys_live
     await redis.pexpire(name, left_ms - round(1000 * settings.generation_s_max))
     events = {"seq": begun["next_seq"], "events": [{"type": "token", "text": "Hi"}]}
     token = {"x-producer-token": begun["producer_token"]}
-    await post(web, f"/v1/generations/{begun['id']}/events", events, **token)
+    await post_json(web, f"/v1/generations/{begun['id']}/events", events, **token)
 
     assert await redis.pttl(name) >= left_ms - 1000
-    status, again = await post(web, *begin, **key)
+    status, again = await post_json(web, *begin, **key)
     assert (status, again["id"]) == (200, begun["id"])
 
 
@@ -67,7 +59,7 @@ async def test_a_feeder_finds_an_operation_that_runs_for_longer_than_its_name_is
 ) -> None:
     path, redis = "/lobe-gateway/api/operations", node.node.redis
     operation = {"operationId": "op-long"}
-    await post(web, f"{path}/init", {**operation, "userId": "alice"})
+    await post_json(web, f"{path}/init", {**operation, "userId": "alice"})
     (name,) = [
         await redis.hget(key, "fed")
         async for key in redis.scan_iter("tr:{gen_*}:meta")
@@ -78,7 +70,7 @@ async def test_a_feeder_finds_an_operation_that_runs_for_longer_than_its_name_is
     await redis.hincrby(keys.meta(generation_id), "created", -life_ms)
     await redis.pexpire(name, 60_000)
     chunk = {"type": "stream_chunk", "data": {"chunkType": "text", "content": "Hi"}}
-    status, answer = await post(web, f"{path}/push-event", {**operation, "event": chunk})
+    status, answer = await post_json(web, f"{path}/push-event", {**operation, "event": chunk})
 
     assert status == 200, answer
     assert await redis.pttl(name) > life_ms

@@ -18,7 +18,7 @@ from shared.queue.endings import cancel
 from shared.queue.janitor import Janitor
 from shared.queue.requeuing import requeue
 from shared.redis import keys
-from tests.support.local_node import LocalNode, ManualWorker, serve_here
+from tests.support.local_node import LocalNode, ManualWorker, post_json, serve_here
 from tests.support.redis_server import RedisServer
 from tests.support.tokens import SECRET, hmac_token
 from tests.support.wait import until
@@ -47,13 +47,6 @@ async def web(node: LocalNode) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def post(
-    web: aiohttp.ClientSession, path: str, body: Any, **headers: str
-) -> tuple[int, dict[str, Any]]:
-    async with web.post(path, json=body, headers=headers) as response:
-        return response.status, await response.json()
-
-
 class Producer:
     """One producer by hand: it counts its events itself."""
 
@@ -65,14 +58,14 @@ class Producer:
 
     @classmethod
     async def begin(cls, web: aiohttp.ClientSession, **members: Any) -> Producer:
-        status, begun = await post(web, "/v1/generations", {"producer": True, **members})
+        status, begun = await post_json(web, "/v1/generations", {"producer": True, **members})
         assert status == 201, begun
         return cls(web, begun)
 
     async def append(self, *events: dict[str, Any], seq: int = 0) -> tuple[int, dict[str, Any]]:
         body = {"seq": seq or self.seq, "events": list(events)}
         path = f"/v1/generations/{self.id}/events"
-        return await post(self.web, path, body, **{TOKEN: self.token})
+        return await post_json(self.web, path, body, **{TOKEN: self.token})
 
     async def say(self, *events: dict[str, Any]) -> dict[str, Any]:
         status, answer = await self.append(*events)
@@ -159,7 +152,7 @@ async def test_a_gap_and_another_event_under_a_used_number_are_refused(
 async def test_a_takeover_fences_the_producer_before_it(web) -> None:
     first = await Producer.begin(web)
     await first.say(HI)
-    status, begun = await post(web, f"/v1/generations/{first.id}/producer", {})
+    status, begun = await post_json(web, f"/v1/generations/{first.id}/producer", {})
     second = Producer(web, begun)
     late = await first.append({"type": "token", "text": "late"})
     await second.say({"type": "token", "text": " again"}, END)
@@ -173,7 +166,7 @@ async def test_a_takeover_fences_the_producer_before_it(web) -> None:
 async def test_a_takeover_with_reset_begins_the_answer_anew(web) -> None:
     first = await Producer.begin(web)
     await first.say(HI)
-    _, begun = await post(web, f"/v1/generations/{first.id}/producer", {"reset": True})
+    _, begun = await post_json(web, f"/v1/generations/{first.id}/producer", {"reset": True})
     await Producer(web, begun).say({"type": "token", "text": "New"}, END)
 
     assert [event["type"] for event in await first.log()][2:4] == ["start", "reset"]
@@ -183,7 +176,7 @@ async def test_a_takeover_with_reset_begins_the_answer_anew(web) -> None:
 async def test_of_two_racing_producers_one_writes_and_the_other_is_fenced(web) -> None:
     first = await Producer.begin(web)
     path = f"/v1/generations/{first.id}/producer"
-    begun = await asyncio.gather(*(post(web, path, {}) for _ in range(4)))
+    begun = await asyncio.gather(*(post_json(web, path, {}) for _ in range(4)))
     rivals = [Producer(web, answer) for _, answer in begun]
     answers = await asyncio.gather(*(rival.append(HI, END) for rival in rivals))
     codes = sorted(answer.get("error", {}).get("code", "ok") for _, answer in answers)
@@ -198,7 +191,9 @@ async def test_a_cancel_reaches_the_producer_in_the_answer_of_its_append(web, no
     await producer.say(HI)
     await cancel(node.node.store, producer.id)
     status, answer = await producer.append(HI)
-    beat = await post(web, f"/v1/generations/{producer.id}/events", {}, **{TOKEN: producer.token})
+    beat = await post_json(
+        web, f"/v1/generations/{producer.id}/events", {}, **{TOKEN: producer.token}
+    )
 
     assert status == 409
     assert (answer["error"]["code"], answer["error"]["status"]) == ("generation_ended", "cancelled")
@@ -207,9 +202,9 @@ async def test_a_cancel_reaches_the_producer_in_the_answer_of_its_append(web, no
 
 async def test_the_same_idempotency_key_gives_the_same_producer(web) -> None:
     keyed = {"idempotency-key": "k"}
-    first = await post(web, "/v1/generations", {"producer": True}, **keyed)
-    again = await post(web, "/v1/generations", {"producer": True}, **keyed)
-    other = await post(web, "/v1/generations", {"prompt": "x"}, **keyed)
+    first = await post_json(web, "/v1/generations", {"producer": True}, **keyed)
+    again = await post_json(web, "/v1/generations", {"producer": True}, **keyed)
+    other = await post_json(web, "/v1/generations", {"prompt": "x"}, **keyed)
 
     assert (first[0], again[0], other[0]) == (201, 200, 422)
     assert first[1] == again[1]
@@ -217,9 +212,9 @@ async def test_the_same_idempotency_key_gives_the_same_producer(web) -> None:
 
 async def test_a_repeated_start_after_a_takeover_gets_no_token(web) -> None:
     keyed = {"idempotency-key": "taken-over"}
-    _, begun = await post(web, "/v1/generations", {"producer": True}, **keyed)
-    await post(web, f"/v1/generations/{begun['id']}/producer", {})
-    status, answer = await post(web, "/v1/generations", {"producer": True}, **keyed)
+    _, begun = await post_json(web, "/v1/generations", {"producer": True}, **keyed)
+    await post_json(web, f"/v1/generations/{begun['id']}/producer", {})
+    status, answer = await post_json(web, "/v1/generations", {"producer": True}, **keyed)
 
     assert (status, answer["error"]["code"]) == (409, "producer_fenced")
 
@@ -290,8 +285,8 @@ async def test_a_workers_generation_takes_no_events_from_outside(web, node) -> N
     worker = await ManualWorker.take(node.node.store)
     path = f"/v1/generations/{worker.generation_id}"
     token = f"{worker.attempt}.{worker.token}"
-    append = await post(web, f"{path}/events", {"seq": 2, "events": [HI]}, **{TOKEN: token})
-    takeover = await post(web, f"{path}/producer", {})
+    append = await post_json(web, f"{path}/events", {"seq": 2, "events": [HI]}, **{TOKEN: token})
+    takeover = await post_json(web, f"{path}/producer", {})
     await worker.append(End("completed", "stop"))
 
     assert [answer["error"]["code"] for _, answer in (append, takeover)] == ["not_produced"] * 2
@@ -351,13 +346,13 @@ async def test_a_member_of_a_shared_session_reads_a_producers_answer_and_writes_
     member = who("bob", sessions=["shared"])
     async with serve_here(guarded, "n3") as node, aiohttp.ClientSession(node.url) as web:
         body = {"producer": True, "session": "shared"}
-        _, begun = await post(web, "/v1/generations", body, **who("alice"))
+        _, begun = await post_json(web, "/v1/generations", body, **who("alice"))
         path, token = f"/v1/generations/{begun['id']}", begun["producer_token"]
         async with web.get(path, headers=member) as response:
             read = response.status
         append = {"seq": 2, "events": [HI]}
-        written, _ = await post(web, f"{path}/events", append, **member, **{TOKEN: token})
-        taken, _ = await post(web, f"{path}/producer", {}, **member)
-        stranger, _ = await post(web, f"{path}/producer", {}, **who("mallory"))
+        written, _ = await post_json(web, f"{path}/events", append, **member, **{TOKEN: token})
+        taken, _ = await post_json(web, f"{path}/producer", {}, **member)
+        stranger, _ = await post_json(web, f"{path}/producer", {}, **who("mallory"))
 
     assert (read, written, taken, stranger) == (200, 403, 403, 404)

@@ -11,6 +11,8 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
+
 from api.edge.auth import Authenticator
 from api.edge.metrics import Metrics
 from api.hub.hub import Hub
@@ -103,3 +105,11 @@ class ManualWorker:
         )  # fmt: skip
         assert await self.store.append_many([batch]) == [Ok()]
         self.seq += len(events)
+
+
+async def post_json(
+    web: aiohttp.ClientSession, path: str, body: Any, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    """Send JSON to a node; return the status and the JSON of the answer."""
+    async with web.post(path, json=body, headers=headers) as response:
+        return response.status, await response.json()

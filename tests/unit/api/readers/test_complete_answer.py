@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from api.hub.contracts import ReadingOutcome
+from api.hub.relay import Relay
 from api.readers.complete_answer import read_complete_log
 from api.readers.log_waiter import Waiter
 from shared.errors import Expired, RequestError
@@ -125,7 +127,9 @@ async def test_a_log_that_expires_during_the_wait_raises_expired(hub_harness: Hu
         await reading.ended()
 
 
-async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
+@contextlib.asynccontextmanager
+async def trimmed(hub_harness: HubHarness) -> AsyncIterator[Relay]:
+    """Hold a relay that has trimmed the beginning of a log of three tokens."""
     hub_harness.log.tokens("a", "b", "c")
     meta = hub_harness.log.known[GENERATION]
     async with hub_harness.hub.reading(meta) as relay:
@@ -133,6 +137,11 @@ async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
             await waiter.until(lambda: relay.feed.is_up_to_date)
         relay.trim()
         assert relay.feed.base == 2
+        yield relay
+
+
+async def test_trimmed_entries_are_read_again(hub_harness: HubHarness) -> None:
+    async with trimmed(hub_harness):
         reading = Reading(hub_harness)
         await settle()
         hub_harness.log.append(END)
@@ -144,12 +153,7 @@ async def test_a_lost_generation_whose_beginning_was_trimmed_ends_at_once(
     hub_harness: HubHarness,
 ) -> None:
     """The rest without its beginning would be an answer with a hole."""
-    hub_harness.log.tokens("a", "b", "c")
-    meta = hub_harness.log.known[GENERATION]
-    async with hub_harness.hub.reading(meta) as relay:
-        with Waiter(relay, 0.0) as waiter:
-            await waiter.until(lambda: relay.feed.is_up_to_date)
-        relay.trim()
+    async with trimmed(hub_harness) as relay:
         reading = Reading(hub_harness)
         await settle()
         hub_harness.log.lose()

@@ -15,22 +15,9 @@ from shared.log.events import Progress, Reset, Start
 from shared.log.fold import Dialect
 from tests.support.hub_harness import END, GENERATION, Client, HubHarness, make_scope, settle
 from tests.support.numbered_dialect import DONE, RESET_WORDS, TOY, NumberedFold
+from tests.unit.api.hub.reading import Wire
 
 OPENING = NumberedFold.opening(NumberedFold(None))  # type: ignore[arg-type]
-
-
-class Wire:
-    """A connection below `send` that takes all bytes."""
-
-    is_paused = False
-
-    def __init__(self) -> None:
-        self.got: list[bytes] = []
-        self.write = self.got.append
-        self.release()
-
-    def release(self) -> None:
-        self.on_paused = self.on_resumed = lambda: None
 
 
 class Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date
 from typing import Any
 from urllib.parse import quote
@@ -132,39 +132,46 @@ ODD_OWNERS = [
 ]  # fmt: skip
 
 
+ReadPage = Callable[[str], Awaitable[tuple[list[str], str | None]]]
+
+
+async def owners_of_pages(shell: Shell, monkeypatch: Any, read: ReadPage) -> list[str]:
+    """Use the odd owners, and return those of all pages, which have one owner each.
+
+    Args:
+        read: returns the owners of the page after a value, and the value of the next page.
+    """
+    monkeypatch.setattr(usage_module, "OWNERS_MAX", 1)
+    for owner in ODD_OWNERS:
+        await use(shell, owner)
+    after: str | None = ""
+    found: list[str] = []
+    while after is not None and len(found) <= len(ODD_OWNERS):
+        owners, after = await read(after)
+        found += owners
+    return found
+
+
 @pytest.mark.parametrize("is_encoded", [True, False], ids=["encoded", "as it is"])
 async def test_the_header_of_a_csv_page_leads_to_each_owner_once(
     shell: Shell, monkeypatch: Any, is_encoded: bool
 ) -> None:
-    monkeypatch.setattr(usage_module, "OWNERS_MAX", 1)
-    for owner in ODD_OWNERS:
-        await use(shell, owner)
-    after: str | None = ""
-    found: list[str] = []
-
-    while after is not None and len(found) <= len(ODD_OWNERS):
+    async def read(after: str) -> tuple[list[str], str | None]:
         value = quote(after, safe="") if is_encoded else after
         answer = await shell.get(f"/v1/usage?owner=*&after={value}", **OPERATOR, accept="text/csv")
-        found += [row["owner"] for row in csv.DictReader(io.StringIO(answer.text))]
-        after = answer.headers.get("x-next-after")
-        assert after is None or after.isascii()
+        next_after = answer.headers.get("x-next-after")
+        assert next_after is None or next_after.isascii()
+        return [row["owner"] for row in csv.DictReader(io.StringIO(answer.text))], next_after
 
-    assert found == sorted(ODD_OWNERS)
+    assert await owners_of_pages(shell, monkeypatch, read) == sorted(ODD_OWNERS)
 
 
 async def test_next_after_leads_to_each_owner_once(shell: Shell, monkeypatch: Any) -> None:
-    monkeypatch.setattr(usage_module, "OWNERS_MAX", 1)
-    for owner in ODD_OWNERS:
-        await use(shell, owner)
-    after: str | None = ""
-    found: list[str] = []
-
-    while after is not None and len(found) <= len(ODD_OWNERS):
+    async def read(after: str) -> tuple[list[str], str | None]:
         page = await report(shell, f"?owner=*&after={quote(after, safe='')}", **OPERATOR)
-        found += [row["owner"] for row in page["data"]]
-        after = page["next_after"]
+        return [row["owner"] for row in page["data"]], page["next_after"]
 
-    assert found == sorted(ODD_OWNERS)
+    assert await owners_of_pages(shell, monkeypatch, read) == sorted(ODD_OWNERS)
 
 
 @pytest.mark.parametrize("after", ["*7", "*zz", "*ff"])

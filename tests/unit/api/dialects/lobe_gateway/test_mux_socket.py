@@ -119,12 +119,18 @@ def feeder(monkeypatch: pytest.MonkeyPatch) -> HeldFeeder:
     return feeder
 
 
-async def test_an_unsubscribe_while_the_executor_is_noted_is_obeyed(
-    bench: Bench, feeder: HeldFeeder
-) -> None:
+async def noting_executor(bench: Bench, feeder: HeldFeeder) -> SocketClient:
+    """Return a client whose subscription waits until its mark as the executor is written."""
     socket_client = await subscribed(bench, "op", executor=True)
     bench.begin("op", dialect=FED_DIALECT)
     await until(lambda: feeder.marks, 5, "the executor's mark")
+    return socket_client
+
+
+async def test_an_unsubscribe_while_the_executor_is_noted_is_obeyed(
+    bench: Bench, feeder: HeldFeeder
+) -> None:
+    socket_client = await noting_executor(bench, feeder)
 
     await socket_client.say({"type": "unsubscribe", "operationId": "op"})
     feeder.may_write.set()
@@ -138,9 +144,7 @@ async def test_an_unsubscribe_while_the_executor_is_noted_is_obeyed(
 async def test_a_new_subscription_while_the_executor_is_noted_is_not_replaced(
     bench: Bench, feeder: HeldFeeder
 ) -> None:
-    socket_client = await subscribed(bench, "op", executor=True)
-    bench.begin("op", dialect=FED_DIALECT)
-    await until(lambda: feeder.marks, 5, "the executor's mark")
+    socket_client = await noting_executor(bench, feeder)
 
     await socket_client.say({"type": "subscribe", "operationId": "op", "lastEventId": "3"})
     assert open_operations(socket_client) == ["op"]
