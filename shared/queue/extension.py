@@ -48,7 +48,7 @@ class Extensions:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pace = Pace(extend_every_s(store.settings), REMEMBERED_MAX)
+        self._pace = Pace(REMEMBERED_MAX)
 
     async def note(self, generation_id: str, appended: Appended) -> None:
         """Extend the keys of a generation after an append, if they might expire before the next.
@@ -56,9 +56,10 @@ class Extensions:
         A node extends each generation at most once in `extend_every_s`. If Redis does not answer,
         the next append after this time tries again: the append itself is done.
         """
-        if not must_extend(self._store.settings, appended.age_s, appended.lease_s):
+        settings = self._store.settings
+        if not must_extend(settings, appended.age_s, appended.lease_s):
             return
-        if not self._pace.take(generation_id):
+        if not self._pace.take(generation_id, extend_every_s(settings)):
             return
         with suppress(Unavailable):
             await extend(self._store, generation_id, appended.lease_s)

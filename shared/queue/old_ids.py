@@ -33,14 +33,14 @@ class OldIds:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pace = Pace(LOOK_EVERY_S, LISTS_MAX)
+        self._pace = Pace(LISTS_MAX)
 
     async def drop(self, name: str, before_ms: int) -> None:
         """Remove absent generations that are older from a list, unless it was looked at just now.
 
         If Redis does not answer, a later look does it.
         """
-        if not self._pace.take(name):
+        if not self._pace.take(name, LOOK_EVERY_S):
             return
         with suppress(Unavailable):
             if await self._drop(name, before_ms):
